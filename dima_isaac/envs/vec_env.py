@@ -1,0 +1,149 @@
+"""E copies of a task as one environment of tensors: the only place that counts ticks and starts episodes.
+
+A finished episode spends its next tick on the reset (dm_env's contract): that tick's action is ignored, its
+row is ``first`` and its reward 0. So every tick writes one row, the terminal state is never overwritten, and
+no side channel for final observations exists.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.noise import Noise
+from dima_isaac.envs.task import Task, TaskSpec
+from dima_isaac.sim.engine import Engine
+from dima_isaac.types import Step
+
+
+class EpisodeTally:
+    """Sums over finished episodes, on the device, until somebody reads them."""
+
+    def __init__(self, num_envs: int, device: torch.device) -> None:
+        self._running: dict[str, Tensor] = {}
+        self._done: dict[str, Tensor] = {}
+        self._count = torch.zeros((), device=device)
+        self._num_envs, self._device = num_envs, device
+
+    def add(self, values: dict[str, Tensor], first: Tensor, last: Tensor) -> None:
+        """Add one tick of named values (E,); close the episodes that end here."""
+        self._count += last.sum()
+        for name, value in values.items():
+            running = self._running.get(name)
+            if running is None:
+                running = self._running[name] = torch.zeros(self._num_envs, device=self._device)
+                self._done[name] = torch.zeros((), device=self._device)
+            running.mul_(~first).add_(value.masked_fill(first, 0.0))
+            self._done[name] += torch.where(last, running, 0.0).sum()
+
+    def read(self) -> dict[str, Tensor]:
+        """Mean per finished episode of every value, and ``episodes``; starts anew."""
+        out = {name: total / self._count for name, total in self._done.items()}
+        out["episodes"] = self._count.clone()
+        for total in self._done.values():
+            total.zero_()
+        self._count.zero_()
+        return out
+
+    def state_dict(self) -> dict[str, dict[str, Tensor] | Tensor]:
+        return {"running": dict(self._running), "done": dict(self._done), "count": self._count}
+
+    def load_state_dict(self, state: dict) -> None:
+        self._running = {k: v.clone() for k, v in state["running"].items()}
+        self._done = {k: v.clone() for k, v in state["done"].items()}
+        self._count = state["count"].clone()
+
+
+class VecEnv:
+    """``reset() -> Step`` once, then ``step(action) -> Step`` for ever."""
+
+    def __init__(self, engine: Engine, task: Task, seed: int) -> None:
+        """Bind ``task`` to ``engine``; starts are drawn from ``seed``, environment index and episode number."""
+        self.engine, self.task, self.seed = engine, task, seed
+        self.num_envs, self.device = engine.num_envs, engine.device
+        task.bind(engine)
+        zeros = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        self._time, self._episode = zeros, zeros.clone()
+        self._over = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
+        self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
+        self.tally = EpisodeTally(self.num_envs, self.device)
+        self.quarantined = torch.zeros((), dtype=torch.int64, device=self.device)
+
+    @property
+    def spec(self) -> TaskSpec:
+        return self.task.spec
+
+    def reset(self) -> Step:
+        """Start a new episode everywhere."""
+        self._over.fill_(True)
+        dims = self.spec.dims
+        return self.step(torch.zeros(self.num_envs, dims.agents, dims.action, device=self.device))
+
+    @torch.no_grad()
+    def step(self, action: Tensor) -> Step:
+        """Advance every environment one control step under ``action`` (E, N, A) in [-1, 1].
+
+        Raises:
+            ValueError: an action of another shape.
+        """
+        dims = self.spec.dims
+        if action.shape != (self.num_envs, dims.agents, dims.action):
+            raise ValueError(f"action must be {(self.num_envs, dims.agents, dims.action)}, not {tuple(action.shape)}")
+        first = self._over
+        self.task.act(self.engine, action)
+        self._stage_reset(first)
+        self.engine.step(hold=first)
+        first = self._quarantine(first)
+
+        self._time = torch.where(first, 0, self._time + 1)
+        verdict = self.task.judge(self.engine)
+        state = self.task.state(self.engine)
+        reward = verdict.reward.masked_fill(first, 0.0)
+        terminal = verdict.terminal & ~first
+        last = (terminal | (self._time >= self.spec.episode_length)) & ~first
+        self._success = torch.where(first, False, self._success | verdict.success)
+        self._over = last
+        ticks = torch.ones_like(reward)
+        success = torch.where(last, self._success, False).float()
+        self.tally.add({"return": reward, "success": success, "length": ticks, **verdict.terms}, first, last)
+        return Step(state, self.task.observe(state), reward, first, last, terminal)
+
+    def _stage_reset(self, mask: Tensor) -> None:
+        self._episode = self._episode + mask
+        self.task.reset(self.engine, mask, Noise(self.seed, self._episode))
+
+    def _quarantine(self, first: Tensor) -> Tensor:
+        """Put environments whose physics failed back to a fresh start; their row becomes a first row."""
+        bad = self.engine.bad.clone()
+        if self.engine.capabilities.on_host and not bool(bad.any()):
+            return first
+        self.quarantined += bad.sum()
+        self._stage_reset(bad)
+        self.engine.refresh(bad)
+        return first | bad
+
+    def state_dict(self) -> dict:
+        """Everything needed to continue bit for bit on a deterministic engine."""
+        return {
+            "engine": self.engine.state_dict(),
+            "task": self.task.state_dict(),
+            "tally": self.tally.state_dict(),
+            "time": self._time,
+            "episode": self._episode,
+            "over": self._over,
+            "success": self._success,
+            "quarantined": self.quarantined,
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from ``state_dict``."""
+        self.engine.load_state_dict(state["engine"])
+        self.task.load_state_dict(state["task"])
+        self.tally.load_state_dict(state["tally"])
+        for name in ("time", "episode", "over", "success"):
+            setattr(self, "_" + name, state[name].to(self.device).clone())
+        self.quarantined = state["quarantined"].to(self.device).clone()
+
+    def close(self) -> None:
+        """Release the engine."""
+        self.engine.close()

@@ -1,0 +1,1 @@
+"""Physics: E copies of one scene as tensors. Knows nothing of rewards, agents or episodes."""

@@ -1,0 +1,90 @@
+"""A scene in engine-neutral words: actors with assets, poses and bases, and the links and sensors a task reads.
+
+Lengths in metres, angles in radians, quaternions xyzw, z up. A scene says what is there; how an engine
+compiles it is the engine's business.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+Vec3 = tuple[float, float, float]
+Quat = tuple[float, float, float, float]
+IDENTITY: Quat = (0.0, 0.0, 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Mjcf:
+    """An asset in MuJoCo's XML: a file, or the text itself.
+
+    Exactly one of ``path`` and ``xml`` is set. ``root`` names the body to take (the first one if empty);
+    its own position is dropped while its rotation is kept, so that the actor's pose is that of the asset.
+    """
+
+    path: str = ""
+    xml: str = ""
+    root: str = ""
+    keep_tendons: tuple[str, ...] | None = None  # None keeps all
+    drop_sensors: bool = True
+    frictionless_joints: bool = False  # joint frictionloss becomes 0
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of full extents ``size`` (m)."""
+
+    size: Vec3
+    density: float = 500.0
+    color: tuple[float, float, float, float] = (0.6, 0.6, 0.6, 1.0)
+
+
+@dataclass(frozen=True)
+class Ellipsoid:
+    """An ellipsoid of semi-axes ``radii`` (m); a sphere when they are equal."""
+
+    radii: Vec3
+    density: float = 500.0
+    color: tuple[float, float, float, float] = (0.9, 0.8, 0.6, 1.0)
+
+
+@dataclass(frozen=True)
+class Actor:
+    """One thing in the scene, with its own root.
+
+    ``fixed`` actors are welded to the world. ``ghost`` actors are moved by the task, touch nothing and feel no
+    gravity (goal markers). ``damping`` is PhysX's per-link velocity damping (1/s), ``wrench`` names the link on
+    which ``Engine.apply_force`` may act.
+    """
+
+    name: str
+    asset: Mjcf | Box | Ellipsoid
+    pos: Vec3 = (0.0, 0.0, 0.0)
+    quat: Quat = IDENTITY
+    fixed: bool = False
+    ghost: bool = False
+    gravity: bool = True
+    friction: float = 1.0
+    damping: tuple[float, float] = (0.0, 0.0)  # linear, angular
+    wrench: str = ""
+    self_collision: bool = False  # True: every pair of its links may touch; False: the asset's own masks and pairs
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Everything an engine needs to build E copies of the world.
+
+    ``links`` are the links whose 13 numbers appear in ``Engine.body_state``; ``force_sensors`` the links whose
+    contact wrench appears in ``Engine.force_sensor``; ``dof_forces`` the actors whose joint forces are wanted.
+    A name is ``actor/part``, as in ``hand0/ffdistal``; for a single-body actor the actor's name alone.
+    """
+
+    actors: Sequence[Actor]
+    links: Sequence[str] = ()
+    force_sensors: Sequence[str] = ()
+    control_dt: float = 1.0 / 60.0
+    ground: bool = True
+    gravity: Vec3 = (0.0, 0.0, -9.81)
+    camera_eye: Vec3 = (0.9, -0.5, 1.1)
+    camera_target: Vec3 = (0.0, -0.5, 0.45)
+    options: dict[str, float] = field(default_factory=dict)  # reserved for per-scene solver needs, by engine-neutral name

@@ -1,0 +1,74 @@
+"""The tensors that cross module boundaries, and the names of their axes.
+
+Axes    E parallel environments   N agents              D numbers in the global state
+        B batch                   K reverse steps       O numbers in one agent's observation
+        T steps in a window       H imagined steps      A numbers in one agent's action
+
+Spaces  s raw state    z = (s - mean) / std    x = sigma_data * z, where diffusion happens
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+Decoder = Callable[[Tensor], Tensor]
+"""state (..., D) -> obs (..., N, O)"""
+
+Policy = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""obs (..., N, O) -> action (..., N, A), log-probability (..., N)"""
+
+Metrics = dict[str, Tensor]
+"""name -> 0-dimensional tensor on the learner's device; fetched once per logging tick"""
+
+
+@dataclass(frozen=True)
+class Dims:
+    """The sizes of one Markov game."""
+
+    agents: int  # N
+    state: int  # D
+    obs: int  # O, the longest agent's; shorter ones are padded with zeros
+    action: int  # A, the longest agent's; shorter ones ignore the rest
+
+
+@dataclass
+class Step:
+    """One tick of every environment. A finished episode spends its next tick on the reset."""
+
+    state: Tensor  # (E, D)     s_t
+    obs: Tensor  # (E, N, O)  what each agent sees of s_t
+    reward: Tensor  # (E,)       team reward for arriving in s_t, 0 on first rows
+    first: Tensor  # (E,) bool  the episode starts here (the action that led here was ignored)
+    last: Tensor  # (E,) bool  the episode ends here ...
+    terminal: Tensor  # (E,) bool  ... because the task ended it, not the clock
+
+
+@dataclass
+class Window:
+    """T consecutive rows of B environments, aligned at the end; rows of an earlier episode are zero and not valid.
+
+    ``action[:, t]`` was taken in ``state[:, t]``; ``reward[:, t]`` and ``terminal[:, t]`` belong to arriving there.
+    """
+
+    state: Tensor  # (B, T, D) raw s
+    action: Tensor  # (B, T, N, A)
+    reward: Tensor  # (B, T)
+    terminal: Tensor  # (B, T) bool
+    first: Tensor  # (B, T) bool
+    valid: Tensor  # (B, T) bool, a suffix of the window
+
+
+@dataclass
+class Rollout:
+    """A dream: what the policy did, and what the world model says came of it."""
+
+    obs: Tensor  # (B, H, N, O)
+    state: Tensor  # (B, H + 1, D)    x, the normalised state that the critic sees
+    last_action: Tensor  # (B, H + 1, N, A) the joint action that led into each state
+    action: Tensor  # (B, H, N, A)
+    logp: Tensor  # (B, H, N)
+    reward: Tensor  # (B, H)           for arriving in state h + 1
+    cont: Tensor  # (B, H)           probability that the episode goes on there

@@ -1,0 +1,1 @@
+"""DIMA's world model: normaliser, denoiser, reward and termination, decoder, and the dream they carry."""

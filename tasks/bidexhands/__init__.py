@@ -1,0 +1,1 @@
+"""Two-handed tasks with the Shadow hand, after the Bi-DexHands benchmark."""

@@ -1,0 +1,1 @@
+"""Multi-Agent MuJoCo: the gymnasium robots, their joints shared out among agents."""
