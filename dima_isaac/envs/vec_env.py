@@ -33,7 +33,7 @@ class EpisodeTally:
             if running is None:
                 running = self._running[name] = torch.zeros(self._num_envs, device=self._device)
                 self._done[name] = torch.zeros((), device=self._device)
-            running.mul_(~first).add_(value.masked_fill(first, 0.0))
+            running.copy_(torch.where(first, 0.0, running + value))
             self._done[name] += torch.where(last, running, 0.0).sum()
 
     def read(self) -> dict[str, Tensor]:
@@ -78,6 +78,16 @@ class VecEnv:
         self._over.fill_(True)
         dims = self.spec.dims
         return self.step(torch.zeros(self.num_envs, dims.agents, dims.action, device=self.device))
+
+    def restart(self, episode: int) -> Step:
+        """Start episode number ``episode`` everywhere, whatever came before."""
+        self._episode.fill_(episode - 1)
+        return self.reset()
+
+    @property
+    def success(self) -> Tensor:
+        """(E,) bool: the goal was met at some time of the running episode (or of the one that just ended)."""
+        return self._success
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:

@@ -1,0 +1,61 @@
+"""The agent's choices. Defaults are ours; ``preset=paper`` sets what DIMA published (Zhang et al. 2025)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class PolicyKind(Enum):
+    """Which distribution an action is drawn from."""
+
+    gaussian = "gaussian"  # state-independent deviation, unbounded; the environment clips
+    squashed = "squashed"  # tanh of a Gaussian
+    beta = "beta"  # a Beta distribution on [-1, 1]
+
+
+@dataclass
+class ActorConfig:
+    """One network for all agents."""
+
+    kind: PolicyKind = PolicyKind.gaussian
+    hidden: list[int] = field(default_factory=lambda: [128, 128, 128])
+    activation: str = "silu"
+    agent_id: bool = True  # append a one-hot of the agent, so that hands with like observations may differ
+    normalise: bool = True  # running mean and deviation per agent and entry; False: LayerNorm on the raw observation
+    std_max: float = 0.5  # standard deviation = std_max * sigmoid(l), l learned per action dimension
+    std_init: float = 1.0  # the initial l
+    lr: float = 5e-4
+    clip_action: bool = True  # clip to [-1, 1] before the world model sees the action, as the environment does
+
+
+@dataclass
+class CriticConfig:
+    """One centralised value of the global state."""
+
+    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    activation: str = "silu"
+    sees_action: bool = False  # append the joint action that led to the state (upstream)
+    lr: float = 5e-4
+    huber: float = 10.0
+    value_decay: float = 0.999  # EMA of the return statistics that values are normalised by
+    clip_value: bool = False
+
+
+@dataclass
+class AgentConfig:
+    """PPO on dreams."""
+
+    actor: ActorConfig = field(default_factory=ActorConfig)
+    critic: CriticConfig = field(default_factory=CriticConfig)
+    gamma: float = 0.99
+    lam: float = 0.95
+    gamma_twice: bool = False  # upstream's lambda-return discounts the one-step bootstrap twice
+    epochs: int = 5
+    minibatches: int = 1
+    clip: float = 0.1
+    entropy: float = 0.001
+    grad_clip: float = 10.0
+    weigh_by_survival: bool = True  # weight each dreamt step by the probability that the episode got there
+    kl_stop: float = 0.0  # stop the epochs' policy steps once the mean KL exceeds this; 0 never stops
+    advantage_eps: float = 1e-4

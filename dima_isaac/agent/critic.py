@@ -1,0 +1,57 @@
+"""The centralised value of the global state, in units normalised by running return statistics (PopArt-like)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dima_isaac.agent.config import CriticConfig
+from dima_isaac.nn.orthogonal import orthogonal_mlp
+from dima_isaac.types import Dims
+
+
+class ValueNorm(nn.Module):
+    """Debiased exponential averages of a target's mean and second moment (Yu et al. 2022, MAPPO)."""
+
+    def __init__(self, decay: float, eps: float = 1e-5, min_var: float = 1e-2) -> None:
+        super().__init__()
+        self.decay, self.eps, self.min_var = decay, eps, min_var
+        for name in ("mean", "square", "weight"):
+            self.register_buffer(name, torch.zeros(()))
+
+    def update(self, target: Tensor, weight: Tensor) -> None:
+        """Take in targets with ``weight`` of the same shape."""
+        total = weight.sum().clamp_min(1e-8)
+        for name, value in (("mean", target), ("square", target**2)):
+            getattr(self, name).lerp_((value * weight).sum() / total, 1.0 - self.decay)
+        self.weight.lerp_(torch.ones_like(self.weight), 1.0 - self.decay)
+
+    def stats(self) -> tuple[Tensor, Tensor]:
+        """Debiased mean and standard deviation; 0 and 0.1 before the first update."""
+        weight = self.weight.clamp_min(self.eps)
+        mean = self.mean / weight
+        var = (self.square / weight - mean**2).clamp_min(self.min_var)
+        return mean, var.sqrt()
+
+    def normalise(self, value: Tensor) -> Tensor:
+        mean, std = self.stats()
+        return (value - mean) / std
+
+    def denormalise(self, value: Tensor) -> Tensor:
+        mean, std = self.stats()
+        return value * std + mean
+
+
+class Critic(nn.Module):
+    """(state x (..., D), the joint action that led to it (..., N, A)) -> value (...,) in normalised units."""
+
+    def __init__(self, cfg: CriticConfig, dims: Dims) -> None:
+        super().__init__()
+        self.cfg = cfg
+        inputs = dims.state + (dims.agents * dims.action if cfg.sees_action else 0)
+        self.net = nn.Sequential(nn.LayerNorm(inputs), *orthogonal_mlp(inputs, cfg.hidden, 1, cfg.activation, out_gain=1.0))
+        self.units = ValueNorm(cfg.value_decay)
+
+    def forward(self, state: Tensor, last_action: Tensor) -> Tensor:
+        inputs = torch.cat([state, last_action.flatten(-2)], dim=-1) if self.cfg.sees_action else state
+        return self.net(inputs).squeeze(-1)

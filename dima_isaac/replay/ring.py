@@ -1,0 +1,97 @@
+"""A ring of rows (T, E, .) on the simulator's device: states only, since observations are a function of them.
+
+Every environment writes one row per tick. A window is T consecutive rows of one environment, aligned at its
+end; what lies before the start of the last row's episode, or before the oldest row kept, is zeroed and not valid.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dima_isaac.replay.ages import draw_ages
+from dima_isaac.replay.config import ReplayConfig
+from dima_isaac.types import Dims, Step, Window
+
+
+class ReplayBuffer:
+    """``add(step, action)`` every tick, ``sample(batch, length) -> Window`` whenever somebody learns."""
+
+    def __init__(self, cfg: ReplayConfig, dims: Dims, num_envs: int, device: torch.device, seed: int = 0) -> None:
+        """Allocate ``cfg.capacity // num_envs`` rows per environment on ``device``."""
+        self.cfg = cfg
+        self.rows = max(2, cfg.capacity // num_envs)
+        self.num_envs, self.device = num_envs, device
+        shape = (self.rows, num_envs)
+        self.state = torch.zeros(*shape, dims.state, device=device)
+        self.action = torch.zeros(*shape, dims.agents, dims.action, device=device)
+        self.reward = torch.zeros(shape, device=device)
+        self.first = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.last = torch.zeros(shape, dtype=torch.bool, device=device)
+        self.terminal = torch.zeros(shape, dtype=torch.bool, device=device)
+        self._columns = ("state", "action", "reward", "first", "last", "terminal")
+        self._head = 0  # the next row to write
+        self._size = 0
+        self._weights = torch.tensor(cfg.age_weights, device=device)
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def __len__(self) -> int:
+        """Environment steps kept."""
+        return self._size * self.num_envs
+
+    def add(self, step: Step, action: Tensor) -> None:
+        """Write one row: the state, what led to it, and the action (E, N, A) taken in it."""
+        row = self._head
+        self.state[row] = step.state
+        self.action[row] = action
+        self.reward[row] = step.reward
+        self.first[row] = step.first
+        self.last[row] = step.last
+        self.terminal[row] = step.terminal
+        self._head = (row + 1) % self.rows
+        self._size = min(self._size + 1, self.rows)
+
+    def sample(self, batch: int, length: int) -> Window:
+        """``batch`` windows of ``length`` rows, their ends drawn by age and uniformly over environments."""
+        age = draw_ages(batch, self._size, self._weights, self._generator)
+        env = torch.randint(self.num_envs, (batch,), device=self.device, generator=self._generator)
+        return self.gather(age, env, length)
+
+    def gather(self, age: Tensor, env: Tensor, length: int) -> Window:
+        """The windows that end ``age`` (B,) rows before the newest one, in environments ``env`` (B,)."""
+        back = torch.arange(length - 1, -1, -1, device=self.device)
+        ages = age.unsqueeze(1) + back  # (B, T)
+        row = (self._head - 1 - ages) % self.rows
+        flat = row * self.num_envs + env.unsqueeze(1)
+        first = self.first.view(-1)[flat]
+        # A row belongs to the last row's episode if no episode starts after it within the window.
+        starts_after = first.flip(1).cumsum(1).flip(1) - first.long()
+        valid = (starts_after == 0) & (ages < self._size)
+
+        def column(values: Tensor) -> Tensor:
+            rows = values.view(self.rows * self.num_envs, *values.shape[2:])[flat]
+            keep = valid.view(*valid.shape, *[1] * (rows.dim() - 2))
+            return rows * keep if rows.is_floating_point() else rows & keep
+
+        state, action, reward = column(self.state), column(self.action), column(self.reward)
+        return Window(state, action, reward, column(self.terminal), first & valid, valid)
+
+    def state_dict(self) -> dict[str, Tensor | int]:
+        """The rows written so far, the position and the random state."""
+        rows = {name: getattr(self, name)[: self._size] for name in self._columns}
+        return {**rows, "head": self._head, "size": self._size, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from ``state_dict``.
+
+        Raises:
+            ValueError: the rows were written with other sizes.
+        """
+        size = int(state["size"])
+        for name in self._columns:
+            mine, theirs = getattr(self, name), state[name]
+            if theirs.shape[1:] != mine.shape[1:] or size > self.rows:
+                raise ValueError(f"replay column '{name}' has rows of {tuple(theirs.shape[1:])}, this run {tuple(mine.shape[1:])}")
+            mine[:size] = theirs.to(self.device)
+        self._head, self._size = int(state["head"]), size
+        self._generator.set_state(state["generator"].cpu())

@@ -1,0 +1,53 @@
+"""How a run proceeds: its clock, how much is learnt per environment step, what is measured and kept.
+
+Everything counts environment steps, and learning is a ratio to them, so that ``num_envs`` can change without
+changing the algorithm.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class LearnConfig:
+    """The work done per environment step; defaults give DIMA's 200 / 200 / 5 per 1000 steps."""
+
+    start: int = 4_000  # environment steps before the first world-model update
+    behaviour_start: int = 6_000  # ... and before the first policy update
+    round: int = 1_000  # collect this many steps between two learning phases
+    dynamics_per_step: float = 0.2  # denoiser updates
+    dynamics_batch: int = 64
+    reward_per_step: float = 0.2
+    reward_batch: int = 256
+    decoder_per_step: float = 0.2  # only with a learned decoder
+    decoder_batch: int = 256
+    rollouts_per_step: float = 0.005
+    dreams: int = 600  # dreamt episodes per rollout
+    horizon: int = 15
+
+
+@dataclass
+class EvalConfig:
+    """Deterministic episodes on separate environments."""
+
+    every: int = 5_000  # environment steps; 0 never
+    episodes: int = 32  # one per evaluation environment
+
+
+@dataclass
+class CheckpointConfig:
+    """What is kept on disk."""
+
+    every: int = 10_000  # environment steps; 0 only at the end
+    keep: int = 2  # step_<n>.pt files beside last.pt
+
+
+@dataclass
+class TrainConfig:
+    """The run's own settings."""
+
+    learn: LearnConfig = field(default_factory=LearnConfig)
+    eval: EvalConfig = field(default_factory=EvalConfig)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    probe_every: int = 25_000  # environment steps between open-loop probes; 0 never

@@ -1,0 +1,37 @@
+"""Deterministic episodes on environments of their own, with seeds of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.types import Metrics
+
+
+@torch.no_grad()
+def evaluate(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> Metrics:
+    """The first episode of every environment under ``policy`` (obs (E, N, O) -> action (E, N, A)).
+
+    ``episode`` numbers the starts, so that an evaluation depends on nothing that happened before it.
+    Returns ``return`` (mean), ``return_std``, ``success`` and ``length``.
+    """
+    step = env.restart(episode)
+    running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    total = torch.zeros(env.num_envs, device=env.device)
+    length, success = torch.zeros_like(total), torch.zeros_like(running)
+    for _ in range(env.spec.episode_length):
+        step = env.step(policy(step.obs))
+        running = running & ~step.first  # a first row means that the quarantine restarted it
+        total += step.reward.masked_fill(~running, 0.0)
+        length += running
+        success = torch.where(running, env.success, success)
+        running = running & ~step.last
+    return {
+        "return": total.mean(),
+        "return_std": total.std(correction=0),
+        "success": success.float().mean(),
+        "length": length.mean(),
+    }
