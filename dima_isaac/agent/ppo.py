@@ -10,6 +10,7 @@ from dima_isaac.agent.actor import Actor
 from dima_isaac.agent.config import AgentConfig, PolicyKind
 from dima_isaac.agent.critic import Critic
 from dima_isaac.agent.returns import lambda_returns, survival
+from dima_isaac.nn.descend import descend
 from dima_isaac.types import Dims, Metrics, Rollout
 
 
@@ -63,7 +64,7 @@ class ActorCritic(nn.Module):
         count = rows[0].shape[0]
         size = count // cfg.minibatches
         totals: dict[str, Tensor] = {}
-        running = torch.ones((), device=target.device)  # 0 once the KL stop fired
+        running = torch.ones((), dtype=torch.bool, device=target.device)  # False once the KL stop fired
         for _ in range(cfg.epochs):
             order = None
             if cfg.minibatches > 1:
@@ -92,10 +93,11 @@ class ActorCritic(nn.Module):
         ).mean(1)
         kl = _mean((ratio - 1 - log_ratio).mean(1), weight).detach()
         if cfg.kl_stop > 0:
-            running = running * (kl <= cfg.kl_stop)
+            running = running & (kl <= cfg.kl_stop)
         policy_loss = -_mean(surrogate, weight)
         bonus = _mean(entropy.mean(1), weight)
-        actor_grad = self._descend(self.actor_optim, self.actor, policy_loss - cfg.entropy * bonus, running)
+        loss = policy_loss - cfg.entropy * bonus
+        actor_grad = descend(self.actor_optim, self.actor.parameters(), loss, cfg.grad_clip, keep=running)
 
         self.critic.units.update(target, weight)
         wanted = self.critic.units.normalise(target)
@@ -105,7 +107,7 @@ class ActorCritic(nn.Module):
             near = old_value + (value - old_value).clamp(-cfg.clip, cfg.clip)
             loss = torch.maximum(loss, F.huber_loss(near, wanted, reduction="none", delta=cfg.critic.huber))
         value_loss = _mean(loss, weight)
-        critic_grad = self._descend(self.critic_optim, self.critic, value_loss, None)
+        critic_grad = descend(self.critic_optim, self.critic.parameters(), value_loss, cfg.grad_clip)
         return {
             "agent/policy": policy_loss.detach(),
             "agent/value_loss": value_loss.detach(),
@@ -115,18 +117,6 @@ class ActorCritic(nn.Module):
             "agent/grad_norm": actor_grad,
             "agent/critic_grad_norm": critic_grad,
         }, running
-
-    def _descend(self, optim: torch.optim.Optimizer, net: nn.Module, loss: Tensor, running: Tensor | None) -> Tensor:
-        """One clipped step; gradients are zeroed, not the step skipped, when ``running`` is 0 or a gradient is not finite."""
-        optim.zero_grad(set_to_none=True)
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(net.parameters(), self.cfg.grad_clip, foreach=True)
-        keep = torch.isfinite(norm) if running is None else torch.isfinite(norm) & (running > 0)
-        for parameter in net.parameters():
-            if parameter.grad is not None:
-                parameter.grad = torch.where(keep, parameter.grad, 0.0)
-        optim.step()
-        return norm.detach()
 
     def optim_state(self) -> dict:
         """Optimisers and random state, for the checkpoint."""

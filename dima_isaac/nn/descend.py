@@ -1,0 +1,26 @@
+"""One optimiser step that cannot poison the weights: a non-finite gradient leaves parameters and moments as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+
+def descend(optim: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], loss: Tensor, clip: float,
+            keep: Tensor | None = None) -> Tensor:  # fmt: skip
+    """Backpropagate, clip the gradient's norm to ``clip`` and step; returns the norm before clipping, detached.
+
+    The step is skipped, bit for bit, where the norm is not finite or ``keep`` (0-dim bool) is False. The decision
+    stays on the device: fused optimisers take it as ``found_inf``, as mixed-precision scalers do.
+    """
+    optim.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    skip = ~torch.isfinite(norm)
+    if keep is not None:
+        skip = skip | ~keep
+    optim.found_inf = skip.float()  # type: ignore[attr-defined]
+    optim.step()
+    return norm.detach()

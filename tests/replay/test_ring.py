@@ -1,0 +1,74 @@
+"""The ring, filled with rows that name themselves, so that a wrong index cannot hide."""
+
+import torch
+
+from dima_isaac.replay.ages import draw_ages
+from dima_isaac.replay.config import ReplayConfig
+from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.types import Dims, Step
+
+DIMS = Dims(agents=2, state=3, obs=1, action=1)
+
+
+def filled(ticks: int, envs: int = 4, capacity: int = 4 * 50, length: int = 7) -> ReplayBuffer:
+    """Row t of environment e holds state (t, e, episode); environment e starts its episodes with a lag of e ticks."""
+    ring = ReplayBuffer(ReplayConfig(capacity=capacity), DIMS, envs, torch.device("cpu"))
+    env = torch.arange(envs)
+    for t in range(ticks):
+        phase = (t - env) % length
+        first, last = (phase == 0) | (t == 0), phase == length - 1
+        episode = torch.div(t - env, length, rounding_mode="floor")
+        state = torch.stack([torch.full((envs,), t), env, episode], 1).float()
+        step = Step(state, torch.zeros(envs, 2, 1), env * 100.0 + t, first, last, last & (env == 1))
+        ring.add(step, state[:, :2, None].clone())
+    return ring
+
+
+def test_windows_are_consecutive_rows_of_one_environment_and_episode():
+    ring = filled(180)
+    window = ring.sample(2_000, 6)
+    t, env, episode = window.state.unbind(-1)
+    assert window.valid[:, -1].all()
+    assert ((window.valid[:, 1:] | ~window.valid[:, :-1])).all(), "invalid rows are a prefix"
+    same = window.valid[:, :-1] & window.valid[:, 1:]
+    assert (t[:, 1:] - t[:, :-1])[same].eq(1).all()
+    assert (env[:, 1:] == env[:, :-1])[same].all() and (episode[:, 1:] == episode[:, :-1])[same].all()
+    assert window.state[~window.valid].eq(0).all() and window.action[~window.valid].eq(0).all()
+    assert (window.reward == env * 100 + t)[window.valid].all()
+    torch.testing.assert_close(window.action[..., 0][window.valid], window.state[..., :2][window.valid])
+    assert not window.valid.all() and window.valid.any(), "both kinds must occur for the test to mean anything"
+    assert (window.terminal == ((env == 1) & ((t - env) % 7 == 6)))[window.valid].all()
+
+
+def test_a_window_is_invalid_exactly_before_its_episode_starts():
+    ring = filled(40)
+    window = ring.gather(torch.zeros(4, dtype=torch.long), torch.arange(4), 10)
+    phase = (39 - torch.arange(4)) % 7
+    assert (window.valid.sum(1) == phase + 1).all()
+
+
+def test_oldest_rows_do_not_leak_across_the_write_head():
+    ring = filled(173)  # 50 rows per environment, wrapped
+    age = torch.full((4,), ring._size - 1)
+    window = ring.gather(age, torch.arange(4), 3)
+    assert window.valid.tolist() == [[False, False, True]] * 4
+    assert window.state[:, -1, 0].eq(173 - 50).all()
+
+
+def test_age_weights():
+    weights = torch.tensor([0.1, 0.1, 0.1, 0.7])
+    generator = torch.Generator().manual_seed(0)
+    age = draw_ages(40_000, 1_000, weights, generator)
+    assert 0 <= age.min() and age.max() == 999
+    share = torch.histc(age.float(), 4, 0, 1_000) / 40_000
+    torch.testing.assert_close(share, torch.tensor([0.7, 0.1, 0.1, 0.1]), atol=0.02, rtol=0)
+    assert draw_ages(100, 2, weights, generator).unique().tolist() == [0, 1]
+
+
+def test_continues_bit_for_bit():
+    ring = filled(30)
+    other = ReplayBuffer(ReplayConfig(capacity=200), DIMS, 4, torch.device("cpu"), seed=9)
+    other.load_state_dict(ring.state_dict())
+    a, b = ring.sample(64, 5), other.sample(64, 5)
+    assert torch.equal(a.state, b.state) and torch.equal(a.valid, b.valid)
+    assert len(other) == 120
