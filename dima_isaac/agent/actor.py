@@ -27,7 +27,7 @@ class Actor(nn.Module):
         inputs = dims.obs + (dims.agents if cfg.agent_id else 0)
         outputs = dims.action * (2 if cfg.kind is PolicyKind.beta else 1)
         self.norm = None if cfg.normalise else nn.LayerNorm(dims.obs)
-        self.moments = Moments((dims.agents, dims.obs)) if cfg.normalise else None
+        self.moments = Moments(dims.agents * dims.obs) if cfg.normalise else None
         self.net = orthogonal_mlp(inputs, cfg.hidden, outputs, cfg.activation, out_gain=0.01)
         self.log_std = nn.Parameter(torch.full((dims.action,), cfg.std_init))
         mask = torch.ones(dims.agents, dims.action) if action_mask is None else action_mask.float()
@@ -42,15 +42,22 @@ class Actor(nn.Module):
     def track(self, obs: Tensor) -> None:
         """Update the observation statistics with real observations (..., N, O)."""
         if self.moments is not None:
-            self.moments.update(obs)
+            self.moments.update(obs.flatten(-2))
 
     def head(self, obs: Tensor) -> Tensor:
         """The network's output (..., N, A) or (..., N, 2A)."""
-        x = self.moments.normalise(obs).clamp(-10.0, 10.0) if self.moments is not None else self.norm(obs)
+        x = self._normalised(obs)
         if self.cfg.agent_id:
             identity = self.identity.expand(*obs.shape[:-2], *self.identity.shape)
             x = torch.cat([x, identity], dim=-1)
         return self.net(x)
+
+    def _normalised(self, obs: Tensor) -> Tensor:
+        if self.moments is None:
+            return self.norm(obs)
+        mean = self.moments.mean.to(obs.dtype).view(obs.shape[-2:])
+        scale = (self.moments.var + 1e-8).rsqrt().to(obs.dtype).view(obs.shape[-2:])
+        return ((obs - mean) * scale).clamp(-10.0, 10.0)
 
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw an action (..., N, A) and return it with its log-probability (..., N)."""

@@ -38,6 +38,10 @@ class ActorCritic(nn.Module):
         """The deterministic team action (..., N, A), clipped as the environment would."""
         return self.clip(self.actor.mode(obs))
 
+    def track(self, obs: Tensor) -> None:
+        """Update the actor's observation statistics with real observations (..., N, O)."""
+        self.actor.track(obs)
+
     def clip(self, action: Tensor) -> Tensor:
         """What the environment and the world model receive for a drawn ``action``."""
         bounded = self.cfg.actor.kind is not PolicyKind.gaussian or not self.cfg.actor.clip_action

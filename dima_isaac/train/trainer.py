@@ -1,0 +1,141 @@
+"""DIMA: act, remember, learn to predict, dream, improve (algorithm 1)."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from dima_isaac.agent.ppo import ActorCritic
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.train.clock import Every, Ratio
+from dima_isaac.train.evaluate import evaluate
+from dima_isaac.train.logger import Logger
+from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.signals import Signals
+from dima_isaac.types import Step
+from dima_isaac.world_model.imagine import imagine
+from dima_isaac.world_model.world_model import WorldModel
+
+
+class Trainer:
+    """Owns the loop and the counters; every equation lives elsewhere."""
+
+    def __init__(self, cfg: RunConfig, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals):
+        self.cfg, self.run_folder, self.logger, self.signals = cfg, run, logger, signals
+        self.env, self.eval_env = env, eval_env
+        self.device = torch.device(cfg.rl_device)
+        spec, learn = env.spec, cfg.train.learn
+        to = self.device
+        self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo, seed=cfg.seed).to(to)
+        self.agent = ActorCritic(cfg.agent, spec.dims, to, spec.action_mask, seed=cfg.seed + 1)
+        self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
+        self.env_steps = 0
+        self.evaluations = 0
+        self.step: Step | None = None
+        self.round = Every(learn.round, learn.start)
+        self.eval_due = Every(cfg.train.eval.every)
+        self.save_due = Every(cfg.train.checkpoint.every, cfg.train.checkpoint.every)
+        self.due = {
+            "dynamics": Ratio(learn.dynamics_per_step, learn.start - learn.round),
+            "reward": Ratio(learn.reward_per_step, learn.start - learn.round),
+            "decoder": Ratio(learn.decoder_per_step, learn.start - learn.round),
+            "rollouts": Ratio(learn.rollouts_per_step, learn.behaviour_start - learn.round),
+        }
+
+    def run(self) -> None:
+        """Until the step budget is spent or a signal asks for an end."""
+        if self.step is None:
+            self.step = self.env.reset()
+        while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
+            if self.eval_due(self.env_steps):
+                self.evaluate()
+            self.collect()
+            if self.round(self.env_steps):
+                self.learn_world()
+                self.learn_behaviour()
+                self.tick()
+            if self.save_due(self.env_steps):
+                self.save()
+        if not self.signals.stop:
+            self.evaluate()
+        self.save()
+
+    def collect(self) -> None:
+        """Act once in every environment and remember what happened."""
+        step = self.step
+        self.world.track(step.state)
+        self.agent.track(step.obs)
+        action, _ = self.agent.act(step.obs)
+        action = self.agent.clip(action)
+        self.replay.add(step, action)
+        self.step = self.env.step(action)
+        self.env_steps += self.env.num_envs
+
+    def learn_world(self) -> None:
+        """Fit the world model to replayed windows (eq. 9)."""
+        learn, world = self.cfg.train.learn, self.world
+        for _ in range(self.due["dynamics"](self.env_steps)):
+            self.logger.add(world.update_dynamics(self.replay.sample(learn.dynamics_batch, world.window)))
+        for _ in range(self.due["reward"](self.env_steps)):
+            self.logger.add(world.update_reward(self.replay.sample(learn.reward_batch, world.reward_window)))
+        for _ in range(self.due["decoder"](self.env_steps) * world.learns_decoder):
+            self.logger.add(world.update_decoder(self.replay.sample(learn.decoder_batch, 1).state[:, 0]))
+
+    def learn_behaviour(self) -> None:
+        """Improve the policy on dreams that start in replayed states and never touch the simulator."""
+        learn, started = self.cfg.train.learn, time.perf_counter()
+        rollouts = self.due["rollouts"](self.env_steps)
+        for _ in range(rollouts):
+            start = self.replay.sample(learn.dreams, self.world.history)
+            self.logger.add(self.agent.update(imagine(self.world, self.agent.act, start, learn.horizon)))
+        if rollouts:
+            imagined = rollouts * learn.dreams * learn.horizon
+            self.logger.add({"time/imagined_steps_per_s": imagined / (time.perf_counter() - started)})
+
+    def evaluate(self) -> None:
+        """Deterministic episodes on separate environments; training's random numbers stay untouched."""
+        self.evaluations += 1
+        metrics = evaluate(self.eval_env, self.agent.mode, self.evaluations)
+        self.logger.add({f"eval/{name}": value for name, value in metrics.items()})
+
+    def tick(self) -> None:
+        """One line of metrics: the only place in the loop where numbers reach the host."""
+        self.logger.add({f"train/{name}": value for name, value in self.env.tally.read().items()})
+        self.logger.add({f"engine/{name}": value for name, value in self.env.engine.stats().items()})
+        self.logger.tick(self.env_steps)
+
+    def state_dict(self) -> dict:
+        """Everything needed to continue bit for bit on a deterministic engine."""
+        return {
+            "env_steps": self.env_steps,
+            "evaluations": self.evaluations,
+            "world": self.world.state_dict(),
+            "world_optim": self.world.optim_state(),
+            "agent": self.agent.state_dict(),
+            "agent_optim": self.agent.optim_state(),
+            "env": self.env.state_dict(),
+            "step": vars(self.step),
+            "clocks": {
+                "round": self.round.next,
+                "eval": self.eval_due.next,
+                "save": self.save_due.next,
+                **{name: ratio.done for name, ratio in self.due.items()},
+            },
+        }
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from ``state_dict``."""
+        self.env_steps, self.evaluations = state["env_steps"], state["evaluations"]
+        self.world.load_state_dict(state["world"])
+        self.world.load_optim_state(state["world_optim"])
+        self.agent.load_state_dict(state["agent"])
+        self.agent.load_optim_state(state["agent_optim"])
+        self.env.load_state_dict(state["env"])
+        self.step = Step(**state["step"])
+        clocks = state["clocks"]
+        self.round.next, self.eval_due.next, self.save_due.next = clocks["round"], clocks["eval"], clocks["save"]
+        for name, ratio in self.due.items():
+            ratio.done = clocks[name]
