@@ -32,6 +32,7 @@ class ReplayBuffer:
         self._columns = ("state", "action", "reward", "first", "last", "terminal")
         self._head = 0  # the next row to write
         self._size = 0
+        self._added = 0  # rows ever written; a checkpoint saves only those it has not saved before
         self._weights = torch.tensor(cfg.age_weights, device=device)
         self._generator = torch.Generator(device).manual_seed(seed)
 
@@ -50,6 +51,7 @@ class ReplayBuffer:
         self.terminal[row] = step.terminal
         self._head = (row + 1) % self.rows
         self._size = min(self._size + 1, self.rows)
+        self._added += 1
 
     def sample(self, batch: int, length: int) -> Window:
         """``batch`` windows of ``length`` rows, their ends drawn by age and uniformly over environments."""
@@ -79,7 +81,8 @@ class ReplayBuffer:
     def state_dict(self) -> dict[str, Tensor | int]:
         """The rows written so far, the position and the random state."""
         rows = {name: getattr(self, name)[: self._size] for name in self._columns}
-        return {**rows, "head": self._head, "size": self._size, "generator": self._generator.get_state()}
+        position = {"head": self._head, "size": self._size, "rows": self.rows, "added": self._added}
+        return {**rows, **position, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``.
@@ -93,5 +96,5 @@ class ReplayBuffer:
             if theirs.shape[1:] != mine.shape[1:] or size > self.rows:
                 raise ValueError(f"replay column '{name}' has rows of {tuple(theirs.shape[1:])}, this run {tuple(mine.shape[1:])}")
             mine[:size] = theirs.to(self.device)
-        self._head, self._size = int(state["head"]), size
+        self._head, self._size, self._added = int(state["head"]), size, int(state["added"])
         self._generator.set_state(state["generator"].cpu())

@@ -1,0 +1,276 @@
+"""Checkpoint files: atomic, self-verifying, and nothing that could run code.
+
+A file is what ``torch.save`` writes, with the SHA-256 of all of it in the zip archive's comment, so that it can
+be verified wherever it is copied and is still read by a plain ``torch.load(path, weights_only=True)``. It is
+written under a temporary name, synced and renamed: at any moment a name points to a whole file or to none.
+
+    checkpoints/step_<n>.pt      everything but the replay's rows
+    checkpoints/last.pt          the newest of them (a hard link)
+    checkpoints/replay_<a>_<b>.pt  the replay's rows number a to b - 1, written once and shared
+
+Rows never change once written, so a save writes only those added since the one before it, whatever the
+capacity. A checkpoint lists its row files with their digests.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dima_isaac.errors import CheckpointError
+
+FORMAT = 1
+_END = b"PK\x05\x06"  # zip: end of central directory, 22 bytes with the length of the comment at 20
+_MARK = b"dima-isaac sha256:"
+_COMMENT = len(_MARK) + 64
+_CHUNK = 1 << 22
+_STEP = re.compile(r"step_(\d+)\.pt")
+_ROWS = re.compile(r"replay_(\d+)_(\d+)\.pt")
+
+State = dict[str, Any]
+
+
+def save(path: Path, payload: State) -> str:
+    """Write ``payload`` (tensors and plain values, nested) to ``path`` and return its SHA-256.
+
+    Raises:
+        OSError: no space, no permission; ``path`` is what it was before.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        try:
+            torch.save(payload, temporary)
+        except RuntimeError as error:  # torch reports a full disk as a failed assertion of its zip writer
+            raise OSError(f"could not write {path.name}: {str(error).splitlines()[0]}") from error
+        digest = _seal(temporary)
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    return digest
+
+
+def load(path: Path, device: torch.device | str = "cpu", digest: str | None = None) -> State:
+    """Verify ``path`` and read it. ``digest`` is the one that somebody else noted, if there is one.
+
+    Raises:
+        CheckpointError: missing, truncated, altered, or holding anything but tensors and plain values.
+    """
+    found = verify(path)
+    if digest is not None and found != digest:
+        raise CheckpointError(f"{path} is intact but not the file that its checkpoint was saved with.")
+    try:
+        payload = torch.load(path, map_location=device, weights_only=True)
+    except Exception as error:
+        raise CheckpointError(f"{path} cannot be read safely: {str(error).splitlines()[0]}") from error
+    if not isinstance(payload, dict):
+        raise CheckpointError(f"{path} holds a {type(payload).__name__}, not a checkpoint.")
+    return payload
+
+
+def verify(path: Path) -> str:
+    """The SHA-256 that ``path`` carries, after checking it against the content.
+
+    Raises:
+        CheckpointError: missing, truncated, altered or not one of our files.
+    """
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            digest, left = hashlib.sha256(), size - 64
+            while left > 0:
+                chunk = file.read(min(_CHUNK, left))
+                if not chunk:
+                    break
+                digest.update(chunk)
+                left -= len(chunk)
+            file.seek(max(0, size - _COMMENT))
+            comment = file.read()
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}.") from None
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+    if not comment.startswith(_MARK) or comment[len(_MARK) :] != digest.hexdigest().encode():
+        raise CheckpointError(f"{path} is truncated, altered or not a checkpoint of this program.")
+    return digest.hexdigest()
+
+
+def _seal(path: Path) -> str:
+    """Give the archive a comment with its own digest (of every byte but the digest itself) and sync it."""
+    with path.open("r+b") as file:
+        file.seek(-22, os.SEEK_END)
+        if file.read(4) != _END:
+            raise OSError(f"{path.name} was not written completely")
+        file.seek(-2, os.SEEK_END)
+        file.write(struct.pack("<H", _COMMENT) + _MARK)
+        file.seek(0)
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+        file.write(digest.hexdigest().encode())
+        file.flush()
+        os.fsync(file.fileno())
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+class Checkpoints:
+    """The checkpoints of one run: save with rotation, restore with a fall-back."""
+
+    def __init__(self, folder: Path, keep: int = 2, note: Callable[[str], None] = print) -> None:
+        """Use ``folder`` (made if missing), keep the newest ``keep`` steps, and tell the user through ``note``."""
+        self.folder, self.keep, self.note = folder, max(1, keep), note
+        self.segments: list[State] = []  # the row files of the newest checkpoint, oldest first
+        self._named: dict[str, set[str]] = {}  # step file -> the row files it lists
+        folder.mkdir(parents=True, exist_ok=True)
+        for stale in folder.glob(".*.tmp"):  # a save that was killed; the run's lock is ours, so nobody is writing it
+            stale.unlink(missing_ok=True)
+
+    def save(self, env_steps: int, payload: State) -> bool:
+        """Save ``payload`` as the newest checkpoint. A full disk is reported, not raised: the old one stays.
+
+        ``payload["replay"]``, where there is one, is ``ReplayBuffer.state_dict()``.
+        """
+        path = self.folder / f"step_{env_steps}.pt"
+        before = list(self.segments)
+        try:
+            stored = {**payload, "format": FORMAT, "env_steps": env_steps}
+            if "replay" in payload:
+                stored["replay"] = self._save_rows(payload["replay"])
+            save(path, stored)
+            self._named[path.name] = {segment["file"] for segment in self.segments}
+            self._link_last(path)
+        except OSError as error:
+            self.segments = before
+            self.note(f"checkpoint not saved ({error.strerror or error}); training goes on, the one before it is intact.")
+            return False
+        self._rotate()
+        return True
+
+    def restore(self, which: str, task: str | None = None) -> State | None:
+        """The state to continue from, or None for ``auto`` in a run that never saved.
+
+        ``which`` is ``auto`` (the newest intact checkpoint of this folder), ``latest`` (the same, but one must
+        exist) or a path. ``task`` is the name that the checkpoint must have been made with.
+
+        Raises:
+            CheckpointError: a named checkpoint that is missing, torn, altered or of another task; no intact one.
+        """
+        if which not in ("auto", "latest"):
+            return self._read(find(which), task)
+        files = self.steps()
+        for path in reversed(files):
+            try:
+                return self._read(path, task)
+            except CheckpointError as error:
+                self.note(f"{error} Trying the one before it.")
+                path.rename(path.with_suffix(".pt.damaged"))  # out of the rotation's way
+        if files or which == "latest":
+            raise CheckpointError(f"no intact checkpoint in {self.folder}.")
+        return None
+
+    def steps(self) -> list[Path]:
+        """The step files, oldest first."""
+        return [path for _, path in sorted((int(m[1]), p) for p in self.folder.iterdir() if (m := _STEP.fullmatch(p.name)))]
+
+    def _read(self, path: Path, task: str | None) -> State:
+        state = load(path)
+        if state.get("format") != FORMAT:
+            raise CheckpointError(f"{path} has format {state.get('format')}, this version reads {FORMAT}.")
+        if task is not None and state.get("task") not in (None, task):
+            raise CheckpointError(f"{path} was made on task {state['task']}, not {task}.")
+        if "replay" in state:
+            segments = state["replay"].get("segments", [])
+            state["replay"] = _load_rows(path.parent, state["replay"])
+            if path.resolve().parent == self.folder.resolve():
+                self.segments = list(segments)
+        return state
+
+    def _save_rows(self, replay: State) -> State:
+        """Write the rows added since the newest segment; return the replay's state with file names for rows."""
+        columns = {name: value for name, value in replay.items() if isinstance(value, Tensor) and name != "generator"}
+        rest = {name: value for name, value in replay.items() if name not in columns}
+        capacity, stop, size = int(replay["rows"]), int(replay["added"]), int(replay["size"])
+        oldest = stop - size
+        kept = [segment for segment in self.segments if oldest < segment["stop"] <= stop]
+        start = kept[-1]["stop"] if kept else oldest
+        if start < stop:
+            where = torch.arange(start, stop) % capacity
+            rows = {name: value[where.to(value.device)].cpu() for name, value in columns.items()}
+            name = f"replay_{start}_{stop}.pt"
+            kept.append({"file": name, "start": start, "stop": stop, "sha256": save(self.folder / name, rows)})
+        self.segments = kept
+        return {**rest, "segments": kept}
+
+    def _link_last(self, path: Path) -> None:
+        temporary = self.folder / f".last.{os.getpid()}.tmp"
+        temporary.unlink(missing_ok=True)
+        try:
+            os.link(path, temporary)
+        except OSError:  # a file system without hard links
+            temporary.write_bytes(path.read_bytes())
+        os.replace(temporary, self.folder / "last.pt")
+
+    def _rotate(self) -> None:
+        """Delete the steps beyond ``keep`` and the row files that no kept checkpoint can name."""
+        files = self.steps()
+        for path in files[: -self.keep]:
+            path.unlink(missing_ok=True)
+        named = {segment["file"] for segment in self.segments}
+        for path in files[-self.keep : -1]:
+            if path.name not in self._named:  # saved before this process took over
+                segments = load(path).get("replay", {}).get("segments", [])
+                self._named[path.name] = {segment["file"] for segment in segments}
+            named |= self._named[path.name]
+        for path in self.folder.iterdir():
+            if _ROWS.fullmatch(path.name) and path.name not in named:
+                path.unlink(missing_ok=True)
+
+
+def _load_rows(folder: Path, replay: State) -> State:
+    """The replay's state with its rows read back into the ring's order."""
+    segments = replay.pop("segments", None)
+    if segments is None:
+        return replay
+    capacity, size = int(replay["rows"]), int(replay["size"])
+    oldest = int(replay["added"]) - size
+    columns: dict[str, Tensor] = {}
+    for segment in segments:
+        if not _ROWS.fullmatch(segment["file"]):
+            raise CheckpointError(f"a checkpoint in {folder} names '{segment['file']}' as replay rows; refusing to open it.")
+        rows = load(folder / segment["file"], digest=segment["sha256"])
+        start = max(segment["start"], oldest)
+        where = torch.arange(start, segment["stop"]) % capacity
+        for name, value in rows.items():
+            column = columns.setdefault(name, torch.empty(size, *value.shape[1:], dtype=value.dtype))
+            column[where] = value[start - segment["start"] :]
+    return {**replay, **columns}
+
+
+def find(where: str) -> Path:
+    """The checkpoint file that a user means by a file, a run folder or its checkpoints folder.
+
+    Raises:
+        CheckpointError: nothing there.
+    """
+    path = Path(where).expanduser()
+    for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt"):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"there is no checkpoint {where} (a .pt file or a run folder).")

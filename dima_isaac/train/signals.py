@@ -1,0 +1,49 @@
+"""Signals that ask a run to stop: a handler sets a flag, the loop looks at it between two steps.
+
+SIGTERM and SIGUSR1 come from a scheduler that is about to take the machine away: the run saves and exits 75,
+"please requeue". SIGINT comes from a person: the run saves, says how to continue and exits 130. A second SIGINT
+exits at once. Install this last: submitit's own handlers swallow SIGTERM, and whoever registers later wins.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+REQUEUE = 75  # EX_TEMPFAIL: saved, run me again
+INTERRUPTED = 130  # 128 + SIGINT
+
+_WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+
+
+class Signals:
+    """``with Signals() as signals:`` ... ``if signals.stop:`` save and return ``signals.exit_code``."""
+
+    def __init__(self) -> None:
+        self.stop: str | None = None  # the first signal's name
+        self._before: dict[signal.Signals, Any] = {}
+
+    @property
+    def exit_code(self) -> int:
+        """What the process should end with: 0 without a signal, 75 to be requeued, 130 when interrupted."""
+        if self.stop is None:
+            return 0
+        return INTERRUPTED if self.stop == "SIGINT" else REQUEUE
+
+    def __enter__(self) -> Signals:
+        for number in _WATCHED:
+            self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+        self._before.clear()
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        name = signal.Signals(number).name
+        if name == "SIGINT" and self.stop == "SIGINT":
+            os._exit(INTERRUPTED)  # the user means it; files are replaced atomically, so nothing can be torn
+        self.stop = self.stop or name
