@@ -7,6 +7,8 @@ no side channel for final observations exists.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -145,6 +147,10 @@ class VecEnv:
             "quarantined": self.quarantined,
         }
 
+    def clone_state(self) -> dict:
+        """A copy of ``state_dict`` that later steps leave alone."""
+        return _clone(self.state_dict())
+
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``."""
         self.engine.load_state_dict(state["engine"])
@@ -157,3 +163,9 @@ class VecEnv:
     def close(self) -> None:
         """Release the engine."""
         self.engine.close()
+
+
+def _clone(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {name: _clone(branch) for name, branch in tree.items()}
+    return tree.clone() if isinstance(tree, Tensor) else tree

@@ -1,0 +1,155 @@
+"""What the world model got right: open-loop error per horizon step, and whose action moves the dreamt state.
+
+Both compare with the true simulator, on environments of their own, and leave training's random numbers alone.
+Errors are in z, one standard deviation of each state dimension.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dima_isaac.agent.actor import Actor
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.replay.config import ReplayConfig
+from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.types import Window
+from dima_isaac.world_model.world_model import WorldModel
+
+
+@dataclass
+class OpenLoop:
+    """Root-mean-square error after h + 1 steps, over windows and state dimensions."""
+
+    model: Tensor  # (H,)
+    repeat: Tensor  # (H,)  the last state repeated
+    linear: Tensor  # (H,)  a linear model fitted on the same replay
+    true: Tensor  # (H + 1, D) one example window, z
+    dreamt: Tensor  # (H + 1, D)
+
+
+@dataclass
+class Sensitivity:
+    """|dz'| for a perturbation of one agent's current action, root-mean-square over environments."""
+
+    dreamt: Tensor  # (N,)
+    true: Tensor  # (N,)
+
+
+class LinearModel:
+    """z' = z + [z, a, 1] W, by ridge regression on replayed transitions."""
+
+    def __init__(self, world: WorldModel, replay: ReplayBuffer, rows: int = 20_000, ridge: float = 1e-3) -> None:
+        window = replay.sample(rows, 2)
+        z, action = world.space.z(window.state), window.action[:, 0]
+        keep = (window.valid[:, 0] & window.valid[:, 1]).double().unsqueeze(1)
+        inputs = self._inputs(z[:, 0], action).double() * keep
+        change = (z[:, 1] - z[:, 0]).double() * keep
+        gram = inputs.T @ inputs
+        gram.diagonal().add_(ridge * keep.sum())
+        self.weight = torch.linalg.solve(gram, inputs.T @ change).float()
+
+    @staticmethod
+    def _inputs(z: Tensor, action: Tensor) -> Tensor:
+        return torch.cat([z, action.flatten(1), torch.ones_like(z[:, :1])], 1)
+
+    def __call__(self, z: Tensor, action: Tensor) -> Tensor:
+        """z (B, D), action (B, N, A) -> z' (B, D)."""
+        return z + self._inputs(z, action) @ self.weight
+
+
+@torch.no_grad()
+def record(env: VecEnv, actor: Actor, episode: int, ticks: int, seed: int) -> ReplayBuffer:
+    """``ticks`` rows of the exploring policy on ``env``, held out from training, as a replay of their own.
+
+    Afterwards ``env`` stands at the newest row, whose action has been drawn but not taken.
+    """
+    device = next(actor.parameters()).device
+    generator = torch.Generator(device).manual_seed(seed)
+    kept = ReplayBuffer(ReplayConfig(capacity=ticks * env.num_envs), env.spec.dims, env.num_envs, device, seed)
+    step = env.restart(episode)
+    for tick in range(ticks):
+        if tick:
+            step = env.step(action)
+        action = actor.act(step.obs, generator)[0].clamp(-1.0, 1.0)
+        kept.add(step, action)
+    return kept
+
+
+@torch.no_grad()
+def open_loop(world: WorldModel, held_out: ReplayBuffer, linear: LinearModel, horizon: int, batch: int = 512) -> OpenLoop:
+    """Dream from held-out states under the actions that were really taken, and compare with what really came."""
+    history = world.history
+    window = _whole_windows(held_out, batch, history + horizon)
+    memory = world.remember(_rows(window, 0, history))
+    true = world.space.z(window.state[:, history - 1 :])  # (B, H + 1, D)
+    guess, dreamt, errors = true[:, 0], [true[:, 0]], []
+    for h in range(horizon):
+        action = window.action[:, history - 1 + h]
+        memory = world.step(memory, action)
+        dreamt.append(world.space.z(memory.state))
+        guess = linear(guess, action).clamp(-10.0, 10.0)
+        truth = true[:, h + 1]
+        errors.append(torch.stack([_rms(d - truth) for d in (dreamt[-1], true[:, 0], guess)]))
+    model, repeat, fitted = torch.stack(errors).unbind(1)
+    return OpenLoop(model, repeat, fitted, true[0], torch.stack(dreamt, 1)[0])
+
+
+@torch.no_grad()
+def sensitivity(world: WorldModel, env: VecEnv, actor: Actor, episode: int, delta: float = 0.5, warmup: int = 10) -> Sensitivity:
+    """Perturb one agent's current action by ``delta`` in the simulator and in the dream, noise held fixed.
+
+    The simulator is put back to the same physics state for every agent. Entries of the state that merely repeat
+    the action are left out.
+    """
+    dims = env.spec.dims
+    now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
+    kept = record(env, actor, episode, max(warmup, world.history), seed=episode)
+    window = kept.gather(now, torch.arange(env.num_envs, device=now.device), world.history)
+    start, action, memory = env.clone_state(), window.action[:, -1], world.remember(window)
+    physical = torch.ones(dims.state, device=action.device)
+    if env.spec.echo is not None:
+        physical[env.spec.echo.flatten().clamp_min(0)] = 0.0
+
+    def true_next(a: Tensor) -> Tensor:
+        env.load_state_dict(start)
+        return world.space.z(env.step(a).state) * physical
+
+    def dreamt_next(a: Tensor) -> Tensor:
+        generator = torch.Generator(a.device).manual_seed(episode)
+        return world.space.z(world.step(memory, a, generator).state) * physical
+
+    base_true, base_dreamt = true_next(action), dreamt_next(action)
+    true, dreamt = [], []
+    for agent in range(dims.agents):
+        moved = action.clone()
+        moved[:, agent] += torch.where(moved[:, agent] > 0, -delta, delta)  # stays within [-1, 1]
+        true.append((true_next(moved) - base_true).square().sum(1).mean().sqrt())
+        dreamt.append((dreamt_next(moved) - base_dreamt).square().sum(1).mean().sqrt())
+    env.load_state_dict(start)
+    return Sensitivity(torch.stack(dreamt), torch.stack(true))
+
+
+def _whole_windows(held_out: ReplayBuffer, batch: int, length: int) -> Window:
+    """``batch`` windows of ``length`` rows of one episode each: candidates in a fixed order, whole ones first."""
+    ages = torch.arange(held_out._size - length + 1, device=held_out.device)
+    envs = torch.arange(held_out.num_envs, device=held_out.device)
+    age, env = (grid.flatten() for grid in torch.meshgrid(ages, envs, indexing="ij"))
+    whole = held_out.gather(age, env, length).valid[:, 0]
+    scramble = (torch.arange(age.shape[0], device=age.device) * 2_654_435_761) % 2**31
+    chosen = torch.argsort(scramble + (~whole) * 2**32)[:batch]
+    window = held_out.gather(age[chosen], env[chosen], length)
+    if not bool(window.valid[:, 0].all()):
+        chosen = chosen[: max(1, int(whole.sum()))]
+        window = held_out.gather(age[chosen], env[chosen], length)
+    return window
+
+
+def _rows(window: Window, start: int, stop: int) -> Window:
+    return Window(**{name: value[:, start:stop] for name, value in vars(window).items()})
+
+
+def _rms(error: Tensor) -> Tensor:
+    return error.square().mean().sqrt()
