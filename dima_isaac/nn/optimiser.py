@@ -1,0 +1,53 @@
+"""One optimiser step as one call: AdamW with decay groups, linear warm-up and gradient-norm clipping."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from dima_isaac.nn.descend import descend
+
+
+class Optimiser:
+    """AdamW on the parameters of ``module``.
+
+    Weight decay acts on the weights of linear and convolution layers only, or on everything with ``decay_all``.
+    With ``warmup`` w the rate of update k is lr * min(k / w, 1), so update 0 moves nothing.
+    """
+
+    def __init__(
+        self, module: nn.Module, lr: float, weight_decay: float, decay_all: bool, warmup: int, clip: float
+    ) -> None:
+        self._parameters = [p for p in module.parameters() if p.requires_grad]
+        heavy = {
+            id(layer.weight)
+            for layer in module.modules()
+            if isinstance(layer, nn.Linear | nn.Conv1d | nn.ConvTranspose1d)
+        }
+        decayed = [p for p in self._parameters if decay_all or id(p) in heavy]
+        spared = [p for p in self._parameters if not decay_all and id(p) not in heavy]
+        groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
+        self._lr, self._warmup, self._clip, self._updates = lr, warmup, clip, 0
+
+    def step(self, loss: Tensor, twice: bool = False) -> Tensor:
+        """Descend ``loss``; returns the gradient's norm before clipping. ``twice`` steps unclipped as well, first."""
+        if self._warmup:
+            for group in self._adam.param_groups:
+                group["lr"] = self._lr * min(self._updates / self._warmup, 1.0)
+        norm = descend(self._adam, self._parameters, loss, math.inf if twice else self._clip)
+        if twice:
+            nn.utils.clip_grad_norm_(self._parameters, self._clip)
+            self._adam.step()
+        self._updates += 1
+        return norm
+
+    def state_dict(self) -> dict:
+        return {"adam": self._adam.state_dict(), "updates": self._updates}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Continue from ``state_dict``."""
+        self._adam.load_state_dict(state["adam"])
+        self._updates = int(state["updates"])

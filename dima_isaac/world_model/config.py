@@ -1,0 +1,161 @@
+"""What can be chosen about the world model. Torch-free; ``cfg/preset/paper.yaml`` holds the published values.
+
+Defects of the published program (facts of the released code) and what became of them here:
+
+====================================== ==================================================================
+published behaviour                    here
+====================================== ==================================================================
+sample nearly blind to all but one     ``denoiser.reveal``: ``cumulative`` and ``joint`` beside ``sequential``
+agent's current action
+offset noise is white, training never  kept, ``denoiser.offset`` (it is the noise floor that ``cumulative``
+sees less than 0.3                     needs); 0 switches it off
+one agent order for the whole batch    ``denoiser.order``: ``descending`` as published, default ``per_sample``
+two optimiser steps per reward batch,  ``reward.double_step``, on in the paper preset
+the first one unclipped
+a time-out learned as a termination    fixed: a window knows terminations only
+Heun branch raises, ensemble discards  neither exists: the sampler is Euler's
+its second sample
+masks corrupted after a dream's reset  fixed: dreams are never reset
+unbounded actions reach the model      ``clip_actions``, off in the paper preset
+====================================== ==================================================================
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Target(Enum):
+    """What is diffused."""
+
+    state = "state"  # the next normalised state (published)
+    change = "change"  # the one-step change, normalised per dimension
+
+
+class Reveal(Enum):
+    """Which agents' current actions a reverse step sees."""
+
+    sequential = "sequential"  # one agent (published)
+    cumulative = "cumulative"  # every agent revealed so far
+    joint = "joint"  # all
+
+
+class Order(Enum):
+    """In which order agents are revealed."""
+
+    descending = "descending"  # N - 1, ..., 0 (published)
+    ascending = "ascending"
+    per_call = "per_call"  # one random permutation for the batch
+    per_sample = "per_sample"  # one random permutation for each row of the batch
+
+
+class Backbone(Enum):
+    mlp = "mlp"
+    unet = "unet"  # published
+
+
+class ActionEncoder(Enum):
+    light = "light"
+    perceiver = "perceiver"  # published
+
+
+class RewardKind(Enum):
+    head = "head"  # sees (s, a, s')
+    gpt = "gpt"  # sees (s, a) up to now (published)
+
+
+class DecoderKind(Enum):
+    exact = "exact"  # the task's own view of the state
+    vq = "vq"  # learned, nearest-neighbour codebook (published for MAMuJoCo)
+    fsq = "fsq"  # learned, finite scalar quantisation (published for MPE)
+
+
+class Precision(Enum):
+    fp32 = "fp32"
+    bf16 = "bf16"  # inside the networks only
+
+
+@dataclass
+class OptimConfig:
+    """AdamW. Biases, norms and embeddings are never decayed unless ``decay_all``."""
+
+    lr: float = 3e-4
+    weight_decay: float = 0.0
+    decay_all: bool = False
+    warmup: int = 0  # updates over which the rate rises from 0
+    clip: float = 1.0  # of the gradient's global norm
+
+
+@dataclass
+class DenoiserConfig:
+    """D(x; sigma, history, actions, visible agents), its noise and its reverse process."""
+
+    reveal: Reveal = Reveal.sequential
+    order: Order = Order.per_sample
+    full_fraction: float = 0.5  # cumulative training: how often every agent is visible
+    steps: int = 0  # K; 0 means N, or 2 N when N <= 2
+    sigma_data: float = 0.5
+    offset: float = 0.3
+    sigma_min: float = 0.002
+    sigma_max: float = 5.0
+    rho: float = 7.0
+    train_mean: float = -0.4  # of ln sigma in training
+    train_std: float = 1.2
+    train_max: float = 20.0
+    backbone: Backbone = Backbone.mlp
+    width: int = 256  # mlp: hidden units; unet: 64 channels are fixed by `channels`
+    blocks: int = 3  # mlp: residual blocks
+    channels: int = 64  # unet
+    fourier: int = 16  # numbers that describe the noise level
+    cond: int = 128  # width of the condition vector and of the action code
+    actions: ActionEncoder = ActionEncoder.light
+    linear_skip: bool = True  # a learned linear prediction is the mean that diffusion starts from
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass
+class RewardConfig:
+    """Reward and continuation."""
+
+    kind: RewardKind = RewardKind.head
+    width: int = 256
+    layers: int = 2  # head: hidden layers; gpt: transformer layers
+    heads: int = 4  # gpt
+    block: int = 15  # gpt: steps of context
+    dropout: float = 0.0  # gpt
+    normalise: bool = True  # learn the reward in units of its running standard deviation
+    double_step: bool = False  # published defect: two optimiser steps on the same gradient
+    optim: OptimConfig = field(default_factory=OptimConfig)
+
+
+@dataclass
+class DecoderConfig:
+    """State to observations."""
+
+    kind: DecoderKind = DecoderKind.exact
+    tokens: int = 12
+    token_dim: int = 64  # vq
+    codes: int = 256  # vq
+    ema: float = 0.995  # vq
+    levels: list[int] = field(default_factory=lambda: [8, 6, 5])  # fsq
+    width: int = 256
+    commitment: float = 10.0
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.01, decay_all=True, clip=10.0))
+
+
+@dataclass
+class WorldModelConfig:
+    """The whole world model."""
+
+    history: int = 3
+    unroll: int = 3  # training passes, each on the predictions of the one before
+    target: Target = Target.change
+    exact_echo: bool = True  # where the state repeats the action just taken, write it instead of predicting it
+    clip_actions: bool = True  # to [-1, 1], as environments do
+    z_clamp: float = 10.0  # dreamt states stay within this many standard deviations; 0 = unbounded
+    prior_count: float = 0.0  # weight of the moments' prior N(0, 1); published 1e-4
+    precision: Precision = Precision.fp32
+    denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
+    reward: RewardConfig = field(default_factory=RewardConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)

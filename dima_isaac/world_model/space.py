@@ -1,0 +1,102 @@
+"""The spaces of the world model: raw s, normalised z, x = sigma_data * z, and y, where diffusion happens.
+
+y is the next x itself (``target=state``) or the one-step change of s in units of its own standard deviation, times
+sigma_data (``target=change``). At 60 Hz a state hardly moves in one step: predicting the change spends the
+network's accuracy where the dynamics are. Every conversion between the four spaces is in this file.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dima_isaac.nn.moments import Moments
+from dima_isaac.types import Dims
+from dima_isaac.world_model.config import Target, WorldModelConfig
+
+_STILL = 1e-10  # a dimension whose change has less than this part of its variance never moves
+
+
+class Space(nn.Module):
+    """Running moments and what follows from them."""
+
+    echo_state: Tensor
+    echo_action: Tensor
+    free: Tensor
+
+    def __init__(self, cfg: WorldModelConfig, dims: Dims, echo: Tensor | None) -> None:
+        """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not."""
+        super().__init__()
+        self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
+        self.by_change = cfg.target is Target.change
+        self.state = Moments(dims.state, cfg.prior_count)
+        self.change = Moments(dims.state)
+        flat = torch.full((1,), -1) if echo is None or not cfg.exact_echo else echo.detach().to("cpu").flatten()
+        source = torch.arange(flat.shape[0])[flat >= 0]
+        self.register_buffer("echo_state", flat[source], persistent=False)
+        self.register_buffer("echo_action", source, persistent=False)
+        free = torch.ones(dims.state)
+        free[self.echo_state] = 0.0
+        self.register_buffer("free", free, persistent=False)
+
+    def _scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of s, (D,) float32."""
+        return self.state.mean.float(), (self.state.var + 1e-8).sqrt().float()
+
+    def _change_scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the change; both 0 where the state stands still."""
+        var, still = self.change.var, self.change.var <= _STILL * self.state.var
+        return self.change.mean.masked_fill(still, 0.0).float(), var.sqrt().masked_fill(still, 0.0).float()
+
+    @torch.no_grad()
+    def track(self, state: Tensor, counts: Tensor) -> None:
+        """Learn the change's moments from ``state`` (B, T, D); ``counts`` (B, T): rows reached from the row before."""
+        self.change.update(state[:, 1:] - state[:, :-1], counts[:, 1:])
+
+    def z(self, s: Tensor) -> Tensor:
+        """s -> z."""
+        mean, std = self._scale()
+        return (s - mean) / std
+
+    def x(self, s: Tensor) -> Tensor:
+        """s -> x."""
+        return self.data * self.z(s)
+
+    def y(self, now: Tensor, after: Tensor) -> Tensor:
+        """Two consecutive s -> y, (..., D)."""
+        if not self.by_change:
+            return self.x(after)
+        mean, std = self._change_scale()
+        return self.data * torch.where(std > 0, (after - now - mean) / std, 0.0)
+
+    def advance(self, now: Tensor, y: Tensor, action: Tensor) -> Tensor:
+        """The s after ``now`` (B, D), given ``y`` (B, D) and the ``action`` (B, N, A) that is echoed."""
+        mean, std = self._scale()
+        if self.by_change:
+            shift, spread = self._change_scale()
+            after = now + shift + spread * (y / self.data)
+        else:
+            after = mean + std * (y / self.data)
+        if self.z_clamp:
+            # a state that is already further out is not yanked inwards: only leaving is forbidden
+            reach = self.z_clamp * std
+            after = after.clamp(torch.minimum(now, mean - reach), torch.maximum(now, mean + reach))
+        return after.index_copy(-1, self.echo_state, action.flatten(-2)[..., self.echo_action])
+
+    def diffused(self) -> Tensor:
+        """(D,) 1 where y carries information, 0 where it is echoed or (``change``) constant."""
+        return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
+
+    def features(self, x: Tensor, valid: Tensor) -> Tensor:
+        """The history as the denoiser sees it: x (B, history, D), ``valid`` (B, history) bool -> same shape.
+
+        With ``target=change`` all but the newest row become changes in y's units, so that velocities are not lost
+        in the difference of two nearly equal inputs; a change out of a padded row is 0.
+        """
+        x = x * valid.unsqueeze(-1)
+        if not self.by_change:
+            return x
+        std, spread = self._scale()[1], self._change_scale()[1]
+        unit = torch.where(spread > 0, std / spread.clamp_min(1e-30), 0.0)
+        moves = (x[:, 1:] - x[:, :-1]) * unit * valid[:, :-1].unsqueeze(-1)
+        return torch.cat([moves, x[:, -1:]], 1)

@@ -1,0 +1,199 @@
+"""The world model: what happens next, what it is worth, and what the agents see of it.
+
+It owns the normalisers, the denoiser, the reward and continuation model, the decoder, their optimisers and the
+random numbers of all of them. It knows nothing of policies.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from dima_isaac.errors import UsageError
+from dima_isaac.nn.optimiser import Optimiser
+from dima_isaac.types import Decoder, Dims, Metrics, Window
+from dima_isaac.world_model import karras, reveal
+from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
+from dima_isaac.world_model.decoder import LearnedDecoder
+from dima_isaac.world_model.denoiser import Condition, Denoiser
+from dima_isaac.world_model.reward import RewardModel
+from dima_isaac.world_model.sampler import sample
+from dima_isaac.world_model.space import Space
+
+
+@dataclass
+class Memory:
+    """What the model carries through a dream. Shapes never change."""
+
+    state: Tensor  # (B, D) raw s now
+    x: Tensor  # (B, history, D) x, oldest first, last = now; padded rows zero
+    action: Tensor  # (B, history - 1, N, A) actions that led along the history, oldest first; padded rows zero
+    valid: Tensor  # (B, history) bool, False where x is padding
+
+
+class WorldModel(nn.Module):
+    """P(s' | s, a^1 .. a^N), reward, continuation and observations of one Markov game."""
+
+    sigmas: Tensor
+
+    def __init__(self, cfg: WorldModelConfig, dims: Dims, observe: Decoder, echo: Tensor | None = None) -> None:
+        """``observe`` is the task's exact view; ``echo`` (N, A) says where the state repeats the action just taken.
+
+        Weights and the model's random stream come from torch's global generator, so seed that first.
+
+        Raises:
+            UsageError: a history of less than 2 rows, or a number of reverse steps that does not fit the agents.
+        """
+        super().__init__()
+        if cfg.history < 2:
+            raise UsageError(f"world_model.history={cfg.history} is too short; choose 2 or more.")
+        self.cfg, self.dims, self.history = cfg, dims, cfg.history
+        self.window = cfg.history + cfg.unroll
+        self.space = Space(cfg, dims, echo)
+        self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
+        self.reward = RewardModel(cfg.reward, dims, cfg.precision)
+        self.reward_window: int = self.reward.window
+        self.decoder = None if cfg.decoder.kind is DecoderKind.exact else LearnedDecoder(cfg.decoder, dims)
+        self.steps = reveal.steps_for(dims.agents, cfg.denoiser.steps, cfg.denoiser.reveal)
+        levels = karras.grid(self.steps, cfg.denoiser.sigma_min, cfg.denoiser.sigma_max, cfg.denoiser.rho)
+        self.register_buffer("sigmas", levels, persistent=False)
+        self._view = observe
+        self._seed = int(torch.randint(2**62, ()))
+        self._generator: torch.Generator | None = None
+        self._optimisers: dict[str, Optimiser] | None = None
+
+    @property
+    def device(self) -> torch.device:
+        return self.sigmas.device
+
+    @property
+    def learns_decoder(self) -> bool:
+        """Whether ``update_decoder`` has anything to do."""
+        return self.decoder is not None
+
+    @property
+    def generator(self) -> torch.Generator:
+        """The model's random stream, on its device."""
+        if self._generator is None or self._generator.device != self.device:
+            self._generator = torch.Generator(self.device).manual_seed(self._seed)
+        return self._generator
+
+    # -- spaces -----------------------------------------------------------------------------------------------------
+
+    def normalise(self, state: Tensor) -> Tensor:
+        """s (..., D) -> x."""
+        return self.space.x(state)
+
+    def track(self, state: Tensor) -> None:
+        """Learn the moments of ``state`` (..., D)."""
+        self.space.state.update(state)
+
+    def _act(self, action: Tensor) -> Tensor:
+        return action.clamp(-1.0, 1.0) if self.cfg.clip_actions else action
+
+    # -- learning ---------------------------------------------------------------------------------------------------
+
+    def update_dynamics(self, window: Window) -> Metrics:
+        """One optimiser step of the denoiser on (B, ``self.window``) rows."""
+        window = self._clipped(window)
+        self.space.track(window.state, window.valid & ~window.first)
+        loss = self.denoiser.loss(self.space, window, self.cfg.unroll, self.generator)
+        norm = self._optimiser("denoiser").step(loss)
+        return {"world/denoise": loss.detach(), "world/grad_norm": norm}
+
+    def update_reward(self, window: Window) -> Metrics:
+        """One optimiser step of the reward and continuation model on (B, ``self.reward_window``) rows."""
+        loss, metrics = self.reward.loss(self.space, self._clipped(window), self.generator)
+        norm = self._optimiser("reward").step(loss, twice=self.cfg.reward.double_step)
+        return {**metrics, "world/reward_grad_norm": norm}
+
+    def update_decoder(self, state: Tensor) -> Metrics:
+        """One optimiser step of the learned decoder on ``state`` (B, D); nothing to do with the exact view."""
+        if self.decoder is None:
+            return {}
+        loss, metrics = self.decoder.loss(self.space.z(state), self._view(state))
+        self._optimiser("decoder").step(loss)
+        return metrics
+
+    def _clipped(self, window: Window) -> Window:
+        act = self._act(window.action)
+        return Window(window.state, act, window.reward, window.terminal, window.first, window.valid)
+
+    # -- dreaming ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def remember(self, window: Window) -> Memory:
+        """The memory at the end of (B, ``history``) replay rows."""
+        mask = window.valid.unsqueeze(-1)
+        x = self.normalise(window.state) * mask
+        action = self._act(window.action[:, :-1]) * mask[:, :-1].unsqueeze(-1)
+        return Memory(window.state[:, -1], x, action, window.valid)
+
+    @torch.no_grad()
+    def observe(self, state: Tensor) -> Tensor:
+        """Raw s (B, D) -> what each agent sees (B, N, O)."""
+        return self._view(state) if self.decoder is None else self.decoder(self.space.z(state))
+
+    # DIMA eq. 6
+    @torch.no_grad()
+    def step(self, memory: Memory, action: Tensor, generator: torch.Generator | None = None) -> Memory:
+        """Dream one step under ``action`` (B, N, A), in K denoiser calls."""
+        generator = generator or self.generator
+        cfg, action = self.cfg.denoiser, self._act(action)
+        batch, agents = action.shape[:2]
+        actions = torch.cat([memory.action, action.unsqueeze(1)], 1)
+        order = reveal.draw_order(cfg.order, batch, agents, generator)
+        shown = self.denoiser.encode(
+            self.space.features(memory.x, memory.valid), actions, reveal.stages(cfg.reveal, order)
+        )
+        conditions = [shown[reveal.stage_of(k, self.steps, len(shown))] for k in range(self.steps)]
+        free = self.space.diffused()
+
+        def denoise(y: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+            return self.denoiser(y, sigma, condition, free)
+
+        noise = torch.randn(memory.state.shape, device=self.device, generator=generator)
+        state = self.space.advance(memory.state, sample(denoise, noise, self.sigmas, conditions), action)
+        x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
+        valid = torch.cat([memory.valid[:, 1:], torch.ones_like(memory.valid[:, :1])], 1)
+        return Memory(state, x, actions[:, 1:], valid)
+
+    @torch.no_grad()
+    def judge(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """A finished dream, raw s (B, H + 1, D) and actions (B, H, N, A) -> reward (B, H), P(goes on) (B, H)."""
+        return self.reward.judge(self.space, states, self._act(actions))
+
+    # -- continuing -------------------------------------------------------------------------------------------------
+
+    def _optimiser(self, name: str) -> Optimiser:
+        # made at first use: by then the parameters are on their device
+        if self._optimisers is None:
+            made = {"denoiser": self._adam(self.denoiser, self.cfg.denoiser.optim)}
+            made["reward"] = self._adam(self.reward, self.cfg.reward.optim)
+            if self.decoder is not None:
+                made["decoder"] = self._adam(self.decoder, self.cfg.decoder.optim)
+            self._optimisers = made
+        return self._optimisers[name]
+
+    @staticmethod
+    def _adam(module: nn.Module, cfg: OptimConfig) -> Optimiser:
+        return Optimiser(module, cfg.lr, cfg.weight_decay, cfg.decay_all, cfg.warmup, cfg.clip)
+
+    def optim_state(self) -> dict:
+        """Optimisers and random stream: what ``state_dict`` lacks to continue bit for bit."""
+        self._optimiser("denoiser")
+        assert self._optimisers is not None
+        state: dict = {name: optimiser.state_dict() for name, optimiser in self._optimisers.items()}
+        return {**state, "generator": self.generator.get_state(), "seed": self._seed}
+
+    def load_optim_state(self, state: dict) -> None:
+        """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
+        self._optimiser("denoiser")
+        assert self._optimisers is not None
+        for name, optimiser in self._optimisers.items():
+            optimiser.load_state_dict(state[name])
+        self._seed, self._generator = int(state["seed"]), None
+        if state["generator"].shape == self.generator.get_state().shape:
+            self.generator.set_state(state["generator"].to("cpu"))
