@@ -1,0 +1,115 @@
+"""The YAML search path: the packaged cfg/ folder and, after it, the user's ``--config-dir``.
+
+Only files found here may name Python code (``target: package.module:Class``). A run folder or a checkpoint
+holds values and names, never code.
+"""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import is_dataclass
+from pathlib import Path
+from typing import Any
+
+from dima_isaac.errors import UsageError, unknown
+
+GROUPS = ("task", "engine", "preset", "scale")
+CODE_KEYS = ("name", "target", "config", "requires", "candidates", "defaults")
+"""Keys of a task's or engine's YAML that describe it rather than set one of its values."""
+
+
+class Catalog:
+    """What can be chosen, and the values that each choice sets."""
+
+    def __init__(self, folder: str | None = None) -> None:
+        """Add the user's ``folder``, which must exist.
+
+        Raises:
+            UsageError: no such folder.
+        """
+        import dima_isaac.cfg
+
+        self.user = Path(folder).expanduser().resolve() if folder else None
+        if self.user is not None and not self.user.is_dir():
+            raise UsageError(f"--config-dir {folder} is not a folder.")
+        self.folders = [Path(path) for path in dima_isaac.cfg.__path__]
+        if self.user is not None:
+            self.folders.append(self.user)
+
+    def names(self, group: str) -> list[str]:
+        """Every choice of ``group``."""
+        return sorted({path.stem for folder in self.folders for path in (folder / group).glob("*.yaml")})
+
+    def check(self, group: str, name: str) -> None:
+        """Raise ``UsageError`` with the nearest match unless ``name`` is a choice of ``group``."""
+        if name not in self.names(group):
+            raise unknown(group, name, self.names(group))
+
+    def values(self, group: str, name: str) -> dict[str, Any]:
+        """The content of one choice's YAML, as it stands in the file.
+
+        Raises:
+            UsageError: not a choice, or not readable as YAML.
+        """
+        import yaml
+
+        self.check(group, name)
+        path = next(folder / group / f"{name}.yaml" for folder in self.folders if (folder / group / f"{name}.yaml").is_file())
+        try:
+            values = yaml.safe_load(path.read_text())
+        except yaml.YAMLError as error:
+            raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
+        if not isinstance(values, dict):
+            raise UsageError(f"{path} must hold key: value lines.")
+        return values
+
+    def settable(self, group: str, name: str) -> dict[str, Any]:
+        """The values of a task or engine that a user may set, with the file's own."""
+        values = self.values(group, name)
+        own = {key: value for key, value in values.items() if key not in CODE_KEYS}
+        if "config" in values:  # torch-free, so the dataclass itself can be asked
+            from dima_isaac.config import as_dict
+
+            return {**as_dict(resolve(values["config"])()), **own}
+        return own
+
+
+def resolve(target: str) -> Any:
+    """Import ``package.module:Name``.
+
+    Raises:
+        UsageError: malformed, or there is no such module or name.
+    """
+    module, _, name = target.partition(":")
+    if not module or not name:
+        raise UsageError(f"target '{target}' is not of the form package.module:Class.")
+    try:
+        return getattr(importlib.import_module(module), name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+            raise
+        raise UsageError(f"target '{target}': there is no module {error.name}.") from error
+    except AttributeError as error:
+        raise UsageError(f"target '{target}': {module} has no {name}.") from error
+
+
+def fill(cls: type, values: dict[str, Any], what: str) -> Any:
+    """An instance of the dataclass ``cls`` with ``values`` checked against its fields.
+
+    Raises:
+        UsageError: a key that ``cls`` lacks, with the nearest one it has, or a value of another type.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    from dima_isaac.config import as_dict, plain
+
+    assert is_dataclass(cls)
+    known = list(as_dict(cls()))
+    for key in values:
+        if key not in known:
+            raise unknown(f"key of {what}", key, known)
+    try:
+        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
+    except OmegaConfBaseException as error:
+        raise UsageError(f"{what}.{plain(error)}") from error

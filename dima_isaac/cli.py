@@ -1,0 +1,220 @@
+"""The command line: ``train``, ``evaluate``, ``play``, ``plot`` and ``bench``.
+
+Nothing heavy is imported until what was typed has been checked: a wrong name, key or value costs a fraction of
+a second, one sentence and exit code 2. Exit codes: 0 finished, 2 usage, 3 checkpoint, 4 simulation,
+5 divergence, 6 worker, 75 saved and to be run again, 130 interrupted and saved.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from dima_isaac.errors import DimaError, UsageError
+
+if TYPE_CHECKING:
+    from dima_isaac.catalog import Catalog
+    from dima_isaac.config import RunConfig
+    from dima_isaac.overrides import Command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """``dima train task=...``: the first word chooses the command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words and words[0] in COMMANDS:
+        return COMMANDS[words[0]](words[1:])
+    print(f"usage: dima {{{','.join(COMMANDS)}}} key=value ...", file=sys.stdout if words in (["-h"], ["--help"]) else sys.stderr)
+    return 0 if words in (["-h"], ["--help"]) else 2
+
+
+def train(argv: Sequence[str] | None = None) -> int:
+    """Train, or continue, or (``test=True``) evaluate."""
+    return _guarded(_train, argv)
+
+
+def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
+    """Run ``command``; what the user can mend is told in one sentence, without a traceback."""
+    try:
+        return command(list(sys.argv[1:] if argv is None else argv))
+    except DimaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "dima_isaac":
+            raise
+        print(f"missing: {error.name} -> pip install -e .", file=sys.stderr)
+        return UsageError.exit_code
+    except KeyboardInterrupt:
+        print("interrupted before training began; nothing was written.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _train(argv: list[str]) -> int:
+    from dima_isaac.catalog import Catalog
+    from dima_isaac.overrides import check, parse
+
+    command = parse(argv)
+    catalog = Catalog(command.config_dir)
+    if command.help:
+        print(usage(catalog))
+        return 0
+    overrides = check(command, catalog)
+    if not any(text.startswith("task=") for text in overrides):
+        raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
+    if command.multirun:
+        return _multirun(command, overrides)
+    cfg = compose(command, overrides)
+    if command.show:
+        _print_config(cfg)
+        return 0
+    return run(cfg, catalog)
+
+
+def compose(command: Command, overrides: list[str]) -> RunConfig:
+    """The typed configuration of one run.
+
+    Raises:
+        UsageError: whatever hydra or the schema refuse.
+    """
+    from hydra import compose as hydra_compose
+    from hydra import initialize_config_module
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from dima_isaac.config import plain, typed
+
+    register_schema()
+    search = [f"hydra.searchpath=[file://{os.path.abspath(command.config_dir)}]"] if command.config_dir else []
+    try:
+        with initialize_config_module("dima_isaac.cfg", version_base="1.3"):
+            cfg = hydra_compose("config", overrides=[*search, *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
+        raise UsageError(plain(cause)) from error
+    return typed(cfg)
+
+
+def register_schema() -> None:
+    """Make ``RunConfig`` known to hydra as the first entry of cfg/config.yaml's defaults."""
+    from hydra.core.config_store import ConfigStore
+
+    from dima_isaac.config import RunConfig
+
+    ConfigStore.instance().store(name="run_schema", node=RunConfig)
+
+
+def run(cfg: RunConfig, catalog: Catalog) -> int:
+    """One training run from a checked configuration; returns the exit code."""
+    from dima_isaac.train.run_folder import RunFolder, plan
+
+    place = plan(cfg)
+    _say_if_slow_import()
+    from dima_isaac.train import build
+    from dima_isaac.train.logger import Logger
+    from dima_isaac.train.signals import Signals
+    from dima_isaac.train.trainer import Trainer
+
+    resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
+    build.set_global_state(resolved)
+    env = build.build_env(resolved, int(resolved.num_envs), resolved.seed)
+    eval_env = build.build_env(resolved, resolved.train.eval.episodes, resolved.seed + 1_000_003)
+    named = place.stored is not None or resolved.run_dir
+    try:
+        with (RunFolder(place.path) if named else RunFolder.fresh(place.path)) as folder, Signals() as signals:
+            folder.write_config(resolved, reasons)
+            _banner(resolved, reasons, folder.path, env.spec.notes, folder.resume_command)
+            logger = Logger(folder, resolved, resolved.max_env_steps)
+            try:
+                Trainer(resolved, folder, env, eval_env, logger, signals).run()
+            finally:
+                logger.close()
+            if signals.stop:
+                print(f"{signals.stop}: saved. Continue with:\n  {folder.resume_command}", flush=True)
+            return signals.exit_code
+    finally:
+        env.close()
+        eval_env.close()
+
+
+def _multirun(command: Command, overrides: list[str]) -> int:
+    """Several runs through hydra's launcher (basic, joblib, submitit ...), chosen with ``hydra/launcher=``."""
+    import hydra
+
+    register_schema()
+    words = ["-m", *overrides]
+    if command.config_dir:
+        words += ["--config-dir", os.path.abspath(command.config_dir)]
+        os.environ["DIMA_CONFIG_DIR"] = os.path.abspath(command.config_dir)  # the jobs' catalogue needs it too
+    before, sys.argv = sys.argv, [sys.argv[0], *words]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://dima_isaac.cfg", config_name="config")(job)()
+    finally:
+        sys.argv = before
+    return 0
+
+
+def job(cfg: Any) -> int:
+    """One run of a multirun; hydra calls it, here or on a cluster node."""
+    from dima_isaac.catalog import Catalog
+    from dima_isaac.config import typed
+
+    code = run(typed(cfg), Catalog(os.environ.get("DIMA_CONFIG_DIR")))
+    if code:
+        raise SystemExit(code)
+    return code
+
+
+def usage(catalog: Catalog) -> str:
+    """What can be typed, from the schema and the YAML files."""
+    import inspect
+    import re
+
+    from dima_isaac import config
+
+    lines = ["usage: python scripts/train.py task=NAME [key=value ...]", ""]
+    lines += [f"{group}=  {', '.join(catalog.names(group))}" for group in ("task", "engine", "preset", "scale")]
+    lines.append("")
+    pattern = re.compile(r"    (\w+): [^=]+ = (.+?)(?:  # (.*))?$")
+    source = inspect.getsource(config.RunConfig).splitlines()
+    for found in filter(None, map(pattern.match, source)):
+        name, default, comment = found.groups()
+        shown = "..." if default.startswith("field(") else default.strip('"') or "''"
+        lines.append(f"  {name + '=' + shown:<32}{comment or ''}".rstrip())
+    lines += [
+        "",
+        "flags: -m (several runs: seed=1,2,3), --config-dir DIR (your own YAML), --cfg (print every value and stop)",
+        "keys of a layer: world_model.denoiser.reveal=joint, agent.gamma=0.96, train.eval.every=10000, task.KEY, engine.KEY",
+    ]
+    return "\n".join(lines)
+
+
+def _print_config(cfg: RunConfig) -> None:
+    import yaml
+
+    from dima_isaac.config import as_dict
+
+    print(yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
+
+
+def _banner(cfg: RunConfig, reasons: dict[str, str], path: Any, notes: Sequence[str], again: str) -> None:
+    print(f"task        {cfg.task['name']}")
+    for note in notes:
+        print(f"            {note}")
+    for key in ("engine", "sim_device", "rl_device", "num_envs", "threads"):
+        value = cfg.engine["name"] if key == "engine" else getattr(cfg, key)
+        print(f"{key:<12}{value}" + (f"  (auto: {reasons[key].removeprefix(f'{value}: ')})" if key in reasons else ""))
+    print(f"run         {path}")
+    print(f"            Ctrl-C saves; continue with: {again}", flush=True)
+
+
+def _say_if_slow_import() -> None:
+    if "torch" not in sys.modules:
+        print("starting ...", flush=True)
+
+
+COMMANDS: dict[str, Callable[[Sequence[str] | None], int]] = {"train": train}

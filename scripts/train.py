@@ -1,0 +1,11 @@
+"""Train: python scripts/train.py task=ShadowHandOver [key=value ...]; --help lists tasks and keys."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a bare clone, before any install
+
+from dima_isaac.cli import train  # noqa: E402
+
+if __name__ == "__main__":
+    sys.exit(train())
