@@ -22,6 +22,11 @@ def _shift_right(x: Tensor, bits: int) -> Tensor:
     return (x >> bits) & ((1 << (64 - bits)) - 1)
 
 
+def _wrap(x: int) -> int:
+    """A Python integer as int64 arithmetic would hold it."""
+    return (x + (1 << 63)) % (1 << 64) - (1 << 63)
+
+
 def _mix(x: Tensor) -> Tensor:
     x = (x ^ _shift_right(x, 30)) * _MIX1
     x = (x ^ _shift_right(x, 27)) * _MIX2
@@ -34,7 +39,7 @@ class Noise:
     def __init__(self, seed: int, episode: Tensor) -> None:
         """``episode`` (E,) int64 counts each environment's episodes; ``seed`` separates training from evaluation."""
         env = torch.arange(episode.shape[0], device=episode.device, dtype=torch.int64)
-        self._key = _mix(_mix(_mix(env * _GOLDEN + seed) + episode * _GOLDEN) + _GOLDEN)
+        self._key = _mix(_mix(_mix(env * _GOLDEN + _wrap(seed)) + episode * _GOLDEN) + _GOLDEN)
         self._stream = 0
 
     def uniform(self, n: int) -> Tensor:
@@ -49,5 +54,5 @@ class Noise:
     def _unit(self, n: int) -> Tensor:
         self._stream += 1
         column = torch.arange(n, device=self._key.device, dtype=torch.int64)
-        bits = _mix(_mix(self._key.unsqueeze(1) + self._stream * _GOLDEN) + column * _GOLDEN)
+        bits = _mix(_mix(self._key.unsqueeze(1) + _wrap(self._stream * _GOLDEN)) + column * _GOLDEN)
         return _shift_right(bits, 40).to(torch.float32) * (1.0 / (1 << 24))

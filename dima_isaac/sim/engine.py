@@ -68,6 +68,20 @@ class Engine(Protocol):
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
         """Write all dofs (E, dofs) where ``mask`` (E,). Clears what the solver remembers of these environments."""
 
+    # raw fields of ``Scene.fields``, in the engine's own precision and layout
+    def field(self, name: str) -> Tensor:
+        """The live (E, ...) tensor of one raw field, exactly as the last physics step left it; read-only by contract.
+
+        Raises KeyError with the fields that the scene registered.
+        """
+
+    def set_field(self, mask: Tensor, name: str, value: Tensor) -> None:
+        """Stage a raw state field (E, ...) where ``mask`` (E,).
+
+        Writing ``qpos`` or ``qvel`` starts these environments anew: everything that is not written returns to
+        the model's defaults and the solver forgets. Other fields (``ctrl``, ``xfrc_applied``) are plain writes.
+        """
+
     # time
     def step(self, hold: Tensor) -> None:
         """Flush, advance one control step except where ``hold`` (E,), and bring every view up to date.

@@ -76,10 +76,13 @@ class Scene:
 
     ``links`` are the links whose 13 numbers appear in ``Engine.body_state``; ``force_sensors`` the links whose
     contact wrench appears in ``Engine.force_sensor``; ``dof_forces`` the actors whose joint forces are wanted.
-    A name is ``actor/part``, as in ``hand0/ffdistal``; for a single-body actor the actor's name alone.
+    A name is ``actor/part``, as in ``hand0/ffdistal``; the actor's name alone means its root body.
+
+    A scene is either actors, or one ``world`` file with ``frame_skip``: then ``control_dt``, ``ground``,
+    ``gravity`` and ``links`` are the file's business, names are the file's own, and the task reads raw ``fields``.
     """
 
-    actors: Sequence[Actor]
+    actors: Sequence[Actor] = ()
     links: Sequence[str] = ()
     force_sensors: Sequence[str] = ()
     control_dt: float = 1.0 / 60.0
@@ -87,4 +90,7 @@ class Scene:
     gravity: Vec3 = (0.0, 0.0, -9.81)
     camera_eye: Vec3 = (0.9, -0.5, 1.1)
     camera_target: Vec3 = (0.0, -0.5, 0.45)
+    world: str = ""  # path of a complete MJCF that is the whole world; then there are no actors
+    fields: Sequence[str] = ()  # raw engine fields exposed as they are (``Engine.field``), in the engine's precision
+    frame_skip: int = 0  # with ``world``: physics steps of the file's own timestep per control step
     options: dict[str, float] = field(default_factory=dict)  # reserved for per-scene solver needs, by engine-neutral name

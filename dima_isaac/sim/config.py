@@ -1,0 +1,50 @@
+"""The engines' settings, and the reason for each value. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Cone(Enum):
+    """How MuJoCo bounds friction."""
+
+    pyramidal = "pyramidal"  # linear faces; about a tenth cheaper per step
+    elliptic = "elliptic"  # the exact cone; holds grasped objects with less creep
+
+
+class Pace(Enum):
+    """How finely a control step is cut."""
+
+    standard = "standard"  # 4 physics steps: 1/240 s; no hand passed 145 rad/s in 150,000 bang-bang control steps
+    fast = "fast"  # 2 physics steps: 1/120 s; half the cost, and rare joint speeds beyond 200 rad/s
+
+
+PACE_SUBSTEPS = {Pace.standard: 4, Pace.fast: 2}
+
+
+@dataclass
+class MujocoConfig:
+    """MuJoCo on the CPU, one simulation per environment on a pool of threads."""
+
+    pace: Pace = Pace.standard
+    substeps: int = 0  # physics steps per control step; 0 takes the pace's
+    threads: int = 0  # 0 takes every core this process may use (its affinity, so cgroups and SLURM are respected)
+    persistent: bool | None = None  # one MjData per environment: observations cost a fifth less; None: if it fits
+    persistent_share: float = 0.25  # the share of free memory that persistent simulations may take
+    cone: Cone = Cone.pyramidal
+    impratio: float = 1.0  # frictional over normal stiffness; 10 with elliptic cones stops slip at some cost
+    iterations: int = 50  # Newton steps at most; two to four is usual, the cap only bounds the worst contact
+    ls_iterations: int = 50  # line search steps at most
+    tolerance: float = 1e-8  # MuJoCo's own; looser values measured no faster
+    contact_time: float = 0.0  # contact spring time constant (s); 0 keeps the assets' 0.02; never below two steps
+    stiffness_scale: float = 1.0  # multiplies every position drive's gain (the hand's published 5 and 1)
+    joint_damping_scale: float = 1.0  # multiplies the assets' joint damping
+    reference_step: float = 1.0 / 120.0  # the step h of the reference engine's velocity damping v <- v (1 - c h)
+    damp_joints: bool = True  # that damping acts on every link, so a moving hand's fingers feel it too
+    max_speed: float = 1000.0  # rad/s or m/s; faster is a broken simulation (worst honest value seen: 552)
+
+    @property
+    def steps(self) -> int:
+        """Physics steps per control step."""
+        return self.substeps or PACE_SUBSTEPS[self.pace]

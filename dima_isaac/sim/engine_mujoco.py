@@ -1,0 +1,391 @@
+"""MuJoCo on the CPU: E simulations of one model on a C thread pool (``mujoco.batch``), as float32 tensors.
+
+Bit-identical at any thread count. Observations are fresh: after the physics steps the position and velocity stages are
+computed at the new state, and a persistent batch continues its next step from them, so that they are not
+computed twice. Joint forces and contact wrenches belong to the last physics step, and are zero after a reset.
+
+All views are slices of two float32 buffers, filled once per step by one gather and one cast each.
+Packing is NumPy's, single-threaded: torch's own threads would wake on the cores where physics runs next.
+
+MuJoCo puts a simulation that turns non-finite back to the model's defaults and says so only in a counter; the
+counters are read after every step and become ``bad``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+
+import mujoco
+import numpy as np
+import torch
+from mujoco.batch import Batch
+from mujoco.batch import SimulationError as BatchError
+from torch import Tensor
+
+from dima_isaac.errors import SimulationError
+from dima_isaac.sim.config import MujocoConfig
+from dima_isaac.sim.engine import Capabilities
+from dima_isaac.sim.mjcf import FRAME, WRENCH, compile_scene
+from dima_isaac.sim.render import Renderer
+from dima_isaac.sim.rotations import rotate, rotate_inverse
+from dima_isaac.sim.scene import Scene
+
+Array = np.ndarray
+_LOG = logging.getLogger(__name__)
+_STAGE_NONE = int(mujoco.mjtStage.mjSTAGE_NONE.value)
+_STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_VEL.value)
+_STAGE_ACC = int(mujoco.mjtStage.mjSTAGE_ACC.value)
+_WARN = mujoco.mjtWarning
+_BROKEN = [int(w) for w in (_WARN.mjWARN_BADQPOS, _WARN.mjWARN_BADQVEL, _WARN.mjWARN_BADQACC, _WARN.mjWARN_BADCTRL)]
+_FULL = [int(w) for w in (_WARN.mjWARN_CONTACTFULL, _WARN.mjWARN_CNSTRFULL)]
+_RESTARTS = ("qpos", "qvel")
+_BYTES_PER_ENV = 500_000  # of a persistent simulation with two hands
+_HOPELESS = 10  # control steps with every environment broken before the engine gives up
+
+
+class MujocoEngine:
+    """The CPU engine; see ``Engine`` for the contract."""
+
+    capabilities = Capabilities(
+        deterministic=True,
+        fresh_after_reset=True,
+        force_sensor="net contact wrench on the link during the last physics step, about the link origin, link axes",
+        dof_force="force of the position drive during the last physics step (joint damping not included)",
+        on_host=True,
+    )
+
+    def __init__(self, scene: Scene, num_envs: int, cfg: MujocoConfig) -> None:
+        """Compile ``scene`` and start the pool.
+
+        Raises:
+            UsageError: a scene that names what it does not have.
+        """
+        # counters say the same, and per-environment lines from a pool of threads help nobody
+        mujoco.set_mju_user_warning(_LOG.debug)
+        self.cfg, self.scene, self.num_envs = cfg, scene, num_envs
+        self.device = torch.device("cpu")
+        compiled = self._compiled = compile_scene(scene, cfg)
+        model = self.model = compiled.model
+        self._raw = bool(scene.world)
+        self.substeps = scene.frame_skip if self._raw else cfg.steps
+        self.control_dt = model.opt.timestep * self.substeps
+        self._stage = _STAGE_NONE if self._raw else _STAGE_VEL
+        self.threads = cfg.threads or len(os.sched_getaffinity(0))
+        persistent = _fits(num_envs, cfg.persistent_share) if cfg.persistent is None else cfg.persistent
+        self.batch = Batch(model, num_envs, self.threads, persistent)
+
+        self.actor_names, self.link_names = compiled.actor_names, compiled.link_names[: len(scene.links)]
+        self.dof_names = compiled.dof_names
+        self.actuator_dofs = torch.from_numpy(compiled.actuator_dofs)
+        self.dof_lower = torch.from_numpy(compiled.dof_lower).float()
+        self.dof_upper = torch.from_numpy(compiled.dof_upper).float()
+        self._bind(num_envs)
+        self._stage_buffers(num_envs)
+        self._renderer: Renderer | None = None
+        self.refresh(torch.ones(num_envs, dtype=torch.bool))
+
+    # ---- views -------------------------------------------------------------------------------------------------
+
+    def _bind(self, envs: int) -> None:
+        """Live arrays of the batch, and the float32 views that they are packed into."""
+        compiled, model, batch = self._compiled, self.model, self.batch
+        self._rows: Array = batch.state
+        self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
+        self._ctrl, self._xfrc = batch.bind("ctrl"), batch.bind("xfrc_applied")
+        self._mocap_pos, self._mocap_quat = batch.bind("mocap_pos"), batch.bind("mocap_quat")
+        self._sensors, self._drive = batch.bind("sensordata"), batch.bind("qfrc_actuator")
+
+        def columns(view: Array) -> int:
+            return (view.ctypes.data - self._rows.ctypes.data) // self._rows.itemsize
+
+        links, actors, dofs = len(compiled.link_names), len(compiled.actor_names), len(compiled.dof_names)
+        block = np.array([0, 1, 2, 4, 5, 6, 3, 7, 8, 9, 10, 11, 12])  # wxyz -> xyzw
+        self._frame_columns = (FRAME * np.arange(links + actors)[:, None] + block).ravel()
+        self._frames64 = np.zeros((envs, FRAME * (links + actors)))
+        self._frames32 = np.zeros((envs, FRAME * (links + actors)), dtype=np.float32)
+        frames = torch.from_numpy(self._frames32).view(envs, links + actors, FRAME)
+        self._all_links = frames[:, :links]
+        self.body_state, self.root_state = frames[:, : len(self.link_names)], frames[:, links:]
+
+        state = [columns(self._qpos) + compiled.dof_qpos, columns(self._qvel) + compiled.dof_qvel]
+        self._dof_columns = np.concatenate(state)
+        self._dofs64 = np.zeros((envs, 2 * dofs))
+        self._dofs32 = np.zeros((envs, 2 * dofs), dtype=np.float32)
+        packed = torch.from_numpy(self._dofs32)
+        self.dof_pos, self.dof_vel = packed[:, :dofs], packed[:, dofs:]
+        self.dof_force = torch.zeros(envs, dofs)
+        self._force32 = self.dof_force.numpy()
+
+        sensors = len(self.scene.force_sensors)
+        self.force_sensor = torch.zeros(envs, sensors, 6)
+        self._sensor_links = torch.from_numpy(compiled.sensor_links)
+        self._wrenches = self._sensors[:, self._frames64.shape[1] :][:, : WRENCH * sensors]
+        self.bad = torch.zeros(envs, dtype=torch.bool)
+        self._fields = {name: _alias(batch.bind(name)) for name in self.scene.fields}
+        self._broken_runs = 0
+        self._nonfinite = torch.zeros((), dtype=torch.int64)
+        self._overflow = torch.zeros((), dtype=torch.int64)
+        self._default_qpos = model.qpos0.copy()
+
+    def _stage_buffers(self, envs: int) -> None:
+        compiled = self._compiled
+        actors, dofs = len(compiled.actor_names), len(compiled.dof_names)
+        self._target: Array | None = None
+        self._forces: dict[int, Array] = {}
+        self._root_mask = np.zeros((actors, envs), dtype=bool)
+        self._root_stage = np.zeros((actors, envs, FRAME))
+        self._dof_mask = np.zeros(envs, dtype=bool)
+        self._dof_stage = np.zeros((2, envs, dofs))
+        self._field_stage: list[tuple[Array, str, Array]] = []
+
+    # ---- staged writes -----------------------------------------------------------------------------------------
+
+    def set_dof_target(self, target: Tensor) -> None:
+        """Position targets (E, U) for the actuated dofs, held until the next call."""
+        if target.shape != self._ctrl.shape:
+            raise ValueError(f"targets must be {self._ctrl.shape}, not {tuple(target.shape)}")
+        if self._target is None:
+            self._target = np.empty(self._ctrl.shape)
+        np.copyto(self._target, target.numpy())
+
+    def apply_force(self, actor: int, force: Tensor, torque: Tensor) -> None:
+        """Force and torque (E, 3) in world axes at the centre of mass of the actor's wrench link, for one step."""
+        body = int(self._compiled.wrench_body[actor])
+        if body < 0:
+            raise ValueError(f"actor '{self.actor_names[actor]}' has no wrench link")
+        self._forces[body] = torch.cat([force, torque], 1).numpy()
+
+    def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
+        """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.
+
+        Raises:
+            ValueError: a fixed actor.
+        """
+        if self._compiled.root_qpos[actor] < 0 and self._compiled.root_mocap[actor] < 0:
+            raise ValueError(f"actor '{self.actor_names[actor]}' is fixed and cannot be moved")
+        chosen = mask.numpy()
+        self._root_mask[actor] |= chosen
+        np.copyto(self._root_stage[actor], state.numpy(), where=chosen[:, None])
+
+    def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
+        """Write all dofs (E, dofs) where ``mask`` (E,). Clears what the solver remembers of these environments."""
+        chosen = mask.numpy()
+        self._dof_mask |= chosen
+        np.copyto(self._dof_stage[0], pos.numpy(), where=chosen[:, None])
+        np.copyto(self._dof_stage[1], vel.numpy(), where=chosen[:, None])
+
+    def field(self, name: str) -> Tensor:
+        """The live (E, ...) tensor of one raw field; raises KeyError with those that the scene registered."""
+        if name not in self._fields:
+            raise KeyError(f"field '{name}' not among {list(self._fields)}")
+        return self._fields[name]
+
+    def set_field(self, mask: Tensor, name: str, value: Tensor) -> None:
+        """Stage a raw state field (E, ...) where ``mask``; ``qpos`` and ``qvel`` start these environments anew."""
+        self._field_stage.append((mask.numpy(), name, value.numpy()))
+
+    def _flush(self) -> None:
+        """Write everything staged into the state rows, which the batch reads at its next call."""
+        if self._dof_mask.any():
+            self._restart(self._dof_mask, keep=True)
+            ids = np.flatnonzero(self._dof_mask)
+            self._qpos[np.ix_(ids, self._compiled.dof_qpos)] = self._dof_stage[0, ids]
+            self._qvel[np.ix_(ids, self._compiled.dof_qvel)] = self._dof_stage[1, ids]
+            self._dof_mask[:] = False
+        if self._root_mask.any():
+            for actor in np.flatnonzero(self._root_mask.any(1)):
+                self._write_root(int(actor))
+            self._root_mask[:] = False
+        if self._field_stage:
+            self._write_fields()
+        if self._target is not None:
+            self._ctrl[:] = self._target
+        for body, wrench in self._forces.items():
+            self._xfrc[:, body] = wrench
+
+    def _restart(self, mask: Array, keep: bool) -> None:
+        """Forget time, warm start, forces and warnings where ``mask``; ``keep`` holds on to finite poses."""
+        ids = np.flatnonzero(mask)
+        held = [(view, view[ids]) for view in (self._qpos, self._qvel, self._mocap_pos, self._mocap_quat)] if keep else []
+        self.batch.reset(ids, stage=_STAGE_NONE)
+        sound = ~self.bad.numpy()[ids] & np.logical_and.reduce(
+            [np.isfinite(old.reshape(len(ids), -1)).all(1) for _, old in held], axis=0, initial=True
+        )
+        for view, old in held:
+            view[ids[sound]] = old[sound]
+
+    def _write_root(self, actor: int) -> None:
+        compiled = self._compiled
+        ids = np.flatnonzero(self._root_mask[actor])
+        state = torch.from_numpy(self._root_stage[actor, ids])
+        pos, quat, linear, angular = state.split([3, 4, 3, 3], 1)
+        mocap = compiled.root_mocap[actor]
+        if mocap >= 0:
+            self._mocap_pos[ids, mocap] = pos.numpy()
+            self._mocap_quat[ids, mocap] = quat.numpy()[:, [3, 0, 1, 2]]
+            return
+        offset, centre = torch.from_numpy(compiled.root_offset[actor]), torch.from_numpy(compiled.root_com[actor])
+        q, v = compiled.root_qpos[actor], compiled.root_qvel[actor]
+        self._qpos[ids, q : q + 3] = (pos + rotate(quat, offset)).numpy()
+        self._qpos[ids, q + 3 : q + 7] = quat.numpy()[:, [3, 0, 1, 2]]
+        # the free joint wants its origin's velocity in world axes and the angular one in its own
+        self._qvel[ids, v : v + 3] = (linear - torch.linalg.cross(angular, rotate(quat, centre))).numpy()
+        self._qvel[ids, v + 3 : v + 6] = rotate_inverse(quat, angular).numpy()
+
+    def _write_fields(self) -> None:
+        restarts = np.logical_or.reduce([mask for mask, name, _ in self._field_stage if name in _RESTARTS], axis=0)
+        if np.any(restarts):
+            self._restart(np.broadcast_to(restarts, (self.num_envs,)), keep=False)
+        for mask, name, value in self._field_stage:
+            view = self.batch.bind(name)
+            np.copyto(view, value, where=mask.reshape(-1, *[1] * (view.ndim - 1)))
+        self._field_stage.clear()
+
+    # ---- time --------------------------------------------------------------------------------------------------
+
+    def step(self, hold: Tensor) -> None:
+        """Flush, advance one control step except where ``hold`` (E,), and bring every view up to date.
+
+        Raises:
+            SimulationError: MuJoCo failed, or every environment broke many steps in a row.
+        """
+        self._flush()
+        self.batch.warning[...] = 0
+        held = hold.numpy()
+        try:
+            if held.any():
+                self.batch.step(~held, self.substeps, self._stage)
+                self._forward(held)
+            else:
+                self.batch.step(None, self.substeps, self._stage)
+        except BatchError as error:
+            raise SimulationError(f"MuJoCo stopped: {error}") from error
+        if self._forces:
+            self._xfrc[:] = 0.0
+            self._forces.clear()
+        self._pack(held)
+        self._census(held)
+
+    def refresh(self, mask: Tensor) -> None:
+        """Flush and bring the views of ``mask`` (E,) up to date without advancing time."""
+        self._flush()
+        chosen = mask.numpy()
+        self._forward(chosen)
+        self._pack(chosen)
+
+    def _forward(self, mask: Array) -> None:
+        self.batch.forward(mask, _STAGE_ACC if self._raw else _STAGE_VEL)
+
+    def _pack(self, still: Array) -> None:
+        """Copy the batch's arrays into the float32 views; ``still`` environments made no physics step."""
+        if self._raw:
+            return
+        np.take(self._sensors, self._frame_columns, axis=1, out=self._frames64, mode="clip")
+        np.copyto(self._frames32, self._frames64, casting="same_kind")
+        np.take(self._rows, self._dof_columns, axis=1, out=self._dofs64, mode="clip")
+        np.copyto(self._dofs32, self._dofs64, casting="same_kind")
+        moved = ~still[:, None]
+        np.multiply(self._drive[:, self._compiled.dof_qvel], moved, out=self._force32, casting="same_kind")
+        if self._wrenches.size:
+            self._pack_wrenches(still)
+
+    def _pack_wrenches(self, still: Array) -> None:
+        """MuJoCo reports what the link does to the world, in world axes at the force-weighted contact point."""
+        wrench = torch.from_numpy(self._wrenches.astype(np.float32)).view(self.num_envs, -1, WRENCH)
+        link = self._all_links[:, self._sensor_links]
+        force = -wrench[..., :3]
+        torque = torch.linalg.cross(wrench[..., 6:] - link[..., :3], force) - wrench[..., 3:6]
+        both = torch.stack([force, torque], -2)
+        local = rotate_inverse(link[..., None, 3:7], both).flatten(-2)
+        torch.mul(local, torch.from_numpy(~still)[:, None, None], out=self.force_sensor)
+
+    def _census(self, held: Array) -> None:
+        """Find the environments whose physics broke in this step."""
+        counts = self.batch.warning[:, :, 1]
+        broken = counts[:, _BROKEN].any(1)
+        fastest = np.abs(self._qvel).max(1, initial=0.0)
+        if not self._raw:
+            broken |= ~(fastest <= self.cfg.max_speed) & ~held
+        self.bad.copy_(torch.from_numpy(broken))
+        if not counts.any() and not broken.any():
+            self._broken_runs = 0
+            return
+        self._nonfinite += int(broken.sum())
+        self._overflow += int(counts[:, _FULL].any(1).sum())
+        self._broken_runs = self._broken_runs + 1 if broken.all() else 0
+        if self._broken_runs >= _HOPELESS:
+            raise SimulationError(
+                f"all {self.num_envs} environments were non-finite for {_HOPELESS} steps in a row: are the actions finite?"
+            )
+
+    # ---- the rest ----------------------------------------------------------------------------------------------
+
+    def stats(self) -> dict[str, Tensor]:
+        """Counters since construction: environments found ``nonfinite``, and with full contact buffers."""
+        return {"nonfinite": self._nonfinite.clone(), "contact_overflow": self._overflow.clone()}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """State rows (all of MuJoCo's integration state), views, targets and counters."""
+        out = {
+            "rows": torch.from_numpy(self._rows.copy()),
+            "frames": torch.from_numpy(self._frames32.copy()),
+            "dofs": torch.from_numpy(self._dofs32.copy()),
+            "dof_force": self.dof_force.clone(),
+            "force_sensor": self.force_sensor.clone(),
+            "bad": self.bad.clone(),
+            "broken_runs": torch.tensor(self._broken_runs),
+            **self.stats(),
+        }
+        out.update({f"field/{name}": value.clone() for name, value in self._fields.items()})
+        return out
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state_dict``; raises ValueError when the shapes are another scene's."""
+        rows = state["rows"]
+        if tuple(rows.shape) != self._rows.shape:
+            raise ValueError(f"the saved physics has shape {tuple(rows.shape)}, this scene {self._rows.shape}")
+        self._stage_buffers(self.num_envs)
+        self._rows[:] = rows.numpy()
+        self._frames32[:] = state["frames"].numpy()
+        self._dofs32[:] = state["dofs"].numpy()
+        self.dof_force.copy_(state["dof_force"])
+        self.force_sensor.copy_(state["force_sensor"])
+        self.bad.copy_(state["bad"])
+        for name, value in self._fields.items():
+            value.copy_(state[f"field/{name}"])
+        self._broken_runs = int(state["broken_runs"])
+        self._nonfinite.copy_(state["nonfinite"])
+        self._overflow.copy_(state["contact_overflow"])
+
+    def copy_env(self, env: int, data: mujoco.MjData) -> None:
+        """Write one environment's joints and ghosts into ``data`` of the render model."""
+        data.qpos[:], data.qvel[:] = self._qpos[env], self._qvel[env]
+        data.mocap_pos[:], data.mocap_quat[:] = self._mocap_pos[env], self._mocap_quat[env]
+
+    def render(self, env: int, width: int, height: int) -> Array:
+        """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
+        if self._renderer is None:
+            self._renderer = Renderer(self.scene, self.cfg)
+        return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
+
+    def close(self) -> None:
+        """Release the renderer; the pool goes with the batch."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def _fits(envs: int, share: float) -> bool:
+    """Whether persistent simulations take less than ``share`` of the free memory."""
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return envs * _BYTES_PER_ENV < share * free
+
+
+def _alias(view: Array) -> Tensor:
+    """A tensor on the memory of a batch array (outputs are flagged read-only, which torch cannot express)."""
+    if view.flags.writeable:
+        return torch.from_numpy(view)
+    buffer = (ctypes.c_char * view.nbytes).from_address(view.ctypes.data)
+    return torch.from_numpy(np.frombuffer(buffer, dtype=view.dtype).reshape(view.shape))

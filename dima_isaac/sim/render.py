@@ -1,0 +1,138 @@
+"""Pictures of one environment: offscreen through EGL or OSMesa, or live in MuJoCo's viewer."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+from collections.abc import Callable
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dima_isaac.errors import UsageError
+from dima_isaac.sim.config import MujocoConfig
+from dima_isaac.sim.mjcf import compile_visuals
+from dima_isaac.sim.scene import Scene
+
+Fill = Callable[[mujoco.MjData], None]
+"""Writes the joints and ghosts of one environment."""
+
+
+class Renderer:
+    """Draws environments of one scene; owns an OpenGL context until ``close``."""
+
+    def __init__(self, scene: Scene, cfg: MujocoConfig) -> None:
+        self.model = compile_visuals(scene, cfg)
+        self.data = mujoco.MjData(self.model)
+        self._camera = camera(scene)
+        self._renderer: mujoco.Renderer | None = None
+
+    def draw(self, fill: Fill, width: int, height: int) -> np.ndarray:
+        """(height, width, 3) uint8.
+
+        Raises:
+            UsageError: neither EGL nor OSMesa works on this machine.
+        """
+        fill(self.data)
+        mujoco.mj_forward(self.model, self.data)
+        renderer = self._open(width, height)
+        renderer.update_scene(self.data, camera=self._camera)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            # both multiply the cost of software rendering several times
+            renderer.scene.flags[flag] = 0
+        return renderer.render().copy()
+
+    def _open(self, width: int, height: int) -> mujoco.Renderer:
+        if self._renderer is not None and (self._renderer.width, self._renderer.height) == (width, height):
+            return self._renderer
+        self.close()
+        self.model.vis.global_.offwidth = max(width, self.model.vis.global_.offwidth)
+        self.model.vis.global_.offheight = max(height, self.model.vis.global_.offheight)
+        self._renderer = _first_working(lambda: mujoco.Renderer(self.model, height, width))
+        return self._renderer
+
+    def close(self) -> None:
+        """Free the context now: one left to the garbage collector raises at interpreter exit."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+def _first_working(make: Callable[[], mujoco.Renderer]) -> mujoco.Renderer:
+    """Try the chosen OpenGL backend, else EGL and then OSMesa."""
+    reasons = []
+    for backend in dict.fromkeys((os.environ.get("MUJOCO_GL") or "egl", "egl", "osmesa")):
+        os.environ["MUJOCO_GL"] = backend
+        if backend in ("egl", "osmesa"):
+            os.environ["PYOPENGL_PLATFORM"] = backend
+        try:
+            importlib.reload(mujoco.gl_context)
+            return make()
+        except Exception as error:  # every backend fails with its own type, from ImportError to raw OpenGL codes
+            reasons.append(f"{backend}: {error}")
+    raise UsageError(
+        "no offscreen renderer works here (" + "; ".join(reasons) + "); install libegl1 or libosmesa6, or set capture_video=False"
+    )
+
+
+def camera(scene: Scene) -> mujoco.MjvCamera:
+    """A free camera at the scene's eye, looking at its target."""
+    view = mujoco.MjvCamera()
+    view.type = mujoco.mjtCamera.mjCAMERA_FREE
+    if scene.world:
+        return view
+    gaze = np.asarray(scene.camera_target, dtype=float) - np.asarray(scene.camera_eye, dtype=float)
+    view.lookat[:] = scene.camera_target
+    view.distance = float(np.linalg.norm(gaze))
+    view.azimuth = float(np.degrees(np.arctan2(gaze[1], gaze[0])))
+    view.elevation = float(np.degrees(np.arcsin(gaze[2] / view.distance)))
+    return view
+
+
+class Viewer(contextlib.AbstractContextManager["Viewer"]):
+    """MuJoCo's window on one environment; ``[`` and ``]`` walk through them."""
+
+    def __init__(self, engine: Any) -> None:
+        """Open the window on a ``MujocoEngine``.
+
+        Raises:
+            UsageError: there is no display.
+        """
+        viewer = importlib.import_module("mujoco.viewer")
+        self._engine, self.env = engine, 0
+        self._model = compile_visuals(engine.scene, engine.cfg)
+        self._data = mujoco.MjData(self._model)
+        try:
+            self._handle = viewer.launch_passive(
+                self._model, self._data, key_callback=self._key, show_left_ui=False, show_right_ui=False
+            )
+        except Exception as error:  # glfw reports a missing display as a bare RuntimeError or its own type
+            raise UsageError(f"the viewer needs a display ({error}); use headless=True or capture_video=True") from error
+        start = camera(engine.scene)
+        with self._handle.lock():
+            self._handle.cam.lookat[:] = start.lookat
+            self._handle.cam.distance, self._handle.cam.azimuth = start.distance, start.azimuth
+            self._handle.cam.elevation = start.elevation
+
+    def _key(self, code: int) -> None:
+        step = {ord("["): -1, ord("]"): 1}.get(code, 0)
+        self.env = (self.env + step) % self._engine.num_envs
+
+    def show(self) -> bool:
+        """Draw the current state; False once the window was closed."""
+        if not self._handle.is_running():
+            return False
+        with self._handle.lock():
+            self._engine.copy_env(self.env, self._data)
+            mujoco.mj_forward(self._model, self._data)
+        self._handle.sync()
+        return True
+
+    def close(self) -> None:
+        """Close the window."""
+        self._handle.close()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,81 @@
+"""The Shadow hand of the benchmark, taken from the gymnasium-robotics wheel (Apache-2.0 assets, MIT package).
+
+The wheel's files name everything ``robot0:``; the text returned here has plain names, so that one asset serves
+any number of hands. Nothing is imported from the wheel: its package is slow to import and registers environments.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import xml.etree.ElementTree as ET
+from functools import lru_cache
+from pathlib import Path
+
+from dima_isaac.errors import UsageError
+from dima_isaac.sim.scene import Mjcf
+
+JOINTS = (
+    *("WRJ1", "WRJ0"),
+    *(f"{finger}J{i}" for finger in ("FF", "MF", "RF") for i in (3, 2, 1, 0)),
+    *(f"LFJ{i}" for i in (4, 3, 2, 1, 0)),
+    *(f"THJ{i}" for i in (4, 3, 2, 1, 0)),
+)
+"""The 24 joints in the benchmark's order."""
+
+ACTUATED = tuple(name for name in JOINTS if name not in ("FFJ0", "MFJ0", "RFJ0", "LFJ0"))
+"""The 20 driven joints: the four distal ones follow their neighbour through a tendon."""
+
+PARTS = (
+    ("WRJ1", "WRJ0"),
+    ("FFJ3", "FFJ2", "FFJ1"),
+    ("MFJ3", "MFJ2", "MFJ1"),
+    ("RFJ3", "RFJ2", "RFJ1"),
+    ("LFJ4", "LFJ3", "LFJ2", "LFJ1"),
+    ("THJ4", "THJ3", "THJ2", "THJ1", "THJ0"),
+)
+"""The driven joints of the benchmark's six parts of a hand: wrist and palm, then ff, mf, rf, lf and th."""
+
+TIPS = ("ffdistal", "mfdistal", "rfdistal", "lfdistal", "thdistal")
+PALM = "palm"
+FOREARM = "forearm"
+COUPLINGS = ("T_FFJ1c", "T_MFJ1c", "T_RFJ1c", "T_LFJ1c")
+
+
+@lru_cache(maxsize=1)
+def shadow_hand() -> Mjcf:
+    """The right hand: 24 joints, 20 position drives, four distal couplings, no sensors.
+
+    Joint friction is dropped: 0.001 N m on each of 48 joints moves nothing one can see and costs the solver a fifth
+    of its time, because every one of those rows is always active.
+
+    Raises:
+        UsageError: gymnasium-robotics is not installed.
+    """
+    folder = _assets()
+    hand = folder / "hand"
+    model = ET.Element("mujoco", model="shadow_hand")
+    ET.SubElement(model, "compiler", angle="radian", meshdir=str(folder / "stls" / "hand"))
+    shared = ET.parse(hand / "shared.xml").getroot()
+    model.extend(part for part in shared if part.tag in ("default", "contact", "tendon", "actuator"))
+    wanted = ("robot0:MatColl", "robot0:MatViz")
+    assets = ET.parse(hand / "shared_asset.xml").getroot()
+    kept = ET.SubElement(model, "asset")
+    kept.extend(part for part in assets if part.tag == "mesh" or part.get("name") in wanted)
+    ET.SubElement(model, "worldbody").extend(ET.parse(hand / "robot.xml").getroot())
+    for node in model.iter():
+        node.attrib.pop("user", None)
+        if node.tag == "geom" and node.get("name") in ("robot0:V_thbase", "robot0:V_thhub"):
+            # millimetre markers of the thumb's axes; without these masks they would be colliders inside the palm
+            node.attrib.update(contype="0", conaffinity="0")
+    text = ET.tostring(model, encoding="unicode").replace("robot0:", "")
+    return Mjcf(xml=text, keep_tendons=COUPLINGS, frictionless_joints=True)
+
+
+def _assets() -> Path:
+    found = importlib.util.find_spec("gymnasium_robotics")
+    if found is None or not found.submodule_search_locations:
+        raise UsageError("the Shadow hand comes with gymnasium-robotics, which is missing: pip install gymnasium-robotics")
+    folder = Path(next(iter(found.submodule_search_locations))) / "envs" / "assets"
+    if not (folder / "hand" / "robot.xml").is_file():
+        raise UsageError(f"no Shadow hand in {folder}: pip install 'gymnasium-robotics>=1.4'")
+    return folder

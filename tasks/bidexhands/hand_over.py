@@ -1,0 +1,67 @@
+"""ShadowHandOver: one hand throws an egg to the other. Both bases are fixed.
+
+    reward  exp(-0.2 (50 d + theta))    d, theta: distance and angle between the egg and its goal
+    ends    when the egg is at or below 0.2 m
+    solved  when d < 0.03 m
+
+The published bonus for d <= 0 can never be paid and does not exist here, in either profile.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.rotations import angle_between, quat_conj, quat_mul
+from dima_isaac.sim.scene import Actor, Ellipsoid
+from dima_isaac.tasks.bidexhands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask, goal_block, object_block
+
+EGG = (0.03, 0.03, 0.04)  # semi-axes, m
+
+
+@dataclass
+class ShadowHandOverConfig(TwoHandConfig):
+    """The published numbers."""
+
+    reset_position_noise: float = 0.01
+    reset_dof_noise: float = 0.2
+    distance_scale: float = 50.0
+    drop_height: float = 0.2
+    success_distance: float = 0.03
+
+
+class ShadowHandOver(TwoHandTask):
+    """Hand an egg over, 2 agents x 211 observations x 20 actions, state 398."""
+
+    Config = ShadowHandOverConfig
+
+    def __init__(self, cfg: ShadowHandOverConfig) -> None:
+        egg = Prop(Actor("egg", Ellipsoid(EGG), pos=(0.0, -0.39, 0.54)), jitter="egg", spin="egg")
+        marker = Ellipsoid(EGG, color=(0.25, 0.75, 0.35, 0.35))
+        goal = Prop(Actor("goal", marker, pos=(0.0, -0.64, 0.54), ghost=True), spin="goal")
+        hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.0, 0.5)), free=False)
+        super().__init__("ShadowHandOver", cfg, hands, [egg, goal], tail_size=13 + 11)
+        self.cfg: ShadowHandOverConfig = cfg
+
+    def tail(self, engine: Engine) -> Tensor:
+        """The egg's 13 numbers, the goal's 11."""
+        egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
+        relative = quat_mul(egg[:, 3:7], quat_conj(goal[:, 3:7]))
+        return torch.cat([object_block(egg), goal_block(goal, relative)], 1)
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, drops and catches."""
+        egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
+        distance = (egg[:, :3] - goal[:, :3]).norm(dim=1)
+        angle = angle_between(egg[:, 3:7], goal[:, 3:7])
+        reward = torch.exp(-0.2 * (self.cfg.distance_scale * distance + angle))
+        return Verdict(
+            reward=reward,
+            terminal=egg[:, 2] <= self.cfg.drop_height,
+            success=distance < self.cfg.success_distance,
+            terms={"distance": distance, "angle": angle},
+        )

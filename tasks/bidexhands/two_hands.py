@@ -1,0 +1,436 @@
+"""What every two-handed task shares: the scene, the action map, the observation layout and the reset.
+
+The hand is an axis, not a prefix: joint tensors are (E, 2, 24), hand 0 is the benchmark's "right" hand (its agent 0),
+hand 1 its "left" one; both are right hands. A task adds its props, its tail of the state, and its verdict.
+
+State, 2 x 187 (fixed base) or 2 x 199 (free base) numbers and then the task's tail, all clipped to +-5:
+
+    24 joint positions on [-1, 1]    24 joint velocities x 0.2    24 joint drive forces x 10
+    65 five fingertips x (pose 7, linear velocity 3, angular velocity 3)
+    30 five fingertip contact wrenches x 10
+    [6 base position and roll, pitch, yaw: free base only]
+    20 or 26 last action ([force 3, torque 3,] joint targets 20)
+
+An agent sees its hand's block and the tail. The layout is data: raw numbers are concatenated once, gathered by one
+index and scaled by one row.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.noise import Noise
+from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.errors import UsageError
+from dima_isaac.sim.engine import Engine, names_to_index
+from dima_isaac.sim.rotations import from_axis_angle, from_rpy, quat_mul, rotate, to_rpy
+from dima_isaac.sim.scene import Actor, Scene, Vec3
+from dima_isaac.tasks.bidexhands.hand import ACTUATED, FOREARM, JOINTS, PALM, PARTS, TIPS, shadow_hand
+from dima_isaac.types import Dims
+
+HANDS = ("hand0", "hand1")
+STATE_LIMIT = 5.0  # part of the published layout: forces saturate at 0.5 N
+BASE_ACTIONS = 6
+FORCE_PER_ACTION = 1e5  # N per (action x control_dt x transition_scale)
+TORQUE_PER_ACTION = 1e3  # N m per (action x control_dt x orientation_scale)
+BASE_DAMPING = (100.0, 100.0)
+TIP_POINT: Vec3 = (0.0, 0.0, 0.02)  # in the distal link
+PALM_POINT: Vec3 = (0.0, -0.02, 0.08)  # in the palm: its centre, on the inner side
+
+
+class Profile(Enum):
+    """Which reading of the benchmark."""
+
+    fixed = "fixed"  # its defects repaired; the default for new work
+    compat = "compat"  # as published, to compare with published curves
+
+
+class BasePoint(Enum):
+    """What the three base position numbers of a free hand are."""
+
+    root = "root"
+    palm = "palm"
+
+
+@dataclass
+class TwoHandConfig:
+    """What every two-handed task can be told. ``None`` means: what the profile says."""
+
+    profile: Profile = Profile.fixed
+    episode_length: int = 75
+    hand_agent_index: list[list[int]] = field(default_factory=lambda: [[0, 1, 2, 3, 4, 5]])
+    """The agents of one hand, each a list of parts (0 palm and wrist, 1 ff, 2 mf, 3 rf, 4 lf, 5 th); hand 1 gets as many."""
+    reset_position_noise: float = 0.0  # m, half range per axis
+    reset_dof_noise: float = 0.0  # share of the joint range
+    transition_scale: float = 0.0  # free bases: force per action
+    orientation_scale: float = 0.0  # free bases: torque per action
+    action_smoothing: float = 1.0  # weight of the new target; 1 is none
+    clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
+
+    @property
+    def clamps_reset(self) -> bool:
+        """Whether starts stay within the joint limits."""
+        return self.profile is Profile.fixed if self.clamp_reset is None else self.clamp_reset
+
+
+@dataclass(frozen=True)
+class Hands:
+    """Where the two hands are and what holds them."""
+
+    pos: tuple[Vec3, Vec3]
+    rpy: tuple[Vec3, Vec3] = ((0.0, 0.0, 0.0), (0.0, 0.0, math.pi))
+    free: bool = True
+    base_point: BasePoint = BasePoint.root
+    palms: bool = False  # whether the palm links are read (``TwoHandTask.palms``)
+    friction: float = 1.0
+    self_collision: bool = False
+    start: dict[str, float] = field(default_factory=dict)  # joints that do not start at 0, for both hands
+
+    def actors(self) -> list[Actor]:
+        """The two hands of the scene."""
+        return [
+            Actor(
+                name,
+                shadow_hand(),
+                pos=self.pos[side],
+                quat=from_rpy(*self.rpy[side]),
+                fixed=not self.free,
+                gravity=False,
+                friction=self.friction,
+                damping=BASE_DAMPING if self.free else (0.0, 0.0),
+                wrench=FOREARM if self.free else "",
+                self_collision=self.self_collision,
+            )
+            for side, name in enumerate(HANDS)
+        ]
+
+
+@dataclass(frozen=True)
+class Prop:
+    """One more actor, and how it starts. Props with the same ``jitter`` or ``spin`` label share a sample."""
+
+    actor: Actor
+    jitter: str = ""  # position noise of this label, if any
+    spin: str = ""  # random orientation Rx(pi u) Ry(pi v) of this label, if any
+    joints: dict[str, float] = field(default_factory=dict)  # its joints that do not start at 0
+    joint_vel: dict[str, float] = field(default_factory=dict)
+
+
+class TwoHandTask(ABC):
+    """The shared part of a task; a task adds ``tail`` and ``judge``."""
+
+    Config: ClassVar[type[Any]]
+    spec: TaskSpec
+
+    def __init__(
+        self,
+        name: str,
+        cfg: TwoHandConfig,
+        hands: Hands,
+        props: Sequence[Prop],
+        tail_size: int,
+        links: Sequence[str] = (),
+        camera: tuple[Vec3, Vec3] = ((0.9, -0.5, 1.1), (0.0, -0.5, 0.45)),
+        notes: Sequence[str] = (),
+    ) -> None:
+        """``tail_size`` numbers follow the hands' blocks; ``links`` are read besides the hands' own.
+
+        Raises:
+            UsageError: a ``hand_agent_index`` that does not hand out every part exactly once.
+        """
+        self.cfg, self.hands, self.props, self._camera = cfg, hands, list(props), camera
+        self._extra_links = tuple(links)
+        base = BASE_ACTIONS if hands.free else 0
+        self._per_hand = base + len(ACTUATED)
+        self._block = 3 * len(JOINTS) + len(TIPS) * (13 + 6) + base + self._per_hand
+        agents = _agents_of_hand(cfg.hand_agent_index, base)
+        width = max(len(slots) for slots in agents)
+        count = 2 * len(agents)
+        state = 2 * self._block + tail_size
+        # where each number of a hand's action comes from, in the flattened (N, A) action
+        self._action_index = torch.empty(2, self._per_hand, dtype=torch.int64)
+        echo = torch.full((count, width), -1, dtype=torch.int64)
+        used = torch.zeros(count, width, dtype=torch.bool)
+        for side in range(2):
+            for k, slots in enumerate(agents):
+                agent = side * len(agents) + k
+                mine = torch.tensor(slots)
+                self._action_index[side, mine] = agent * width + torch.arange(len(slots))
+                echo[agent, : len(slots)] = (side + 1) * self._block - self._per_hand + mine
+                used[agent, : len(slots)] = True
+        block = torch.arange(self._block)
+        tail = 2 * self._block + torch.arange(tail_size)
+        self._view = torch.stack(
+            [torch.cat([side * self._block + block, tail]) for side in range(2) for _ in agents]
+        )  # (N, O)
+        names = tuple(
+            hand if len(agents) == 1 else f"{hand}/{k}" for hand in HANDS for k in range(len(agents))
+        )
+        self.spec = TaskSpec(
+            name=name,
+            dims=Dims(agents=count, state=state, obs=self._view.shape[1], action=width),
+            episode_length=cfg.episode_length,
+            control_dt=1.0 / 60.0,
+            agent_names=names,
+            echo=echo,
+            action_mask=None if bool(used.all()) else used,
+            notes=(f"profile={cfg.profile.value}", "both hands are right hands, as published", *notes),
+        )
+
+    # ---- what a task adds --------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def tail(self, engine: Engine) -> Tensor:
+        """The task's own numbers of the state (E, tail_size), not yet clipped."""
+
+    @abstractmethod
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, termination and success of the state just reached."""
+
+    # ---- the task protocol -------------------------------------------------------------------------------------
+
+    def scene(self) -> Scene:
+        """The hands, the props, and the links and sensors that are read."""
+        tips = [f"{hand}/{tip}" for hand in HANDS for tip in TIPS]
+        palms = [f"{hand}/{PALM}" for hand in HANDS] if self._reads_palms else []
+        return Scene(
+            actors=[*self.hands.actors(), *(prop.actor for prop in self.props)],
+            links=[*tips, *palms, *self._extra_links],
+            force_sensors=tips,
+            control_dt=self.spec.control_dt,
+            camera_eye=self._camera[0],
+            camera_target=self._camera[1],
+        )
+
+    @property
+    def _reads_palms(self) -> bool:
+        return self.hands.palms or (self.hands.free and self.hands.base_point is BasePoint.palm)
+
+    def bind(self, engine: Engine) -> None:
+        """Resolve names to indices on the engine's device and allocate what is remembered."""
+        device, envs = engine.device, engine.num_envs
+        self._actor = {name: index for index, name in enumerate(engine.actor_names)}
+        self._link = {name: index for index, name in enumerate(engine.link_names)}
+        dofs = names_to_index(engine.dof_names, [f"{hand}/{joint}" for hand in HANDS for joint in JOINTS], device)
+        driven = names_to_index(engine.dof_names, [f"{hand}/{joint}" for hand in HANDS for joint in ACTUATED], device)
+        drives = [engine.actuator_dofs.tolist().index(dof) for dof in driven.tolist()]
+        self._drive_of_action = torch.tensor(drives, dtype=torch.int64, device=device)
+        self._lower, self._upper = engine.dof_lower[driven], engine.dof_upper[driven]
+        self._hand_dofs = dofs.view(2, len(JOINTS))
+        self._action_index = self._action_index.to(device)
+        self._view = self._view.to(device)
+        self._bind_layout(engine)
+        self._bind_start(engine)
+        self._last_action = torch.zeros(envs, 2, self._per_hand, device=device)
+        self._targets = self._start_pos[engine.actuator_dofs].expand(envs, -1).clone()
+
+    def reset(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
+        """Stage the start of an episode where ``mask`` (E,): joints, roots, targets; the last action becomes 0."""
+        pos = self._start_pos.expand(engine.num_envs, -1).clone()
+        # one sample for both hands, and u spans (-1, 1), as published
+        u = noise.uniform(len(JOINTS))
+        lower, upper = engine.dof_lower[self._hand_dofs], engine.dof_upper[self._hand_dofs]  # (2, 24)
+        rest = self._start_pos[self._hand_dofs]
+        joints = rest + self.cfg.reset_dof_noise * ((lower - rest) + (upper - lower) * u.unsqueeze(1))
+        if self.cfg.clamps_reset:
+            joints = joints.clamp(lower, upper)
+        pos[:, self._hand_dofs.flatten()] = joints.flatten(1)
+        engine.set_dof_state(mask, pos, self._start_vel.expand_as(pos))
+        self._targets = torch.where(mask.unsqueeze(1), pos[:, engine.actuator_dofs], self._targets)
+        engine.set_dof_target(self._targets)
+        self._last_action = self._last_action.masked_fill(mask[:, None, None], 0.0)
+        if self.hands.free:
+            for name in HANDS:
+                start = self._start_root[self._actor[name]].expand(engine.num_envs, -1)
+                engine.set_root_state(mask, self._actor[name], start)
+        self.place(engine, mask, noise)
+
+    def place(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
+        """Stage the props' roots where ``mask`` (E,): spawn pose, shared position noise and shared spin."""
+        shifts: dict[str, Tensor] = {}
+        spins: dict[str, Tensor] = {}
+        for prop in self.props:
+            if prop.actor.fixed:
+                continue
+            index = self._actor[prop.actor.name]
+            start = self._start_root[index].expand(engine.num_envs, -1)
+            pos, quat = start[:, :3], start[:, 3:7]
+            if prop.jitter:
+                if prop.jitter not in shifts:
+                    shifts[prop.jitter] = self.cfg.reset_position_noise * noise.uniform(3)
+                pos = pos + shifts[prop.jitter]
+            if prop.spin:
+                if prop.spin not in spins:
+                    spins[prop.spin] = random_spin(noise)
+                quat = spins[prop.spin]
+            engine.set_root_state(mask, index, torch.cat([pos, quat, start[:, 7:]], 1))
+
+    def act(self, engine: Engine, action: Tensor) -> None:
+        """Stage joint targets, and forces on free bases, for ``action`` (E, N, A), clipped to [-1, 1]."""
+        flat = action.clamp(-1.0, 1.0).flatten(1)
+        hand = flat.index_select(1, self._action_index.flatten()).view(-1, 2, self._per_hand)
+        self._last_action = hand
+        share = 0.5 * (hand[..., -len(ACTUATED) :].flatten(1) + 1.0)
+        wanted = torch.lerp(self._lower, self._upper, share)
+        weight = self.cfg.action_smoothing
+        if weight != 1.0:
+            wanted = torch.lerp(self._targets[:, self._drive_of_action], wanted, weight)
+        self._targets = self._targets.index_copy(1, self._drive_of_action, wanted)
+        engine.set_dof_target(self._targets)
+        if self.hands.free:
+            self._push(engine, hand)
+
+    def _push(self, engine: Engine, hand: Tensor) -> None:
+        """Force and torque on each forearm, in world axes, for one control step."""
+        force = hand[..., 0:3] * (self.spec.control_dt * self.cfg.transition_scale * FORCE_PER_ACTION)
+        torque = hand[..., 3:6] * (self.spec.control_dt * self.cfg.orientation_scale * TORQUE_PER_ACTION)
+        for side, name in enumerate(HANDS):
+            engine.apply_force(self._actor[name], force[:, side], torque[:, side])
+
+    def state(self, engine: Engine) -> Tensor:
+        """The global state (E, D): both hands' blocks, then the tail, clipped."""
+        raw = [
+            engine.dof_pos,
+            engine.dof_vel,
+            engine.dof_force,
+            engine.body_state.flatten(1),
+            engine.force_sensor.flatten(1),
+            self._last_action.flatten(1),
+        ]
+        if self.hands.free:
+            raw.append(self._base_pose(engine).flatten(1))
+        blocks = torch.addcmul(self._shift, torch.cat(raw, 1).index_select(1, self._gather), self._scale)
+        return torch.cat([blocks, self.tail(engine)], 1).clamp_(-STATE_LIMIT, STATE_LIMIT)
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What each agent sees: (..., D) -> (..., N, O), its hand's block and the tail. Pure."""
+        view = self._view.to(state.device)
+        return state.index_select(-1, view.flatten()).unflatten(-1, tuple(view.shape))
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Last actions and targets."""
+        return {"last_action": self._last_action.clone(), "targets": self._targets.clone()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state_dict``."""
+        self._last_action = state["last_action"].to(self._last_action).clone()
+        self._targets = state["targets"].to(self._targets).clone()
+
+    # ---- points that rewards are made of -----------------------------------------------------------------------
+
+    def root(self, engine: Engine, actor: str) -> Tensor:
+        """Pose and velocity (E, 13) of an actor."""
+        return engine.root_state[:, self._actor[actor]]
+
+    def link(self, engine: Engine, link: str) -> Tensor:
+        """Pose and velocity (E, 13) of a registered link."""
+        return engine.body_state[:, self._link[link]]
+
+    def tips(self, engine: Engine) -> Tensor:
+        """The fingertip points (E, 2, 5, 3), order ff, mf, rf, lf, th."""
+        tips = engine.body_state[:, : 2 * len(TIPS)].unflatten(1, (2, len(TIPS)))
+        return attached(tips, TIP_POINT)
+
+    def palms(self, engine: Engine) -> Tensor:
+        """The palm centres (E, 2, 3)."""
+        first = 2 * len(TIPS)
+        return attached(engine.body_state[:, first : first + 2], PALM_POINT)
+
+    # ---- construction ------------------------------------------------------------------------------------------
+
+    def _base_pose(self, engine: Engine) -> Tensor:
+        """(E, 2, 6): base position, then roll, pitch and yaw of the root."""
+        roots = torch.stack([self.root(engine, name) for name in HANDS], 1)
+        point = self.palms(engine) if self.hands.base_point is BasePoint.palm else roots[..., :3]
+        return torch.cat([point, to_rpy(roots[..., 3:7])], -1)
+
+    def _bind_layout(self, engine: Engine) -> None:
+        """The gather and the affine map from raw engine numbers to the two blocks."""
+        dofs, links = len(engine.dof_names), len(engine.link_names)
+        sensors = engine.force_sensor.shape[1]
+        start = {"pos": 0, "vel": dofs, "force": 2 * dofs, "link": 3 * dofs}
+        start["wrench"] = start["link"] + 13 * links
+        start["action"] = start["wrench"] + 6 * sensors
+        start["base"] = start["action"] + 2 * self._per_hand
+        index: list[int] = []
+        scale: list[float] = []
+        shift: list[float] = []
+
+        def add(columns: list[int], factor: float | list[float] = 1.0, offset: list[float] | None = None) -> None:
+            index.extend(columns)
+            scale.extend(factor if isinstance(factor, list) else [factor] * len(columns))
+            shift.extend(offset or [0.0] * len(columns))
+
+        for side in range(2):
+            joints = self._hand_dofs[side].tolist()
+            lower, upper = engine.dof_lower[joints], engine.dof_upper[joints]
+            span = upper - lower
+            add(joints, (2.0 / span).tolist(), (-(upper + lower) / span).tolist())
+            add([start["vel"] + j for j in joints], 0.2)
+            add([start["force"] + j for j in joints], 10.0)
+            tips, base = len(TIPS), BASE_ACTIONS if self.hands.free else 0
+            add([start["link"] + 13 * tips * side + k for k in range(13 * tips)])
+            add([start["wrench"] + 6 * tips * side + k for k in range(6 * tips)], 10.0)
+            add([start["base"] + base * side + k for k in range(base)])
+            add([start["action"] + self._per_hand * side + k for k in range(self._per_hand)])
+        self._gather = torch.tensor(index, dtype=torch.int64, device=engine.device)
+        self._scale = torch.tensor(scale, device=engine.device)
+        self._shift = torch.tensor(shift, device=engine.device)
+
+    def _bind_start(self, engine: Engine) -> None:
+        """Spawn joints (dofs,) and roots (actors, 13)."""
+        pos = torch.zeros(len(engine.dof_names))
+        vel = torch.zeros(len(engine.dof_names))
+        starts = {f"{hand}/{joint}": value for hand in HANDS for joint, value in self.hands.start.items()}
+        speeds: dict[str, float] = {}
+        for prop in self.props:
+            starts.update({f"{prop.actor.name}/{joint}": value for joint, value in prop.joints.items()})
+            speeds.update({f"{prop.actor.name}/{joint}": value for joint, value in prop.joint_vel.items()})
+        pos[names_to_index(engine.dof_names, list(starts))] = torch.tensor(list(starts.values()))
+        vel[names_to_index(engine.dof_names, list(speeds))] = torch.tensor(list(speeds.values()))
+        self._start_pos, self._start_vel = pos.to(engine.device), vel.to(engine.device)
+        actors = [*self.hands.actors(), *(prop.actor for prop in self.props)]
+        still = (0.0,) * 6
+        self._start_root = torch.tensor([(*a.pos, *a.quat, *still) for a in actors], device=engine.device)
+
+
+def _agents_of_hand(index: list[list[int]], base: int) -> list[list[int]]:
+    """The slots of a hand's action that each of its agents holds."""
+    if sorted(part for parts in index for part in parts) != list(range(len(PARTS))) or not all(index):
+        raise UsageError(
+            f"hand_agent_index={index} must hand out parts 0 to 5 exactly once, as [[0,1,2,3,4,5]] (one agent per hand), "
+            "[[0],[1,2,3,4,5]] (two) or [[0],[1],[2],[3],[4],[5]] (six)"
+        )
+    slots = [[base + ACTUATED.index(joint) for joint in part] for part in PARTS]
+    slots[0] = [*range(base), *slots[0]]
+    return [[slot for part in parts for slot in slots[part]] for parts in index]
+
+
+def attached(frame: Tensor, point: Vec3) -> Tensor:
+    """World position (..., 3) of a point given in the axes of ``frame`` (..., 13)."""
+    offset = torch.tensor(point, dtype=frame.dtype, device=frame.device)
+    return frame[..., :3] + rotate(frame[..., 3:7], offset)
+
+
+def random_spin(noise: Noise) -> Tensor:
+    """The benchmark's random orientation (E, 4): Rx(pi u) Ry(pi v); not uniform over rotations."""
+    angles = math.pi * noise.uniform(2)
+    return quat_mul(from_axis_angle((1.0, 0.0, 0.0), angles[:, 0]), from_axis_angle((0.0, 1.0, 0.0), angles[:, 1]))
+
+
+def object_block(root: Tensor) -> Tensor:
+    """(E, 13): pose, linear velocity, angular velocity x 0.2."""
+    return torch.cat([root[:, :10], 0.2 * root[:, 10:]], 1)
+
+
+def goal_block(goal: Tensor, relative: Tensor) -> Tensor:
+    """(E, 11): the goal's pose, and the turn from goal to object as a quaternion."""
+    return torch.cat([goal[:, :7], relative], 1)
