@@ -30,32 +30,33 @@ class ReplayBuffer:
         self.last = torch.zeros(shape, dtype=torch.bool, device=device)
         self.terminal = torch.zeros(shape, dtype=torch.bool, device=device)
         self._columns = ("state", "action", "reward", "first", "last", "terminal")
-        self._head = 0  # the next row to write
-        self._size = 0
-        self._added = 0  # rows ever written; a checkpoint saves only those it has not saved before
+        self._added = 0  # rows ever written; the next one goes to _added % rows
         self._weights = torch.tensor(cfg.age_weights, device=device)
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def __len__(self) -> int:
         """Environment steps kept."""
-        return self._size * self.num_envs
+        return self.size * self.num_envs
+
+    @property
+    def size(self) -> int:
+        """Rows kept of every environment."""
+        return min(self._added, self.rows)
 
     def add(self, step: Step, action: Tensor) -> None:
         """Write one row: the state, what led to it, and the action (E, N, A) taken in it."""
-        row = self._head
+        row = self._added % self.rows
         self.state[row] = step.state
         self.action[row] = action
         self.reward[row] = step.reward
         self.first[row] = step.first
         self.last[row] = step.last
         self.terminal[row] = step.terminal
-        self._head = (row + 1) % self.rows
-        self._size = min(self._size + 1, self.rows)
         self._added += 1
 
     def sample(self, batch: int, length: int) -> Window:
         """``batch`` windows of ``length`` rows, their ends drawn by age and uniformly over environments."""
-        age = draw_ages(batch, self._size, self._weights, self._generator)
+        age = draw_ages(batch, self.size, self._weights, self._generator)
         env = torch.randint(self.num_envs, (batch,), device=self.device, generator=self._generator)
         return self.gather(age, env, length)
 
@@ -63,12 +64,12 @@ class ReplayBuffer:
         """The windows that end ``age`` (B,) rows before the newest one, in environments ``env`` (B,)."""
         back = torch.arange(length - 1, -1, -1, device=self.device)
         ages = age.unsqueeze(1) + back  # (B, T)
-        row = (self._head - 1 - ages) % self.rows
+        row = (self._added - 1 - ages) % self.rows
         flat = row * self.num_envs + env.unsqueeze(1)
         first = self.first.view(-1)[flat]
         # A row belongs to the last row's episode if no episode starts after it within the window.
         starts_after = first.flip(1).cumsum(1).flip(1) - first.long()
-        valid = (starts_after == 0) & (ages < self._size)
+        valid = (starts_after == 0) & (ages < self.size)
 
         def column(values: Tensor) -> Tensor:
             rows = values.view(self.rows * self.num_envs, *values.shape[2:])[flat]
@@ -79,10 +80,10 @@ class ReplayBuffer:
         return Window(state, action, reward, column(self.terminal), first & valid, valid)
 
     def state_dict(self) -> dict[str, Tensor | int]:
-        """The rows written so far, the position and the random state."""
-        rows = {name: getattr(self, name)[: self._size] for name in self._columns}
-        position = {"head": self._head, "size": self._size, "rows": self.rows, "added": self._added}
-        return {**rows, **position, "generator": self._generator.get_state()}
+        """The rows kept, in ring order, how many were ever written, and the random state."""
+        rows = {name: getattr(self, name)[: self.size] for name in self._columns}
+        counters = {"rows": self.rows, "added": self._added, "size": self.size}
+        return {**rows, **counters, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``.
@@ -90,11 +91,12 @@ class ReplayBuffer:
         Raises:
             ValueError: the rows were written with other sizes.
         """
-        size = int(state["size"])
+        if int(state["rows"]) != self.rows:
+            raise ValueError(f"the replay holds {state['rows']} rows per environment, this run {self.rows}")
         for name in self._columns:
             mine, theirs = getattr(self, name), state[name]
-            if theirs.shape[1:] != mine.shape[1:] or size > self.rows:
-                raise ValueError(f"replay column '{name}' has rows of {tuple(theirs.shape[1:])}, this run {tuple(mine.shape[1:])}")
-            mine[:size] = theirs.to(self.device)
-        self._head, self._size, self._added = int(state["head"]), size, int(state["added"])
+            if theirs.shape[1:] != mine.shape[1:]:
+                raise ValueError(f"replay column '{name}' has rows {tuple(theirs.shape[1:])}, this run {tuple(mine.shape[1:])}")
+            mine[: theirs.shape[0]] = theirs.to(self.device)
+        self._added = int(state["added"])
         self._generator.set_state(state["generator"].cpu())

@@ -134,7 +134,7 @@ def sensitivity(world: WorldModel, env: VecEnv, actor: Actor, episode: int, delt
 
 def _whole_windows(held_out: ReplayBuffer, batch: int, length: int) -> Window:
     """``batch`` windows of ``length`` rows of one episode each: candidates in a fixed order, whole ones first."""
-    ages = torch.arange(held_out._size - length + 1, device=held_out.device)
+    ages = torch.arange(held_out.size - length + 1, device=held_out.device)
     envs = torch.arange(held_out.num_envs, device=held_out.device)
     age, env = (grid.flatten() for grid in torch.meshgrid(ages, envs, indexing="ij"))
     whole = held_out.gather(age, env, length).valid[:, 0]

@@ -49,7 +49,7 @@ def test_a_window_is_invalid_exactly_before_its_episode_starts():
 
 def test_oldest_rows_do_not_leak_across_the_write_head():
     ring = filled(173)  # 50 rows per environment, wrapped
-    age = torch.full((4,), ring._size - 1)
+    age = torch.full((4,), ring.size - 1)
     window = ring.gather(age, torch.arange(4), 3)
     assert window.valid.tolist() == [[False, False, True]] * 4
     assert window.state[:, -1, 0].eq(173 - 50).all()
