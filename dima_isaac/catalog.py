@@ -54,7 +54,7 @@ class Catalog:
         import yaml
 
         self.check(group, name)
-        path = next(folder / group / f"{name}.yaml" for folder in self.folders if (folder / group / f"{name}.yaml").is_file())
+        path = next(path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file())
         try:
             values = yaml.safe_load(path.read_text())
         except yaml.YAMLError as error:

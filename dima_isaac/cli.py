@@ -25,8 +25,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words and words[0] in COMMANDS:
         return COMMANDS[words[0]](words[1:])
-    print(f"usage: dima {{{','.join(COMMANDS)}}} key=value ...", file=sys.stdout if words in (["-h"], ["--help"]) else sys.stderr)
-    return 0 if words in (["-h"], ["--help"]) else 2
+    asked = words in (["-h"], ["--help"])
+    print(f"usage: dima {{{','.join(COMMANDS)}}} key=value ...", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -125,7 +126,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     eval_env = build.build_env(resolved, resolved.train.eval.episodes, resolved.seed + 1_000_003)
     named = place.stored is not None or resolved.run_dir
     try:
-        with (RunFolder(place.path) if named else RunFolder.fresh(place.path)) as folder, Signals() as signals:
+        with RunFolder(place.path) if named else RunFolder.fresh(place.path) as folder, Signals() as signals:
             folder.write_config(resolved, reasons)
             _banner(resolved, reasons, folder.path, env.spec.notes, folder.resume_command)
             logger = Logger(folder, resolved, resolved.max_env_steps)
@@ -188,7 +189,7 @@ def usage(catalog: Catalog) -> str:
     lines += [
         "",
         "flags: -m (several runs: seed=1,2,3), --config-dir DIR (your own YAML), --cfg (print every value and stop)",
-        "keys of a layer: world_model.denoiser.reveal=joint, agent.gamma=0.96, train.eval.every=10000, task.KEY, engine.KEY",
+        "layers: world_model.denoiser.reveal=joint, agent.gamma=0.96, train.eval.every=10000, task.KEY, engine.KEY",
     ]
     return "\n".join(lines)
 

@@ -76,12 +76,19 @@ class RunConfig:
 
 
 FREE = (
-    "max_env_steps sim_device rl_device threads headless experiment run_dir checkpoint test capture_video wandb_activate"
-    " wandb train.eval train.checkpoint train.probe_every"
-).split()
+    *("max_env_steps", "sim_device", "rl_device", "threads", "headless", "experiment", "run_dir", "checkpoint", "test"),
+    *("capture_video", "wandb_activate", "wandb", "train.eval", "train.checkpoint", "train.probe_every"),
+)
 """What may differ between a run and its continuation in the same folder."""
 
-_AT_LEAST = {"num_envs": 1, "max_env_steps": 1, "seed": 0, "threads": 1, "replay.capacity": 1, "train.checkpoint.keep": 1}
+_AT_LEAST = {
+    "num_envs": 1,
+    "max_env_steps": 1,
+    "seed": 0,
+    "threads": 1,
+    "replay.capacity": 1,
+    "train.checkpoint.keep": 1,
+}
 _OPEN_UNIT = ("agent.gamma", "agent.lam")
 
 

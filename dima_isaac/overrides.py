@@ -133,7 +133,7 @@ def _check_part(group: str, rest: str, value: str, choice: str, catalog: Catalog
         values = {**catalog.settable(group, one), **values}
     if rest.split(".")[0] not in values:
         raise unknown(f"key of {group} {choice}", rest, values)
-    current = values[rest] if rest in values else None
+    current = values.get(rest)
     kind = type(current) if isinstance(current, (bool, int, float)) else str
     if kind is not str and "." not in rest:
         value = _check_value(f"{group}.{rest}", value, kind, multirun)
@@ -186,7 +186,8 @@ def _unknown_key(name: str, known: dict[str, Any]) -> UsageError:
     if name in _ELSEWHERE:
         return UsageError(f"unknown key '{name}'; here it is {_ELSEWHERE[name]}.")
     leaf = name.rpartition(".")[2]
-    near = [key for key in known if key.rpartition(".")[2] == leaf][:3] or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+    near = [key for key in known if key.rpartition(".")[2] == leaf][:3]
+    near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not near:
         leaves = {key.rpartition(".")[2]: key for key in known}
         near = [leaves[one] for one in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
@@ -194,4 +195,5 @@ def _unknown_key(name: str, known: dict[str, Any]) -> UsageError:
     while branch and branch not in known:
         branch = branch.rpartition(".")[0]
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
-    return UsageError(f"unknown key '{name}'{hint} Keys{' of ' + branch if branch else ''}: {', '.join(_below(branch, known))}.")
+    where = f" of {branch}" if branch else ""
+    return UsageError(f"unknown key '{name}'{hint} Keys{where}: {', '.join(_below(branch, known))}.")

@@ -25,7 +25,9 @@ ENVS_PER_CORE = 16
 ENVS_PER_GPU = 2048
 
 
-def resolve_run(cfg: RunConfig, catalog: Catalog, stored: dict[str, Any] | None = None) -> tuple[RunConfig, dict[str, str]]:
+def resolve_run(
+    cfg: RunConfig, catalog: Catalog, stored: dict[str, Any] | None = None
+) -> tuple[RunConfig, dict[str, str]]:
     """``cfg`` without an ``auto``, and the reason for each value that was one.
 
     A continued run keeps what it ``stored`` for ``num_envs`` and the engine.
@@ -53,7 +55,9 @@ def resolve_run(cfg: RunConfig, catalog: Catalog, stored: dict[str, Any] | None 
         reasons["num_envs"] = f"{num_envs}: as this run began"
     if num_envs == AUTO:
         num_envs = ENVS_PER_GPU if on_gpu else ENVS_PER_CORE * cores()
-        reasons["num_envs"] = f"{num_envs}: " + ("one GPU" if on_gpu else f"{ENVS_PER_CORE} for each of {cores()} cores")
+        reasons["num_envs"] = f"{num_envs}: " + (
+            "one GPU" if on_gpu else f"{ENVS_PER_CORE} for each of {cores()} cores"
+        )
     if threads == AUTO:
         limit = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(limit) if limit.isdigit() and int(limit) > 0 else cores()
@@ -96,7 +100,9 @@ def build_env(cfg: RunConfig, num_envs: int, seed: int) -> VecEnv:
     return VecEnv(build_engine(cfg, task, num_envs), task, seed)
 
 
-def build_env_by_name(task: str, num_envs: int, engine: str, seed: int, device: str, overrides: dict[str, Any]) -> VecEnv:
+def build_env_by_name(
+    task: str, num_envs: int, engine: str, seed: int, device: str, overrides: dict[str, Any]
+) -> VecEnv:
     """``dima_isaac.make``: an environment from a task's name and values for its configuration.
 
     Raises:

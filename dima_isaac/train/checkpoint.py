@@ -158,7 +158,9 @@ class Checkpoints:
             self._link_last(path)
         except OSError as error:
             self.segments = before
-            self.note(f"checkpoint not saved ({error.strerror or error}); training goes on, the one before it is intact.")
+            self.note(
+                f"checkpoint not saved: {error.strerror or error}; training goes on, the one before it is intact."
+            )
             return False
         self._rotate()
         return True
@@ -187,7 +189,8 @@ class Checkpoints:
 
     def steps(self) -> list[Path]:
         """The step files, oldest first."""
-        return [path for _, path in sorted((int(m[1]), p) for p in self.folder.iterdir() if (m := _STEP.fullmatch(p.name)))]
+        numbered = [(_STEP.fullmatch(path.name), path) for path in self.folder.iterdir()]
+        return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
 
     def _read(self, path: Path, task: str | None) -> State:
         state = load(path)
@@ -253,7 +256,7 @@ def _load_rows(folder: Path, replay: State) -> State:
     columns: dict[str, Tensor] = {}
     for segment in segments:
         if not _ROWS.fullmatch(segment["file"]):
-            raise CheckpointError(f"a checkpoint in {folder} names '{segment['file']}' as replay rows; refusing to open it.")
+            raise CheckpointError(f"a checkpoint in {folder} calls '{segment['file']}' replay rows; not opened.")
         rows = load(folder / segment["file"], digest=segment["sha256"])
         start = max(segment["start"], oldest)
         where = torch.arange(start, segment["stop"]) % capacity

@@ -119,7 +119,9 @@ class Logger:
 
     def _means(self) -> dict[str, float]:
         """Every mean as a host number: one transfer per device."""
-        means = {name: value / self._counts[name] for name, value in self._sums.items() if not isinstance(value, Tensor)}
+        means = {
+            name: value / self._counts[name] for name, value in self._sums.items() if not isinstance(value, Tensor)
+        }
         by_device: dict[torch.device, list[str]] = {}
         for name, value in self._sums.items():
             if isinstance(value, Tensor):
@@ -198,11 +200,15 @@ class Panel:
             group, _, rest = name.partition("/")
             if rest and value is not None:
                 if group not in groups:
-                    groups[group] = Table(title=group, box=None, show_header=False, title_justify="left", title_style="bold")
+                    groups[group] = Table(
+                        title=group, box=None, show_header=False, title_justify="left", title_style="bold"
+                    )
                 groups[group].add_row(Text(rest), Text(f"{value:,.4g}", justify="right"))
         words = f"{env_steps:,} / {total:,} steps" + (f"   ETA {duration(left)}" if left is not None else "")
         bar = ProgressBar(total=max(total, 1), completed=env_steps)
-        self._live.update(Box(Group(Text(words), bar, Columns(list(groups.values()), padding=(0, 4))), title=Text(self._title)))
+        self._live.update(
+            Box(Group(Text(words), bar, Columns(list(groups.values()), padding=(0, 4))), title=Text(self._title))
+        )
 
     def close(self) -> None:
         self._live.stop()

@@ -69,7 +69,7 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
     if stored is None:
         return Plan(folder, None)
     if cfg.checkpoint != AUTO:
-        raise UsageError(f"{folder} already holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
+        raise UsageError(f"{folder} holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
     changed = changes(stored, cfg)
     if changed:
         listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])
@@ -181,7 +181,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
 
 
 def changes(stored: dict[str, Any], cfg: RunConfig) -> dict[str, tuple[Any, Any]]:
-    """What ``cfg`` asks for that differs from ``stored`` and may not: key -> (stored, wanted). ``auto`` agrees with anything."""
+    """What ``cfg`` wants to change and may not: key -> (stored, wanted). ``auto`` agrees with anything."""
     old = dict(leaves(stored))
     out = {}
     for key, value in leaves(cfg):
@@ -220,8 +220,8 @@ def _runs(parent: Path) -> list[Path]:
 
 
 def _started(folder: Path) -> tuple[float, str]:
-    newest = max((path.stat().st_mtime for path in (folder / "config.yaml", folder / "metrics.jsonl") if path.exists()), default=0.0)
-    return newest, folder.name
+    files = [folder / "config.yaml", folder / "metrics.jsonl"]
+    return max(path.stat().st_mtime for path in files if path.exists()), folder.name
 
 
 def _check_writable(folder: Path) -> None:

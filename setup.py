@@ -1,0 +1,55 @@
+"""Ship the top-level tasks/ and cfg/ folders as sub-packages of dima_isaac."""
+
+from setuptools import find_packages, setup
+
+VIDEO = ["imageio>=2.30", "imageio-ffmpeg>=0.5"]  # mp4; a GIF needs neither
+PLOT = ["matplotlib>=3.7"]
+GPU = ["mujoco-warp>=3.17,<5", "warp-lang>=1.15"]
+VIEWER = ["viser>=1.0"]
+SLURM = ["hydra-submitit-launcher>=1.2"]
+TEST = [
+    *("pytest>=8", "pytest-timeout>=2.2", "jaxtyping>=0.2.36", "beartype>=0.18"),
+    *("ruff>=0.6", "mypy>=1.11", "types-PyYAML"),
+]
+
+setup(
+    name="dima-isaac",
+    version="0.1.0",
+    description="A diffusion-inspired multi-agent world model for bimanual dexterous manipulation",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=[
+        *find_packages(include=["dima_isaac", "dima_isaac.*"]),
+        *("dima_isaac.tasks", "dima_isaac.cfg"),
+        *("dima_isaac.tasks." + package for package in find_packages("tasks")),
+    ],
+    package_dir={"dima_isaac": "dima_isaac", "dima_isaac.tasks": "tasks", "dima_isaac.cfg": "cfg"},
+    package_data={
+        "dima_isaac": ["py.typed"],
+        "dima_isaac.cfg": ["*.yaml", "**/*.yaml"],
+        "dima_isaac.tasks": ["**/*.xml"],
+    },
+    install_requires=[
+        "torch>=2.6",  # 2.6 closed a hole in weights_only loading
+        "numpy>=1.26",
+        "hydra-core>=1.3.6,<1.4",
+        "rl-games>=1.6",
+        "wandb>=0.19",
+        "termcolor>=2.4",
+        "mujoco>=3.17,<5",
+        "rich>=13.3,<15",
+        "gymnasium-robotics>=1.4",  # the Shadow hand's model and the MAMuJoCo partitions
+        "pillow>=10",
+    ],
+    extras_require={
+        "video": VIDEO,
+        "plot": PLOT,
+        "mamujoco": [],  # in the base install; the name stays for those who look for it
+        "gpu": GPU,
+        "viewer": VIEWER,
+        "slurm": SLURM,
+        "test": [*TEST, *PLOT],
+        "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST],
+    },
+    entry_points={"console_scripts": ["dima=dima_isaac.cli:main"]},
+)
