@@ -9,7 +9,10 @@ import torch
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import CheckpointError
 from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.train import probes
+from dima_isaac.train.checkpoint import Checkpoints
 from dima_isaac.train.clock import Every, Ratio
 from dima_isaac.train.evaluate import evaluate
 from dima_isaac.train.logger import Logger
@@ -29,14 +32,15 @@ class Trainer:
         self.device = torch.device(cfg.rl_device)
         spec, learn = env.spec, cfg.train.learn
         to = self.device
-        self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo, seed=cfg.seed).to(to)
+        self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo).to(to)
         self.agent = ActorCritic(cfg.agent, spec.dims, to, spec.action_mask, seed=cfg.seed + 1)
         self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
         self.env_steps = 0
         self.evaluations = 0
-        self.step: Step | None = None
+        self.step: Step
         self.round = Every(learn.round, learn.start)
         self.eval_due = Every(cfg.train.eval.every)
+        self.probe_due = Every(cfg.train.probe_every, cfg.train.probe_every)
         self.save_due = Every(cfg.train.checkpoint.every, cfg.train.checkpoint.every)
         self.due = {
             "dynamics": Ratio(learn.dynamics_per_step, learn.start - learn.round),
@@ -44,11 +48,11 @@ class Trainer:
             "decoder": Ratio(learn.decoder_per_step, learn.start - learn.round),
             "rollouts": Ratio(learn.rollouts_per_step, learn.behaviour_start - learn.round),
         }
+        self.checkpoints = Checkpoints(run.checkpoints, cfg.train.checkpoint.keep, logger.note)
+        self.resume()
 
     def run(self) -> None:
         """Until the step budget is spent or a signal asks for an end."""
-        if self.step is None:
-            self.step = self.env.reset()
         while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
             if self.eval_due(self.env_steps):
                 self.evaluate()
@@ -56,11 +60,14 @@ class Trainer:
             if self.round(self.env_steps):
                 self.learn_world()
                 self.learn_behaviour()
+                if self.probe_due(self.env_steps):
+                    self.probe()
                 self.tick()
             if self.save_due(self.env_steps):
                 self.save()
         if not self.signals.stop:
             self.evaluate()
+            self.tick()
         self.save()
 
     def collect(self) -> None:
@@ -81,7 +88,7 @@ class Trainer:
             self.logger.add(world.update_dynamics(self.replay.sample(learn.dynamics_batch, world.window)))
         for _ in range(self.due["reward"](self.env_steps)):
             self.logger.add(world.update_reward(self.replay.sample(learn.reward_batch, world.reward_window)))
-        for _ in range(self.due["decoder"](self.env_steps) * world.learns_decoder):
+        for _ in range(self.due["decoder"](self.env_steps) if world.decoder is not None else 0):
             self.logger.add(world.update_decoder(self.replay.sample(learn.decoder_batch, 1).state[:, 0]))
 
     def learn_behaviour(self) -> None:
@@ -101,11 +108,48 @@ class Trainer:
         metrics = evaluate(self.eval_env, self.agent.mode, self.evaluations)
         self.logger.add({f"eval/{name}": value for name, value in metrics.items()})
 
+    def probe(self) -> None:
+        """Hold the world model against the simulator, on the evaluation's environments."""
+        horizon = self.cfg.train.learn.horizon
+        held_out = probes.record(self.eval_env, self.agent.actor, -self.evaluations, 3 * horizon, seed=self.env_steps)
+        result = probes.open_loop(self.world, held_out, probes.LinearModel(self.world, self.replay), horizon)
+        moved = probes.sensitivity(self.world, self.eval_env, self.agent.actor, -self.evaluations)
+        for name in ("model", "repeat", "linear"):
+            errors = getattr(result, name)
+            self.logger.add({f"probe/{name}_{h + 1:02d}": errors[h] for h in range(horizon)})
+        for name in ("dreamt", "true"):
+            norms = getattr(moved, name)
+            self.logger.add({f"probe/sensitivity_{name}_{i}": norms[i] for i in range(len(norms))})
+
     def tick(self) -> None:
         """One line of metrics: the only place in the loop where numbers reach the host."""
         self.logger.add({f"train/{name}": value for name, value in self.env.tally.read().items()})
         self.logger.add({f"engine/{name}": value for name, value in self.env.engine.stats().items()})
         self.logger.tick(self.env_steps)
+
+    def save(self) -> None:
+        """Keep everything, so that a kill costs at most the steps since here."""
+        state = {"task": self.env.spec.name, **self.state_dict(), "replay": self.replay.state_dict()}
+        self.checkpoints.save(self.env_steps, state)
+
+    def resume(self) -> None:
+        """Continue from the checkpoint that the configuration names, or start anew.
+
+        Raises:
+            CheckpointError: torn, altered, of another task, or of other sizes than this run's.
+        """
+        state = self.checkpoints.restore(self.cfg.checkpoint, self.env.spec.name) if self.cfg.checkpoint else None
+        if state is None:
+            self.step = self.env.reset()
+            return
+        try:
+            self.load_state_dict(state)
+            self.replay.load_state_dict(state["replay"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CheckpointError(f"checkpoint={self.cfg.checkpoint} does not fit this run's settings: {reason}") from error
+        self.logger.rewind(self.env_steps)
+        self.logger.note(f"continuing at {self.env_steps:,} environment steps")
 
     def state_dict(self) -> dict:
         """Everything needed to continue bit for bit on a deterministic engine."""
@@ -122,6 +166,7 @@ class Trainer:
                 "round": self.round.next,
                 "eval": self.eval_due.next,
                 "save": self.save_due.next,
+                "probe": self.probe_due.next,
                 **{name: ratio.done for name, ratio in self.due.items()},
             },
         }
@@ -136,6 +181,9 @@ class Trainer:
         self.env.load_state_dict(state["env"])
         self.step = Step(**state["step"])
         clocks = state["clocks"]
-        self.round.next, self.eval_due.next, self.save_due.next = clocks["round"], clocks["eval"], clocks["save"]
+        for name, every in (
+            ("round", self.round), ("eval", self.eval_due), ("save", self.save_due), ("probe", self.probe_due)
+        ):  # fmt: skip
+            every.next = clocks[name]
         for name, ratio in self.due.items():
             ratio.done = clocks[name]
