@@ -25,7 +25,8 @@ class VectorQuantiser(nn.Module):
         codebook = torch.empty(codes, dim)
         nn.init.kaiming_uniform_(codebook)
         self.register_buffer("codebook", codebook)
-        self.register_buffer("size", torch.zeros(codes))
+        # one token each to begin with: a size of 0 would throw every code that the first batch leaves out to infinity
+        self.register_buffer("size", torch.ones(codes))
         self.register_buffer("total", codebook.clone())
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -76,7 +76,7 @@ class DenoiserUnet(nn.Module):
         """``history`` + 1 must be divisible by 4 (two halvings)."""
         super().__init__()
         if (history + 1) % 2 ** (LEVELS - 1):
-            raise ValueError(f"the U-Net halves history + 1 = {history + 1} rows {LEVELS - 1} times: use history 3 or 7")
+            raise ValueError(f"the U-Net halves history + 1 = {history + 1} rows twice; use history 3 or 7")
         self.noise = FourierFeatures(cond)
         self.cond = nn.Sequential(nn.Linear(cond, cond), nn.SiLU(), nn.Linear(cond, cond))
         self.enter = nn.Conv1d(state, channels, 3, padding=1)

@@ -1,0 +1,41 @@
+"""Optimiser steps with rates and groups worked out by hand. Adam's first step has length lr, whatever the gradient."""
+
+import pytest
+import torch
+from torch import nn
+
+from dima_isaac.nn.optimiser import Optimiser
+
+
+def descend(twice: bool = False, steps: int = 1, **settings) -> list[float]:
+    weight = nn.Linear(1, 1)
+    with torch.no_grad():
+        weight.weight.fill_(1.0)
+        weight.bias.fill_(1.0)
+    default = {"lr": 0.1, "weight_decay": 0.0, "decay_all": False, "warmup": 0, "clip": 100.0}
+    optimiser = Optimiser(weight, **{**default, **settings})
+    for _ in range(steps):
+        optimiser.step(3.0 * weight.weight.sum() + 4.0 * weight.bias.sum(), twice)
+    return [weight.weight.item(), weight.bias.item()]
+
+
+def test_one_step_and_the_double_step():
+    assert descend() == pytest.approx([0.9, 0.9])
+    assert descend(twice=True) == pytest.approx([0.8, 0.8])
+
+
+def test_decay_spares_biases_unless_told_otherwise():
+    assert descend(weight_decay=0.5) == pytest.approx([0.95 - 0.1, 1.0 - 0.1])
+    assert descend(weight_decay=0.5, decay_all=True) == pytest.approx([0.85, 0.85])
+
+
+def test_warm_up_begins_at_rate_zero():
+    assert descend(warmup=2) == [1.0, 1.0]
+    assert descend(warmup=2, steps=2)[0] == pytest.approx(0.95)
+    assert descend(warmup=2, steps=3)[0] == pytest.approx(0.85)
+
+
+def test_the_norm_is_that_before_clipping():
+    weight = nn.Linear(1, 1)
+    optimiser = Optimiser(weight, 0.1, 0.0, False, 0, 1.0)
+    assert optimiser.step(3.0 * weight.weight.sum() + 4.0 * weight.bias.sum()).item() == pytest.approx(5.0)
