@@ -302,13 +302,13 @@ def _overlaps(model: mujoco.MjModel, actors: set[str]) -> frozenset[tuple[str, s
 
 
 def _add_lights(spec: mujoco.MjSpec) -> None:
-    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
-    spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
+    spec.visual.headlight.ambient = [0.25, 0.25, 0.25]
+    spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
     spec.visual.headlight.specular = [0.0, 0.0, 0.0]
     spec.worldbody.add_light(
         pos=[0.6, -0.2, 2.0],
         dir=[-0.3, -0.1, -1.0],
-        diffuse=[0.6, 0.6, 0.6],
+        diffuse=[0.4, 0.4, 0.4],
         type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
     )
     spec.add_texture(

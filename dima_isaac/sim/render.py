@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -61,19 +62,24 @@ class Renderer:
 
 
 def _first_working(make: Callable[[], mujoco.Renderer]) -> mujoco.Renderer:
-    """Try the chosen OpenGL backend, else EGL and then OSMesa."""
+    """Try the OpenGL backend that ``MUJOCO_GL`` names, then EGL, then OSMesa.
+
+    MuJoCo chooses its context class when it is first imported, before anybody could know whether there is a
+    display, so the class is put in its place here.
+    """
+    contexts = sys.modules[mujoco.Renderer.__module__].gl_context
+    chosen = os.environ.get("MUJOCO_GL", "").lower()
     reasons = []
-    for backend in dict.fromkeys((os.environ.get("MUJOCO_GL") or "egl", "egl", "osmesa")):
-        os.environ["MUJOCO_GL"] = backend
-        if backend in ("egl", "osmesa"):
-            os.environ["PYOPENGL_PLATFORM"] = backend
+    for backend in dict.fromkeys(name for name in (chosen, "egl", "osmesa") if name in ("egl", "osmesa", "glfw")):
         try:
-            importlib.reload(mujoco.gl_context)
+            contexts.GLContext = importlib.import_module(f"mujoco.{backend}").GLContext
             return make()
         except Exception as error:  # every backend fails with its own type, from ImportError to raw OpenGL codes
-            reasons.append(f"{backend}: {error}")
+            reasons.append(f"{backend}: {' '.join(str(error).split()) or type(error).__name__}")
+            os.environ.pop("PYOPENGL_PLATFORM", None)  # each backend insists on setting it
     raise UsageError(
-        "no offscreen renderer works here (" + "; ".join(reasons) + "); install libegl1 or libosmesa6, or set capture_video=False"
+        f"no offscreen renderer works here ({'; '.join(reasons)}); "
+        "install libegl1 or libosmesa6, or set capture_video=False"
     )
 
 

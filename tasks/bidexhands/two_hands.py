@@ -138,7 +138,7 @@ class TwoHandTask(ABC):
         props: Sequence[Prop],
         tail_size: int,
         links: Sequence[str] = (),
-        camera: tuple[Vec3, Vec3] = ((0.9, -0.5, 1.1), (0.0, -0.5, 0.45)),
+        camera: tuple[Vec3, Vec3] = ((0.75, -0.5, 1.0), (0.0, -0.5, 0.52)),
         notes: Sequence[str] = (),
     ) -> None:
         """``tail_size`` numbers follow the hands' blocks; ``links`` are read besides the hands' own.
