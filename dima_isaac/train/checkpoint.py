@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dima_isaac.config import RunConfig, as_dict
 from dima_isaac.errors import CheckpointError
 
 FORMAT = 1
@@ -133,9 +134,10 @@ def _sync_folder(folder: Path) -> None:
 class Checkpoints:
     """The checkpoints of one run: save with rotation, restore with a fall-back."""
 
-    def __init__(self, folder: Path, keep: int = 2, note: Callable[[str], None] = print) -> None:
-        """Use ``folder`` (made if missing), keep the newest ``keep`` steps, and tell the user through ``note``."""
-        self.folder, self.keep, self.note = folder, max(1, keep), note
+    def __init__(self, folder: Path, cfg: RunConfig, note: Callable[[str], None] = print) -> None:
+        """Use ``folder`` (made if missing) for the run ``cfg``, and tell the user through ``note``."""
+        self.folder, self.cfg, self.note = folder, cfg, note
+        self.keep = max(1, cfg.train.checkpoint.keep)
         self.segments: list[State] = []  # the row files of the newest checkpoint, oldest first
         self._named: dict[str, set[str]] = {}  # step file -> the row files it lists
         folder.mkdir(parents=True, exist_ok=True)
@@ -150,7 +152,7 @@ class Checkpoints:
         path = self.folder / f"step_{env_steps}.pt"
         before = list(self.segments)
         try:
-            stored = {**payload, "format": FORMAT, "env_steps": env_steps}
+            stored = {**payload, "format": FORMAT, "env_steps": env_steps, "config": as_dict(self.cfg)}
             if "replay" in payload:
                 stored["replay"] = self._save_rows(payload["replay"])
             save(path, stored)
@@ -165,25 +167,28 @@ class Checkpoints:
         self._rotate()
         return True
 
-    def restore(self, which: str, task: str | None = None) -> State | None:
-        """The state to continue from, or None for ``auto`` in a run that never saved.
+    def restore(self) -> State | None:
+        """The state that ``cfg.checkpoint`` asks to continue from, or None to begin.
 
-        ``which`` is ``auto`` (the newest intact checkpoint of this folder), ``latest`` (the same, but one must
-        exist) or a path. ``task`` is the name that the checkpoint must have been made with.
+        Nothing asks for none; ``auto`` and ``latest`` for the newest intact checkpoint of this folder, if there
+        is one; anything else is the path of a checkpoint, made on the same task.
 
         Raises:
             CheckpointError: a named checkpoint that is missing, torn, altered or of another task; no intact one.
         """
+        which = self.cfg.checkpoint
+        if not which:
+            return None
         if which not in ("auto", "latest"):
-            return self._read(find(which), task)
+            return self._read(find(which))
         files = self.steps()
         for path in reversed(files):
             try:
-                return self._read(path, task)
+                return self._read(path)
             except CheckpointError as error:
                 self.note(f"{error} Trying the one before it.")
                 path.rename(path.with_suffix(".pt.damaged"))  # out of the rotation's way
-        if files or which == "latest":
+        if files:
             raise CheckpointError(f"no intact checkpoint in {self.folder}.")
         return None
 
@@ -192,12 +197,11 @@ class Checkpoints:
         numbered = [(_STEP.fullmatch(path.name), path) for path in self.folder.iterdir()]
         return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
 
-    def _read(self, path: Path, task: str | None) -> State:
-        state = load(path)
-        if state.get("format") != FORMAT:
-            raise CheckpointError(f"{path} has format {state.get('format')}, this version reads {FORMAT}.")
-        if task is not None and state.get("task") not in (None, task):
-            raise CheckpointError(f"{path} was made on task {state['task']}, not {task}.")
+    def _read(self, path: Path) -> State:
+        state = read(path)
+        made, wanted = state["config"]["task"]["name"], self.cfg.task["name"]
+        if made != wanted:
+            raise CheckpointError(f"{path} was made on task {made}, not {wanted}.")
         if "replay" in state:
             segments = state["replay"].get("segments", [])
             state["replay"] = _load_rows(path.parent, state["replay"])
@@ -244,6 +248,18 @@ class Checkpoints:
         for path in self.folder.iterdir():
             if _ROWS.fullmatch(path.name) and path.name not in named:
                 path.unlink(missing_ok=True)
+
+
+def read(path: Path) -> State:
+    """A checkpoint without its replay's rows, for whoever only wants the policy.
+
+    Raises:
+        CheckpointError: missing, torn, altered, or of another format.
+    """
+    state = load(path)
+    if state.get("format") != FORMAT:
+        raise CheckpointError(f"{path} has format {state.get('format')}; this version reads {FORMAT}.")
+    return state
 
 
 def _load_rows(folder: Path, replay: State) -> State:
