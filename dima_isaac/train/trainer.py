@@ -48,7 +48,7 @@ class Trainer:
             "decoder": Ratio(learn.decoder_per_step, learn.start - learn.round),
             "rollouts": Ratio(learn.rollouts_per_step, learn.behaviour_start - learn.round),
         }
-        self.checkpoints = Checkpoints(run.checkpoints, cfg.train.checkpoint.keep, logger.note)
+        self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
         self.resume()
 
     def run(self) -> None:
@@ -129,7 +129,7 @@ class Trainer:
 
     def save(self) -> None:
         """Keep everything, so that a kill costs at most the steps since here."""
-        state = {"task": self.env.spec.name, **self.state_dict(), "replay": self.replay.state_dict()}
+        state = {**self.state_dict(), "replay": self.replay.state_dict()}
         self.checkpoints.save(self.env_steps, state)
 
     def resume(self) -> None:
@@ -138,7 +138,7 @@ class Trainer:
         Raises:
             CheckpointError: torn, altered, of another task, or of other sizes than this run's.
         """
-        state = self.checkpoints.restore(self.cfg.checkpoint, self.env.spec.name) if self.cfg.checkpoint else None
+        state = self.checkpoints.restore()
         if state is None:
             self.step = self.env.reset()
             return
