@@ -182,6 +182,10 @@ class MujocoEngine:
             raise KeyError(f"field '{name}' not among {list(self._fields)}")
         return self._fields[name]
 
+    def constant(self, name: str) -> Tensor:
+        """A copy of one raw field of the model, in its own precision."""
+        return torch.from_numpy(np.array(getattr(self.model, name)))
+
     def set_field(self, mask: Tensor, name: str, value: Tensor) -> None:
         """Stage a raw state field (E, ...) where ``mask``; ``qpos`` and ``qvel`` start these environments anew."""
         self._field_stage.append((mask.numpy(), name, value.numpy()))
