@@ -9,11 +9,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.task import Task, TaskSpec
+from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.types import Step
 
@@ -121,6 +124,8 @@ class VecEnv:
         return Step(state, self.task.observe(state), reward, first, last, terminal)
 
     def _stage_reset(self, mask: Tensor) -> None:
+        if self.engine.capabilities.on_host and not bool(mask.any()):
+            return
         self._episode = self._episode + mask
         self.task.reset(self.engine, mask, Noise(self.seed, self._episode))
 
@@ -133,6 +138,31 @@ class VecEnv:
         self._stage_reset(bad)
         self.engine.refresh(bad)
         return first | bad
+
+    def physics_state(self) -> tuple[Any, Any]:
+        """Generalised positions and velocities, float64 arrays (E, nq), (E, nv), of tasks that offer them."""
+        return self._injectable().physics_state()
+
+    @torch.no_grad()
+    def set_physics_state(self, qpos: Any, qvel: Any) -> Step:
+        """Start an episode at qpos (E, nq), qvel (E, nv) wherever that is not the present state; the row seen there.
+
+        Raises:
+            UsageError: a task without that door.
+            ValueError: arrays of another shape.
+        """
+        moved = self._injectable().set_physics_state(self.engine, qpos, qvel)
+        self._over = self._over & ~moved
+        self._time = torch.where(moved, 0, self._time)
+        self._success = self._success & ~moved
+        state = self.task.state(self.engine)
+        nothing = torch.zeros_like(moved)
+        return Step(state, self.task.observe(state), torch.zeros_like(state[:, 0]), moved, nothing, nothing.clone())
+
+    def _injectable(self) -> Any:
+        if not hasattr(self.task, "set_physics_state"):
+            raise UsageError(f"task {self.spec.name} has no physics_state; the Multi-Agent MuJoCo tasks have.")
+        return self.task
 
     def state_dict(self) -> dict:
         """Everything needed to continue bit for bit on a deterministic engine."""

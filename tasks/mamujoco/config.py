@@ -1,0 +1,35 @@
+"""Settings of the Multi-Agent MuJoCo tasks. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+
+
+class Protocol(Enum):
+    """Which published definition of the benchmark is played; results of the two never share a table."""
+
+    v5 = "v5"  # Gymnasium's -v5 robots, as gymnasium-robotics factorises them; actions clipped to [-1, 1]
+    harl = "harl"  # what HARL, MARIE and DIMA ran: flat actions, everybody sees everything, -v2 rewards
+
+
+class Precision(Enum):
+    """The type of the tensors that leave the task; the physics itself is float64."""
+
+    float32 = "float32"
+    float64 = "float64"
+
+
+@dataclass
+class MamujocoConfig:
+    """One robot, shared out among agents."""
+
+    agent_conf: str = ""  # "2x3": two agents of three actuators; "9|8"; a name of gymnasium-robotics; empty: the task's own
+    agent_obsk: str = "full"  # "full", or the depth in joints to which an agent sees: 0, 1, 2, ...
+    protocol: Protocol = Protocol.v5
+    partition: list[list[str]] = field(default_factory=list)  # joint names per agent; takes the place of agent_conf
+    local_categories: list[list[str]] = field(default_factory=list)  # what is seen at depth 0, 1, ...; empty: the benchmark's
+    global_categories: list[str] = field(default_factory=lambda: ["qpos", "qvel"])  # what everybody sees of the root
+    episode_length: int = 0  # control steps; 0: the benchmark's
+    constants: dict[str, float] = field(default_factory=dict)  # Gymnasium's constructor arguments, such as ctrl_cost_weight
+    precision: Precision = Precision.float32

@@ -1,0 +1,277 @@
+"""A Gymnasium robot as a Markov game of N agents: everything that the robots have in common.
+
+The physics is float64; tensors leave the task as float32 (or float64 on request). Derived quantities are those that
+MuJoCo's step leaves behind, one substep old with the Euler integrator: the benchmark is defined that way.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision, Protocol
+from dima_isaac.tasks.mamujoco.definition import define
+from dima_isaac.tasks.mamujoco.factorisation import custom_graph, encode, factorise, named_graph
+from torch import Tensor
+from torch.nn.functional import pad
+
+from dima_isaac.envs.noise import Noise
+from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.errors import UsageError
+from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.scene import Scene
+from dima_isaac.types import Dims
+
+_DTYPES = {Precision.float32: torch.float32, Precision.float64: torch.float64}
+
+
+class Robot:
+    """Base of the robots. A robot says what its state is, what it is worth and when it has fallen."""
+
+    Config = MamujocoConfig
+
+    scenario: ClassVar[str]  # Gymnasium's name without the version
+    partitions: ClassVar[tuple[str, ...]]  # gymnasium-robotics' names, the default one first
+    nq: ClassVar[int]  # sizes of the model, checked against the engine
+    nv: ClassVar[int]
+    nu: ClassVar[int]
+    nbody: ClassVar[int] = 0
+    state_fields: ClassVar[dict[str, int]]  # MjData fields of the state, and how many leading numbers are left out
+    limits: ClassVar[dict[str, float]] = {}  # fields that the state clips to +- this
+    extra_fields: ClassVar[tuple[str, ...]] = ()  # fields needed besides those of the state
+    local_categories: ClassVar[list[list[str]]] = [["qpos", "qvel"], ["qpos"]]
+    normal_velocity: ClassVar[bool] = False  # initial velocities are normal, not uniform
+
+    spec: TaskSpec
+
+    def __init__(self, cfg: MamujocoConfig) -> None:
+        """Work out sizes, partition and observations; physics comes with ``bind``.
+
+        Raises:
+            UsageError: a partition, depth, constant or protocol that this robot does not have.
+        """
+        self.cfg = cfg
+        if cfg.protocol is not Protocol.v5:
+            raise UsageError(f"{self.scenario} is not defined under protocol={cfg.protocol.value}; use protocol=v5.")
+        self.definition = define(self.scenario, dict(cfg.constants))
+        self._blocks = self._layout()
+        self._width = max(stop for _, stop in self._blocks.values())
+        self._dtype = _DTYPES[cfg.precision]
+        conf = cfg.agent_conf or self.partitions[0]
+        if cfg.partition:
+            graph, conf = custom_graph(self.scenario, cfg.partition, self.partitions), "custom"
+        else:
+            graph = named_graph(self.scenario, conf, self.partitions)
+        self.graph = graph
+        depth = _depth(cfg.agent_obsk)
+        local = cfg.local_categories or self.local_categories
+        parts = factorise(graph, self._columns(), self._width, depth, local, cfg.global_categories)
+        self._index = None if depth is None else _padded(parts.columns, self._width)
+        self._set_actions(parts.actuators)
+        widths = sorted({len(columns) for columns in parts.columns})
+        agents = len(parts.actuators)
+        self.spec = TaskSpec(
+            name=self.scenario,
+            dims=Dims(agents=agents, state=self._width, obs=widths[-1], action=self._slots),
+            episode_length=cfg.episode_length or self.definition.episode_length,
+            control_dt=float("nan"),
+            agent_names=tuple(f"agent_{i}" for i in range(agents)),
+            action_mask=None if bool(self._used.all()) else self._used,
+            notes=(
+                "protocol v5: Gymnasium -v5 rewards, actions clipped to [-1, 1]",
+                f"{conf}: " + " | ".join(" ".join(labels) for labels in parts.labels),
+                f"agent_obsk={cfg.agent_obsk}: an agent sees "
+                + " or ".join(map(str, widths))
+                + f" numbers of a state of {self._width}",
+            ),
+        )
+
+    # ---- construction ------------------------------------------------------------------------------------------
+
+    def _sizes(self) -> dict[str, int]:
+        """Length of each raw field, flattened."""
+        bodies = self.nbody
+        lengths = {"qpos": self.nq, "qvel": self.nv, "qfrc_actuator": self.nv}
+        return lengths | {"cinert": 10 * bodies, "cvel": 6 * bodies, "cfrc_ext": 6 * bodies}
+
+    def _layout(self) -> dict[str, tuple[int, int]]:
+        """The state's blocks: field -> first column, one past the last."""
+        blocks, start, sizes = {}, 0, self._sizes()
+        for name, skipped in self.state_fields.items():
+            blocks[name] = (start, start + sizes[name] - skipped)
+            start = blocks[name][1]
+        return blocks
+
+    def _columns(self) -> Any:
+        """MjData's fields holding the state column of each of their numbers; numbers left out become the zero column."""
+        fields = {}
+        for name, (start, stop) in self._blocks.items():
+            columns = encode([self._width] * self.state_fields[name] + list(range(start, stop)))
+            per_body = {"cinert": 10, "cvel": 6, "cfrc_ext": 6}.get(name)
+            fields[name] = columns.reshape(-1, per_body) if per_body else columns
+        return SimpleNamespace(**fields)
+
+    def _set_actions(self, actuators: list[list[int]]) -> None:
+        """Where in the (N, A) actions each actuator finds its own."""
+        self._slots = max(len(part) for part in actuators)
+        self._used = torch.tensor([[slot < len(part) for slot in range(self._slots)] for part in actuators])
+        place = {u: agent * self._slots + slot for agent, part in enumerate(actuators) for slot, u in enumerate(part)}
+        source = [place[u] for u in range(self.nu)]
+        in_place = source == list(range(len(actuators) * self._slots))
+        self._source = None if in_place else torch.tensor(source)
+
+    # ---- the task contract -------------------------------------------------------------------------------------
+
+    def scene(self) -> Scene:
+        """The robot's file as the whole world."""
+        fields = dict.fromkeys(("qpos", "qvel", *self.state_fields, *self.extra_fields))
+        return Scene(
+            world=self.definition.asset(), fields=tuple(fields), frame_skip=int(self.definition.constants["frame_skip"])
+        )
+
+    def bind(self, engine: Engine) -> None:
+        """Take hold of the engine's fields.
+
+        Raises:
+            UsageError: the installed robot has other sizes than this task was written for.
+        """
+        self._qpos, self._qvel = engine.field("qpos"), engine.field("qvel")
+        self._fields = {name: engine.field(name).flatten(1) for name in (*self.state_fields, *self.extra_fields)}
+        ranges = engine.constant("actuator_ctrlrange")
+        found = (self._qpos.shape[1], self._qvel.shape[1], ranges.shape[0])
+        if found != (self.nq, self.nv, self.nu):
+            raise UsageError(f"{self.scenario}: the installed Gymnasium's robot has sizes {found}, expected {(self.nq, self.nv, self.nu)}.")
+        envs = engine.num_envs
+        self._dt = engine.control_dt
+        self.spec = replace(self.spec, control_dt=engine.control_dt)
+        low, high = ranges.unbind(1)
+        self._middle, self._half = (low + high) / 2.0, (high - low) / 2.0
+        self._unit_range = bool((self._middle == 0.0).all() and (self._half == 1.0).all())
+        self._qpos0, self._qvel0 = self._qpos[0].clone(), self._qvel[0].clone()
+        self._ctrl = torch.zeros(envs, self.nu, dtype=torch.float64, device=engine.device)
+        self._rest = torch.zeros_like(self._ctrl)
+        self._everywhere = torch.ones(envs, dtype=torch.bool, device=engine.device)
+        self._never = torch.zeros(envs, dtype=torch.bool, device=engine.device)
+        self._before = self._progress().clone()
+
+    def act(self, engine: Engine, action: Tensor) -> None:
+        """Controls (E, nu) from actions (E, N, A), clipped to [-1, 1] and stretched to the actuators' range."""
+        flat = action.flatten(1)
+        if self._source is not None:
+            flat = flat.index_select(1, self._source)
+        ctrl = flat.to(torch.float64).clamp(-1.0, 1.0)
+        self._ctrl = ctrl if self._unit_range else self._middle + self._half * ctrl
+        engine.set_field(self._everywhere, "ctrl", self._ctrl)
+        self._before = self._progress().clone()
+
+    def reset(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
+        """Rest pose and rest velocity, each with the benchmark's noise."""
+        qpos, qvel = self._start(noise)
+        self._restart(engine, mask, qpos, qvel)
+
+    def state(self, engine: Engine) -> Tensor:
+        """(E, D): Gymnasium's observation of the whole robot."""
+        return self._state64().to(self._dtype)
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What each agent sees: (..., D) -> (..., N, O)."""
+        dims = self.spec.dims
+        if self._index is None:
+            return state.unsqueeze(-2).expand(*state.shape[:-1], dims.agents, dims.state)
+        if self._index.device != state.device:
+            self._index = self._index.to(state.device)
+        return pad(state, (0, 1)).index_select(-1, self._index).unflatten(-1, (dims.agents, dims.obs))
+
+    def judge(self, engine: Engine) -> Verdict:
+        """The team's reward and whether the robot has fallen; computed in float64."""
+        terminal = self._fallen()
+        reward, terms = self._value(terminal)
+        return Verdict(reward.to(self._dtype), terminal, self._never, {k: v.to(self._dtype) for k, v in terms.items()})
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing: every quantity is read from the physics at the start of the step."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Nothing to restore."""
+
+    # ---- injection ---------------------------------------------------------------------------------------------
+
+    def physics_state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Copies of qpos (E, nq) and qvel (E, nv), float64."""
+        return np.array(self._qpos), np.array(self._qvel)
+
+    def set_physics_state(self, engine: Engine, qpos: Any, qvel: Any) -> Tensor:
+        """Start environments at qpos (E, nq), qvel (E, nv); those already there are left alone. Returns who moved (E,).
+
+        Raises:
+            ValueError: arrays of another shape.
+        """
+        position = torch.as_tensor(qpos, dtype=torch.float64, device=engine.device)
+        velocity = torch.as_tensor(qvel, dtype=torch.float64, device=engine.device)
+        if position.shape != self._qpos.shape or velocity.shape != self._qvel.shape:
+            raise ValueError(f"qpos and qvel must be {tuple(self._qpos.shape)} and {tuple(self._qvel.shape)}")
+        moved = (position != self._qpos).any(1) | (velocity != self._qvel).any(1)
+        self._restart(engine, moved, position, velocity)
+        engine.refresh(moved)
+        return moved
+
+    # ---- what a robot says -------------------------------------------------------------------------------------
+
+    def _start(self, noise: Noise) -> tuple[Tensor, Tensor]:
+        scale = self._constant("reset_noise_scale")
+        qpos = self._qpos0 + scale * noise.uniform(self.nq).to(torch.float64)
+        draw = noise.normal(self.nv) if self.normal_velocity else noise.uniform(self.nv)
+        return qpos, self._qvel0 + scale * draw.to(torch.float64)
+
+    def _state64(self) -> Tensor:
+        blocks = []
+        for name, skipped in self.state_fields.items():
+            block = self._fields[name][:, skipped:]
+            limit = self.limits.get(name)
+            blocks.append(block if limit is None else block.clamp(-limit, limit))
+        return torch.cat(blocks, 1)
+
+    def _progress(self) -> Tensor:
+        """(E,) the coordinate whose change is rewarded (m)."""
+        return self._qpos[:, 0]
+
+    def _speed(self) -> Tensor:
+        """(E,) m/s over the control step."""
+        return (self._progress() - self._before) / self._dt
+
+    def _effort(self) -> Tensor:
+        """(E,) weighted sum of squared controls."""
+        return self._constant("ctrl_cost_weight") * self._ctrl.square().sum(1)
+
+    def _fallen(self) -> Tensor:
+        return self._never
+
+    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """The reward (E,), added up in the benchmark's order, and its named parts; float64."""
+        raise NotImplementedError
+
+    def _constant(self, name: str) -> float:
+        return float(self.definition.constants[name])
+
+    def _restart(self, engine: Engine, mask: Tensor, qpos: Tensor, qvel: Tensor) -> None:
+        engine.set_field(mask, "qpos", qpos)
+        engine.set_field(mask, "qvel", qvel)
+        engine.set_field(mask, "ctrl", self._rest)
+
+
+def _depth(obsk: str) -> int | None:
+    if obsk == "full":
+        return None
+    if not obsk.isdigit():
+        raise UsageError(f"agent_obsk={obsk} is neither a depth (0, 1, 2, ...) nor full.")
+    return int(obsk)
+
+
+def _padded(columns: list[list[int]], zero: int) -> Tensor:
+    """(N * O,) int64: each agent's columns, shorter agents filled with the zero column."""
+    longest = max(map(len, columns))
+    return torch.tensor([column for part in columns for column in part + [zero] * (longest - len(part))])
