@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from dataclasses import is_dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from dima_isaac.errors import UsageError, unknown
 
@@ -64,14 +64,16 @@ class Catalog:
         return values
 
     def settable(self, group: str, name: str) -> dict[str, Any]:
-        """The values of a task or engine that a user may set, with the file's own."""
-        values = self.values(group, name)
-        own = {key: value for key, value in values.items() if key not in CODE_KEYS}
-        if "config" in values:  # torch-free, so the dataclass itself can be asked
-            from dima_isaac.config import as_dict
+        """The keys of a task or engine that a user may set, with their types (None: anything).
 
-            return {**as_dict(resolve(values["config"])()), **own}
-        return own
+        They are the fields of the dataclass that the file's ``config`` names (a torch-free module), or else the
+        keys that the file lists.
+        """
+        values = self.values(group, name)
+        if "config" in values:
+            return get_type_hints(resolve(values["config"]))
+        own = {key: value for key, value in values.items() if key not in CODE_KEYS}
+        return {key: type(value) if isinstance(value, (bool, int, float)) else None for key, value in own.items()}
 
 
 def resolve(target: str) -> Any:

@@ -128,16 +128,14 @@ def _check_part(group: str, rest: str, value: str, choice: str, catalog: Catalog
     if group == "task" and not choice:
         raise UsageError(f"task.{rest} needs a task: task=NAME. Known: {', '.join(catalog.names('task'))}.")
     choices = [one for one in (catalog.names(group) if choice == AUTO else choice.split(",")) if one != AUTO]
-    values: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     for one in choices:
-        values = {**catalog.settable(group, one), **values}
-    if rest.split(".")[0] not in values:
-        raise unknown(f"key of {group} {choice}", rest, values)
-    current = values.get(rest)
-    kind = type(current) if isinstance(current, (bool, int, float)) else str
-    if kind is not str and "." not in rest:
-        value = _check_value(f"{group}.{rest}", value, kind, multirun)
-    return f"{'++' if choice == AUTO else ''}{group}.{rest}={value}"
+        kinds = {**catalog.settable(group, one), **kinds}
+    if rest.partition(".")[0] not in kinds:
+        raise unknown(f"key of {group} {choice}", rest, kinds)
+    if kinds.get(rest) is not None:
+        value = _check_value(f"{group}.{rest}", value, kinds[rest], multirun)
+    return f"++{group}.{rest}={value}"  # ++: the file need not list what its dataclass has
 
 
 def _check_value(key: str, value: str, kind: Any, multirun: bool) -> str:
@@ -186,7 +184,7 @@ def _unknown_key(name: str, known: dict[str, Any]) -> UsageError:
     if name in _ELSEWHERE:
         return UsageError(f"unknown key '{name}'; here it is {_ELSEWHERE[name]}.")
     leaf = name.rpartition(".")[2]
-    near = [key for key in known if key.rpartition(".")[2] == leaf][:3]
+    near = sorted((key for key in known if key.rpartition(".")[2] == leaf), key=lambda key: key.count("."))[:4]
     near = near or difflib.get_close_matches(name, known, n=1, cutoff=0.6)
     if not near:
         leaves = {key.rpartition(".")[2]: key for key in known}

@@ -53,7 +53,7 @@ class Logger:
         """Add one sample of each metric (0-dimensional tensors stay where they are); a tick reports the mean."""
         for name, value in metrics.items():
             key = prefix + name
-            sample = value.detach().float() if isinstance(value, Tensor) else float(value)
+            sample = value.detach().float().clone() if isinstance(value, Tensor) else float(value)
             self._sums[key] = self._sums[key] + sample if key in self._sums else sample
             self._counts[key] = self._counts.get(key, 0) + 1
 
@@ -69,7 +69,7 @@ class Logger:
         row: dict[str, float | None] = {"env_steps": env_steps, "wall_time": round(self._before + now - self._start, 3)}
         for name, value in self._means().items():
             row[name] = value if math.isfinite(value) else None
-        if self._last_steps is not None:
+        if self._last_steps is not None and env_steps > self._last_steps:
             row.setdefault("time/env_steps_per_s", round((env_steps - self._last_steps) / seconds, 2))
         for name, amount in self._work.items():
             row.setdefault(f"time/{name}_per_s", round(amount / seconds, 2))

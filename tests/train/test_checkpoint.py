@@ -232,7 +232,9 @@ while True:
 
 def test_a_kill_during_saving_never_tears_a_checkpoint(tmp_path):
     for round_ in range(3):
-        process = subprocess.Popen([sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [sys.executable, "-c", KILLED, tmp_path], cwd=ROOT, stdout=subprocess.PIPE, text=True
+        )
         saved = 0
         for _ in range(3 + 4 * round_):
             saved = int(process.stdout.readline())

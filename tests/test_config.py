@@ -1,0 +1,161 @@
+"""One schema: the dataclasses. YAML and command line may only set what is there."""
+
+import itertools
+from pathlib import Path
+
+import pytest
+import yaml
+
+from dima_isaac.catalog import CODE_KEYS, Catalog, fill, resolve
+from dima_isaac.config import RunConfig, as_dict, leaves, schema, typed
+from dima_isaac.errors import UsageError
+from dima_isaac.overrides import check, parse
+
+ROOT = Path(__file__).resolve().parents[1]
+CFG = ROOT / "cfg"
+CATALOG = Catalog()
+
+
+def flat(path: Path) -> dict:
+    values = yaml.safe_load(path.read_text())
+    return dict(leaves({key: value for key, value in values.items() if key not in ("defaults", "hydra")}))
+
+
+def test_the_shipped_yaml_equals_the_dataclasses():
+    defaults = dict(leaves(RunConfig()))
+    for path in (CFG / "config.yaml", CFG / "scale" / "M.yaml", CFG / "preset" / "default.yaml"):
+        for key, value in flat(path).items():
+            assert defaults[key] == value, f"{path.name}: {key}"
+
+
+def test_config_yaml_shows_every_key_that_is_not_a_layer():
+    layers = ("task", "engine", "world_model", "agent", "replay", "train", "preset", "scale")
+    own = {key for key in dict(leaves(RunConfig())) if key.split(".")[0] not in layers}
+    assert set(flat(CFG / "config.yaml")) == own
+
+
+@pytest.mark.parametrize("path", sorted([*(CFG / "preset").glob("*.yaml"), *(CFG / "scale").glob("*.yaml")]))
+def test_presets_and_scales_set_only_what_exists(path):
+    values = yaml.safe_load(path.read_text())
+    assert values.get(path.parent.name) == path.stem, "a block names itself, so that the run's config does"
+    typed({key: value for key, value in values.items() if key != "defaults"})
+
+
+def test_scales_set_the_same_keys():
+    keys = {path.stem: set(flat(path)) for path in (CFG / "scale").glob("*.yaml")}
+    assert keys["S"] == keys["M"] == keys["L"]
+
+
+@pytest.mark.parametrize("name", CATALOG.names("task"))
+def test_every_task_file_lists_every_field_and_builds(name):
+    """A key that the file lacks could not be set from the command line without importing torch first."""
+    values = CATALOG.values("task", name)
+    cls = resolve(values["target"])
+    config = fill(cls.Config, {key: value for key, value in values.items() if key not in CODE_KEYS}, f"task {name}")
+    assert set(CATALOG.settable("task", name)) == set(as_dict(cls.Config())), "list every field, or name `config`"
+    assert values["name"] == name and cls(config).spec.episode_length >= 1
+
+
+@pytest.mark.parametrize("name", [name for name in CATALOG.names("engine") if name != "auto"])
+def test_every_engine_file_fits_its_dataclass(name):
+    values = CATALOG.values("engine", name)
+    assert values["name"] == name
+    fill(resolve(values["config"]), {key: value for key, value in values.items() if key not in CODE_KEYS}, name)
+
+
+def test_every_key_has_one_type():
+    keys = [key for key, _ in schema()]
+    assert len(keys) == len(set(keys)) and "world_model.denoiser.reveal" in keys
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"agent": {"gama": 0.9}}, "gama"),
+        ({"agent": {"gamma": 2.0}}, "agent.gamma=2.0 is not between 0 and 1"),
+        ({"num_envs": 0}, "num_envs=0 is too small"),
+        ({"num_envs": "many"}, "neither a number nor 'auto'"),
+        ({"seed": "x"}, "seed"),
+        ({"max_env_steps": 0}, "max_env_steps=0"),
+        ({"run_dir": "a", "experiment": "b"}, "give one of them"),
+        ({"world_model": {"denoiser": {"reveal": "all"}}}, "sequential, cumulative, joint"),
+    ],
+)
+def test_wrong_values_are_one_sentence(values, said):
+    with pytest.raises(UsageError, match=said.replace("(", r"\(")) as caught:
+        typed(values)
+    assert "\n" not in str(caught.value)
+
+
+def normalised(*words: str) -> list[str]:
+    return check(parse(list(words)), Catalog(str(ROOT / "tests" / "cfg")))
+
+
+def test_numbers_and_booleans_as_people_write_them():
+    assert normalised("max_env_steps=1e6", "headless=True", "num_envs=4_096", "agent.gamma=0.96") == [
+        "max_env_steps=1000000",
+        "headless=True",
+        "num_envs=4096",
+        "agent.gamma=0.96",
+    ]
+
+
+def test_paths_survive_hydra_s_grammar():
+    assert normalised("run_dir=/a b/c=d,(e)") == ["run_dir='/a b/c=d,(e)'"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=Toi"], "unknown task 'Toi'; did you mean Toy"),
+        (["engine=mjoco"], "did you mean mujoco"),
+        (["preset=papr"], "did you mean paper"),
+        (["scale=XL"], "unknown scale 'XL'"),
+        (["algo=happo"], "unknown value of algo"),
+        (["task=Toy", "task.fense=1"], "did you mean fence"),
+        (["task=Toy", "task.fence=high"], "task.fence=high: expected a number"),
+        (["task.fence=1"], "needs a task: task=NAME"),
+        (["engine=toy", "engine.dragg=1"], "did you mean drag"),
+        (["sead=1"], "did you mean seed"),
+        (["lr=1"], "agent.actor.lr or agent.critic.lr"),
+        (["world_model.denoiser.revel=joint"], "did you mean world_model.denoiser.reveal"),
+        (["world_model.denoiser.reveal=all"], "cumulative, joint, sequential"),
+        (["max_iterations=5"], "max_env_steps"),
+        (["seed=1.5"], "seed=1.5: expected a whole number"),
+        (["headless=maybe"], "expected True or False"),
+        (["agent=3"], "is a group of keys"),
+        (["--task=Toy"], "without dashes: task=Toy"),
+        (["--num_envs", "64"], "num_envs=64"),
+        (["--headless"], "headless"),
+        (["Toy"], "not of the form key=value"),
+        (["--config-dir"], "needs a folder"),
+    ],
+)
+def test_typing_errors_name_the_cure(words, said):
+    with pytest.raises(UsageError) as caught:
+        normalised(*words)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_garbage_never_becomes_a_traceback():
+    """Whatever is typed, the answer is a list of overrides or a UsageError."""
+    keys = (
+        "task",
+        "engine.threads",
+        "agent.gamma",
+        "seed",
+        "",
+        ".",
+        "+x",
+        "~task",
+        "hydra.x",
+        "task.",
+        "a.b.c",
+        "wandb",
+    )
+    values = ("", "1", "nan", "[1", "{", "'", "$x", "a,b", "None", "1e99", "../..", "é")
+    for key, value in itertools.product(keys, values):
+        try:
+            normalised(f"{key}={value}")
+        except UsageError as error:
+            assert str(error)

@@ -1,0 +1,93 @@
+"""The directions of import, read from the source: the one architecture document that cannot go stale."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "dima_isaac"
+
+BASE = {"types", "errors"}
+MAY = {  # layer -> what it may import beside itself
+    "types": set(),
+    "errors": set(),
+    "sim": BASE,
+    "envs": BASE | {"sim"},
+    "replay": BASE,
+    "nn": BASE,
+    "world_model": BASE | {"nn"},
+    "agent": BASE | {"nn"},
+    "config": {"errors", "world_model.config", "agent.config", "replay.config", "train.config", "sim.config"},
+    "catalog": {"errors", "config", "cfg"},
+    "overrides": {"errors", "config", "catalog"},
+    "train": BASE | {"sim", "envs", "replay", "nn", "world_model", "agent", "config", "catalog"},
+    "cli": BASE | {"config", "catalog", "overrides", "train"},
+    "__init__": {"_checkout", "train", "envs"},
+    "_checkout": set(),
+    "tasks": BASE | {"sim", "envs"},
+}
+PHYSICS = {"mujoco", "warp", "mujoco_warp", "isaacgym"}
+
+
+def imports(path: Path) -> set[str]:
+    """Absolute names of everything that ``path`` imports, at any depth."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            assert node.level == 0 or "tasks" in path.parts, f"{path}: relative imports are for tasks only"
+            if node.level == 0:
+                names |= {f"{base}.{alias.name}" for alias in node.names}
+    return names
+
+
+def sources() -> list[tuple[str, Path]]:
+    """(layer, file) of the library and the tasks."""
+    found = [(path.relative_to(PACKAGE).parts[0].removesuffix(".py"), path) for path in PACKAGE.rglob("*.py")]
+    return found + [("tasks", path) for path in (ROOT / "tasks").rglob("*.py")]
+
+
+@pytest.mark.parametrize(("layer", "path"), sources(), ids=lambda value: str(getattr(value, "name", value)))
+def test_every_import_points_down(layer, path):
+    assert layer in MAY, f"{path} belongs to no layer of the table"
+    for name in imports(path):
+        if not name.startswith("dima_isaac."):
+            continue
+        target = name.removeprefix("dima_isaac.")
+        if layer == "tasks" and target.startswith("tasks"):
+            continue
+        if layer != "tasks":
+            assert not target.startswith("tasks"), f"{path} imports a task"
+        allowed = MAY[layer] | {layer}
+        assert any(target == one or target.startswith(one + ".") for one in allowed), f"{path} imports {name}"
+
+
+@pytest.mark.parametrize(("layer", "path"), sources(), ids=lambda value: str(getattr(value, "name", value)))
+def test_physics_engines_are_named_in_sim_only(layer, path):
+    named = {name.partition(".")[0] for name in imports(path)} & PHYSICS
+    assert layer == "sim" or not named, f"{path} imports {named}"
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("__init__.py")) + sorted(PACKAGE.rglob("config.py")))
+def test_init_and_config_files_do_not_import_torch(path):
+    top = {name.partition(".")[0] for name in imports(path)}
+    assert not top & {"torch", "numpy", "mujoco"}
+
+
+def test_the_command_line_starts_without_torch():
+    code = "import sys, dima_isaac, dima_isaac.cli, dima_isaac.overrides, dima_isaac.train.run_folder\n"
+    code += (
+        "print([name for name in ('torch', 'numpy', 'hydra', 'wandb', 'mujoco', 'matplotlib') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_says_what_it_is():
+    for _, path in sources():
+        assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
