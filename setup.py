@@ -9,7 +9,7 @@ VIEWER = ["viser>=1.0"]
 SLURM = ["hydra-submitit-launcher>=1.2"]
 TEST = [
     *("pytest>=8", "pytest-timeout>=2.2", "jaxtyping>=0.2.36", "beartype>=0.18"),
-    *("ruff>=0.6", "mypy>=1.11", "types-PyYAML"),
+    *("ruff>=0.6", "mypy>=1.11"),
 ]
 
 setup(
