@@ -35,6 +35,26 @@ def train(argv: Sequence[str] | None = None) -> int:
     return _guarded(_train, argv)
 
 
+def play(argv: Sequence[str] | None = None) -> int:
+    """Watch a policy: a video, or a window where there is a display."""
+    return _guarded(lambda words: _tool("play", words), argv)
+
+
+def evaluate(argv: Sequence[str] | None = None) -> int:
+    """Measure a policy over many episodes, beside doing nothing and acting at random."""
+    return _guarded(lambda words: _tool("evaluate", words), argv)
+
+
+def plot(argv: Sequence[str] | None = None) -> int:
+    """Draw learning curves, probes and dreams."""
+    return _guarded(lambda words: _tool("plot", words), argv)
+
+
+def bench(argv: Sequence[str] | None = None) -> int:
+    """Measure speed."""
+    return _guarded(lambda words: _tool("bench", words), argv)
+
+
 def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
     """Run ``command``; what the user can mend is told in one sentence, without a traceback."""
     try:
@@ -73,7 +93,33 @@ def _train(argv: list[str]) -> int:
     if command.show:
         _print_config(cfg)
         return 0
+    if cfg.test:
+        from dima_isaac.train import report
+
+        return report.test(cfg, catalog)
     return run(cfg, catalog)
+
+
+def _tool(name: str, argv: list[str]) -> int:
+    """One of the programs around training. It composes a run's configuration only if it has no checkpoint's."""
+    from importlib import import_module
+
+    from dima_isaac.catalog import Catalog
+    from dima_isaac.overrides import Command, check
+    from dima_isaac.train import options
+
+    asked = options.parse(name, argv)
+    if asked.help:
+        print(options.usage(name))
+        return 0
+    catalog = Catalog(asked.config_dir)
+    command = Command(asked.overrides, asked.config_dir)
+    checked = [] if getattr(asked.cfg, "checkpoint", "") else check(command, catalog)
+
+    def composed(*more: str) -> RunConfig:
+        return compose(command, [*checked, *more])
+
+    return int(import_module(options.TOOLS[name][1]).main(asked, composed, catalog))
 
 
 def compose(command: Command, overrides: list[str]) -> RunConfig:
@@ -218,4 +264,10 @@ def _say_if_slow_import() -> None:
         print("starting ...", flush=True)
 
 
-COMMANDS: dict[str, Callable[[Sequence[str] | None], int]] = {"train": train}
+COMMANDS: dict[str, Callable[[Sequence[str] | None], int]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "play": play,
+    "plot": plot,
+    "bench": bench,
+}

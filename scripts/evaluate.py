@@ -1,0 +1,11 @@
+"""Measure a policy: python scripts/evaluate.py checkpoint=RUN [baseline=True] [probe=True]; --help lists the keys."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a bare clone, before any install
+
+from dima_isaac.cli import evaluate
+
+if __name__ == "__main__":
+    sys.exit(evaluate())

@@ -1,0 +1,11 @@
+"""Draw runs: python scripts/plot.py RUN [RUN ...]; --help lists the keys."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a bare clone, before any install
+
+from dima_isaac.cli import plot
+
+if __name__ == "__main__":
+    sys.exit(plot())
