@@ -25,38 +25,39 @@ class EpisodeTally:
     """Sums over finished episodes, on the device, until somebody reads them."""
 
     def __init__(self, num_envs: int, device: torch.device) -> None:
-        self._running: dict[str, Tensor] = {}
-        self._done: dict[str, Tensor] = {}
+        self._names: tuple[str, ...] = ()
+        self._running = torch.zeros(0, num_envs, device=device)  # (values, E)
+        self._done = torch.zeros(0, device=device)  # (values,)
         self._count = torch.zeros((), device=device)
-        self._num_envs, self._device = num_envs, device
 
     def add(self, values: dict[str, Tensor], first: Tensor, last: Tensor) -> None:
-        """Add one tick of named values (E,); close the episodes that end here."""
+        """Add one tick of named values (E,), the same names every time; close the episodes that end here."""
+        if not self._names:
+            self._names = tuple(values)
+            self._running = self._running.new_zeros(len(values), self._running.shape[1])
+            self._done = self._done.new_zeros(len(values))
+        tick = torch.stack([values[name] for name in self._names])
+        # an episode's first row brings nothing, and whatever ran before it is over
+        self._running.add_(tick).masked_fill_(first, 0.0)
+        self._done += self._running @ last.to(self._running.dtype)
         self._count += last.sum()
-        for name, value in values.items():
-            running = self._running.get(name)
-            if running is None:
-                running = self._running[name] = torch.zeros(self._num_envs, device=self._device)
-                self._done[name] = torch.zeros((), device=self._device)
-            running.copy_(torch.where(first, 0.0, running + value))
-            self._done[name] += torch.where(last, running, 0.0).sum()
 
     def read(self) -> dict[str, Tensor]:
         """Mean per finished episode of every value, and ``episodes``; starts anew."""
-        out = {name: total / self._count for name, total in self._done.items()}
+        mean = self._done / self._count
+        out = {name: mean[index] for index, name in enumerate(self._names)}
         out["episodes"] = self._count.clone()
-        for total in self._done.values():
-            total.zero_()
+        self._done.zero_()
         self._count.zero_()
         return out
 
-    def state_dict(self) -> dict[str, dict[str, Tensor] | Tensor]:
-        return {"running": dict(self._running), "done": dict(self._done), "count": self._count}
+    def state_dict(self) -> dict[str, Tensor | list[str]]:
+        return {"names": list(self._names), "running": self._running, "done": self._done, "count": self._count}
 
     def load_state_dict(self, state: dict) -> None:
-        self._running = {k: v.clone() for k, v in state["running"].items()}
-        self._done = {k: v.clone() for k, v in state["done"].items()}
-        self._count = state["count"].clone()
+        self._names = tuple(state["names"])
+        for name in ("running", "done", "count"):
+            setattr(self, "_" + name, state[name].to(self._count.device).clone())
 
 
 class VecEnv:

@@ -25,7 +25,9 @@ from mujoco.batch import SimulationError as BatchError
 from torch import Tensor
 
 from dima_isaac.errors import SimulationError
+from dima_isaac.sim.bare_mujoco import BarePhysics, Tape
 from dima_isaac.sim.config import MujocoConfig
+from dima_isaac.sim.contact_batch import ContactBatch
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.mjcf import FRAME, WRENCH, compile_scene
 from dima_isaac.sim.render import Renderer
@@ -74,7 +76,11 @@ class MujocoEngine:
         self._stage = _STAGE_NONE if self._raw else _STAGE_VEL
         self.threads = cfg.threads or len(os.sched_getaffinity(0))
         persistent = _fits(num_envs, cfg.persistent_share) if cfg.persistent is None else cfg.persistent
-        self.batch = Batch(model, num_envs, self.threads, persistent)
+        self.batch: Batch | ContactBatch
+        if "cfrc_ext" in scene.fields:
+            self.batch = ContactBatch(model, num_envs, self.threads)
+        else:
+            self.batch = Batch(model, num_envs, self.threads, persistent)
 
         self.actor_names, self.link_names = compiled.actor_names, compiled.link_names[: len(scene.links)]
         self.dof_names = compiled.dof_names
@@ -84,6 +90,7 @@ class MujocoEngine:
         self._bind(num_envs)
         self._stage_buffers(num_envs)
         self._renderer: Renderer | None = None
+        self.tape: Tape | None = None  # a list here records what every step started from
         self.refresh(torch.ones(num_envs, dtype=torch.bool))
 
     # ---- views -------------------------------------------------------------------------------------------------
@@ -101,30 +108,48 @@ class MujocoEngine:
             return (view.ctypes.data - self._rows.ctypes.data) // self._rows.itemsize
 
         links, actors, dofs = len(compiled.link_names), len(compiled.actor_names), len(compiled.dof_names)
+        sensors, frames = len(self.scene.force_sensors), FRAME * (links + actors)
         block = np.array([0, 1, 2, 4, 5, 6, 3, 7, 8, 9, 10, 11, 12])  # wxyz -> xyzw
-        self._frame_columns = (FRAME * np.arange(links + actors)[:, None] + block).ravel()
-        self._frames64 = np.zeros((envs, FRAME * (links + actors)))
-        self._frames32 = np.zeros((envs, FRAME * (links + actors)), dtype=np.float32)
-        frames = torch.from_numpy(self._frames32).view(envs, links + actors, FRAME)
-        self._all_links = frames[:, :links]
-        self.body_state, self.root_state = frames[:, : len(self.link_names)], frames[:, links:]
+        reordered = (FRAME * np.arange(links + actors)[:, None] + block).ravel()
+        contacts = frames + WRENCH * np.arange(sensors)[:, None]
+        origins = FRAME * compiled.sensor_links[:, None]
+        # the gather repeats what the lever arm's cross product needs, in its order: (p - x) x f is then two products
+        after, before = np.array([1, 2, 0]), np.array([2, 0, 1])
+        both = np.concatenate([after, before])
+        self._sensor_columns = np.concatenate(
+            [
+                reordered,
+                (contacts + np.arange(6)).ravel(),  # force and torque
+                (contacts + 9 + np.arange(9)).ravel(),  # the link's axes
+                (contacts + 6 + both).ravel(),  # contact point
+                (origins + both).ravel(),  # link origin
+                (contacts + np.roll(both, 3)).ravel(),  # force
+            ]
+        )
+        self._sensed64 = np.zeros((envs, len(self._sensor_columns)))
+        self._sensed32 = np.zeros((envs, len(self._sensor_columns)), dtype=np.float32)
+        blocks = torch.from_numpy(self._sensed32)[:, :frames].unflatten(1, (links + actors, FRAME))
+        self.body_state, self.root_state = blocks[:, : len(self.link_names)], blocks[:, links:]
+        pieces = np.split(self._sensed64[:, frames:], np.cumsum([6 * sensors, 9 * sensors, 6 * sensors, 6 * sensors]), axis=1)
+        self._wrench = pieces[0].reshape(envs, sensors, 2, 1, 3)
+        self._axes = pieces[1].reshape(envs, sensors, 1, 3, 3)
+        self._lever, self._origin, self._lever_force = (piece.reshape(envs, sensors, 6) for piece in pieces[2:])
+        self.force_sensor = torch.zeros(envs, sensors, 6)
+        self._force_rows = self.force_sensor.numpy().reshape(envs, sensors, 2, 3)
 
-        state = [columns(self._qpos) + compiled.dof_qpos, columns(self._qvel) + compiled.dof_qvel]
-        self._dof_columns = np.concatenate(state)
+        self._dof_columns = np.concatenate(
+            [columns(self._qpos) + compiled.dof_qpos, columns(self._qvel) + compiled.dof_qvel]
+        )
         self._dofs64 = np.zeros((envs, 2 * dofs))
         self._dofs32 = np.zeros((envs, 2 * dofs), dtype=np.float32)
         packed = torch.from_numpy(self._dofs32)
         self.dof_pos, self.dof_vel = packed[:, :dofs], packed[:, dofs:]
         self.dof_force = torch.zeros(envs, dofs)
-        self._force32 = self.dof_force.numpy()
+        self._force32, self._dof_qvel = self.dof_force.numpy(), _as_slice(compiled.dof_qvel)
 
-        sensors = len(self.scene.force_sensors)
-        self.force_sensor = torch.zeros(envs, sensors, 6)
-        self._sensor_links = torch.from_numpy(compiled.sensor_links)
-        self._wrenches = self._sensors[:, self._frames64.shape[1] :][:, : WRENCH * sensors]
         self.bad = torch.zeros(envs, dtype=torch.bool)
         self._fields = {name: _alias(batch.bind(name)) for name in self.scene.fields}
-        self._broken_runs = 0
+        self._broken_runs, self._any_bad = 0, False
         self._nonfinite = torch.zeros((), dtype=torch.int64)
         self._overflow = torch.zeros((), dtype=torch.int64)
         self._default_qpos = model.qpos0.copy()
@@ -136,6 +161,8 @@ class MujocoEngine:
         self._forces: dict[int, Array] = {}
         self._root_mask = np.zeros((actors, envs), dtype=bool)
         self._root_stage = np.zeros((actors, envs, FRAME))
+        self._root_staged: set[int] = set()
+        self._dofs_staged = False
         self._dof_mask = np.zeros(envs, dtype=bool)
         self._dof_stage = np.zeros((2, envs, dofs))
         self._field_stage: list[tuple[Array, str, Array]] = []
@@ -166,12 +193,14 @@ class MujocoEngine:
         if self._compiled.root_qpos[actor] < 0 and self._compiled.root_mocap[actor] < 0:
             raise ValueError(f"actor '{self.actor_names[actor]}' is fixed and cannot be moved")
         chosen = mask.numpy()
+        self._root_staged.add(actor)
         self._root_mask[actor] |= chosen
         np.copyto(self._root_stage[actor], state.numpy(), where=chosen[:, None])
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
         """Write all dofs (E, dofs) where ``mask`` (E,). Clears what the solver remembers of these environments."""
         chosen = mask.numpy()
+        self._dofs_staged = True
         self._dof_mask |= chosen
         np.copyto(self._dof_stage[0], pos.numpy(), where=chosen[:, None])
         np.copyto(self._dof_stage[1], vel.numpy(), where=chosen[:, None])
@@ -186,22 +215,29 @@ class MujocoEngine:
         """A copy of one raw field of the model, in its own precision."""
         return torch.from_numpy(np.array(getattr(self.model, name)))
 
+    @property
+    def body_names(self) -> tuple[str, ...]:
+        """Every body of the model, the world first: the axis of raw fields such as ``xpos``."""
+        return tuple(self.model.body(i).name for i in range(self.model.nbody))
+
     def set_field(self, mask: Tensor, name: str, value: Tensor) -> None:
         """Stage a raw state field (E, ...) where ``mask``; ``qpos`` and ``qvel`` start these environments anew."""
         self._field_stage.append((mask.numpy(), name, value.numpy()))
 
     def _flush(self) -> None:
         """Write everything staged into the state rows, which the batch reads at its next call."""
-        if self._dof_mask.any():
+        if self._dofs_staged:
             self._restart(self._dof_mask, keep=True)
             ids = np.flatnonzero(self._dof_mask)
             self._qpos[np.ix_(ids, self._compiled.dof_qpos)] = self._dof_stage[0, ids]
             self._qvel[np.ix_(ids, self._compiled.dof_qvel)] = self._dof_stage[1, ids]
             self._dof_mask[:] = False
-        if self._root_mask.any():
-            for actor in np.flatnonzero(self._root_mask.any(1)):
-                self._write_root(int(actor))
+            self._dofs_staged = False
+        if self._root_staged:
+            for actor in sorted(self._root_staged):
+                self._write_root(actor)
             self._root_mask[:] = False
+            self._root_staged.clear()
         if self._field_stage:
             self._write_fields()
         if self._target is not None:
@@ -256,8 +292,10 @@ class MujocoEngine:
             SimulationError: MuJoCo failed, or every environment broke many steps in a row.
         """
         self._flush()
-        self.batch.warning[...] = 0
+        self.batch.warning.fill(0)
         held = hold.numpy()
+        if self.tape is not None:
+            self.tape.append((self._rows.copy(), held.copy()))
         try:
             if held.any():
                 self.batch.step(~held, self.substeps, self._stage)
@@ -286,38 +324,42 @@ class MujocoEngine:
         """Copy the batch's arrays into the float32 views; ``still`` environments made no physics step."""
         if self._raw:
             return
-        np.take(self._sensors, self._frame_columns, axis=1, out=self._frames64, mode="clip")
-        np.copyto(self._frames32, self._frames64, casting="same_kind")
+        np.take(self._sensors, self._sensor_columns, axis=1, out=self._sensed64, mode="clip")
+        np.copyto(self._sensed32, self._sensed64, casting="same_kind")
         np.take(self._rows, self._dof_columns, axis=1, out=self._dofs64, mode="clip")
         np.copyto(self._dofs32, self._dofs64, casting="same_kind")
-        moved = ~still[:, None]
-        np.multiply(self._drive[:, self._compiled.dof_qvel], moved, out=self._force32, casting="same_kind")
-        if self._wrenches.size:
-            self._pack_wrenches(still)
+        moved = ~still
+        np.multiply(self._drive[:, self._dof_qvel], moved[:, None], out=self._force32, casting="same_kind")
+        if self.force_sensor.shape[1]:
+            self._pack_wrenches(moved)
 
-    def _pack_wrenches(self, still: Array) -> None:
-        """MuJoCo reports what the link does to the world, in world axes at the force-weighted contact point."""
-        wrench = torch.from_numpy(self._wrenches.astype(np.float32)).view(self.num_envs, -1, WRENCH)
-        link = self._all_links[:, self._sensor_links]
-        force = -wrench[..., :3]
-        torque = torch.linalg.cross(wrench[..., 6:] - link[..., :3], force) - wrench[..., 3:6]
-        both = torch.stack([force, torque], -2)
-        local = rotate_inverse(link[..., None, 3:7], both).flatten(-2)
-        torch.mul(local, torch.from_numpy(~still)[:, None, None], out=self.force_sensor)
+    def _pack_wrenches(self, moved: Array) -> None:
+        """Turn MuJoCo's wrenches round: on the link, about its origin, in its axes."""
+        self._lever -= self._origin
+        self._lever *= self._lever_force
+        torque = self._wrench[:, :, 1, 0]
+        torque += self._lever[..., :3]
+        torque -= self._lever[..., 3:]
+        local = (self._wrench * self._axes).sum(-1)
+        np.multiply(local, np.where(moved, -1.0, 0.0)[:, None, None, None], out=self._force_rows, casting="same_kind")
 
     def _census(self, held: Array) -> None:
         """Find the environments whose physics broke in this step."""
-        counts = self.batch.warning[:, :, 1]
-        broken = counts[:, _BROKEN].any(1)
-        fastest = np.abs(self._qvel).max(1, initial=0.0)
-        if not self._raw:
-            broken |= ~(fastest <= self.cfg.max_speed) & ~held
-        self.bad.copy_(torch.from_numpy(broken))
-        if not counts.any() and not broken.any():
+        counts = self.batch.warning
+        if self._any_bad:
+            self.bad.zero_()
+        # a NaN fails the comparison too
+        too_fast = not (self._raw or max(self._qvel.max(initial=0.0), -self._qvel.min(initial=0.0)) <= self.cfg.max_speed)
+        self._any_bad = bool(too_fast or counts.any())
+        if not self._any_bad:
             self._broken_runs = 0
             return
+        broken = counts[:, _BROKEN, 1].any(1)
+        if too_fast:
+            broken |= ~(np.abs(self._qvel).max(1) <= self.cfg.max_speed) & ~held
+        self.bad.copy_(torch.from_numpy(broken))
         self._nonfinite += int(broken.sum())
-        self._overflow += int(counts[:, _FULL].any(1).sum())
+        self._overflow += int(counts[:, _FULL, 1].any(1).sum())
         self._broken_runs = self._broken_runs + 1 if broken.all() else 0
         if self._broken_runs >= _HOPELESS:
             raise SimulationError(
@@ -334,7 +376,7 @@ class MujocoEngine:
         """State rows (all of MuJoCo's integration state), views, targets and counters."""
         out = {
             "rows": torch.from_numpy(self._rows.copy()),
-            "frames": torch.from_numpy(self._frames32.copy()),
+            "sensed": torch.from_numpy(self._sensed32.copy()),
             "dofs": torch.from_numpy(self._dofs32.copy()),
             "dof_force": self.dof_force.clone(),
             "force_sensor": self.force_sensor.clone(),
@@ -352,16 +394,21 @@ class MujocoEngine:
             raise ValueError(f"the saved physics has shape {tuple(rows.shape)}, this scene {self._rows.shape}")
         self._stage_buffers(self.num_envs)
         self._rows[:] = rows.numpy()
-        self._frames32[:] = state["frames"].numpy()
+        self._sensed32[:] = state["sensed"].numpy()
         self._dofs32[:] = state["dofs"].numpy()
         self.dof_force.copy_(state["dof_force"])
         self.force_sensor.copy_(state["force_sensor"])
         self.bad.copy_(state["bad"])
+        self._any_bad = bool(self.bad.any())
         for name, value in self._fields.items():
             value.copy_(state[f"field/{name}"])
         self._broken_runs = int(state["broken_runs"])
         self._nonfinite.copy_(state["nonfinite"])
         self._overflow.copy_(state["contact_overflow"])
+
+    def bare_physics(self) -> BarePhysics:
+        """The yardstick that replays a ``tape`` with plain ``mj_step`` on as many threads."""
+        return BarePhysics(self.model, self.num_envs, self.substeps, self.threads)
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
         """Write one environment's joints and ghosts into ``data`` of the render model."""
@@ -385,6 +432,13 @@ def _fits(envs: int, share: float) -> bool:
     """Whether persistent simulations take less than ``share`` of the free memory."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return envs * _BYTES_PER_ENV < share * free
+
+
+def _as_slice(index: Array) -> slice | Array:
+    """Consecutive indices as a slice, so that taking them is a view."""
+    if len(index) and np.array_equal(index, np.arange(index[0], index[0] + len(index))):
+        return slice(int(index[0]), int(index[0]) + len(index))
+    return index
 
 
 def _alias(view: Array) -> Tensor:

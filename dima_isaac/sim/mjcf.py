@@ -36,7 +36,7 @@ _EVERYTHING = (1 << 31) - 1
 _CONTACT_DATA = (1 << 1) | (1 << 2) | (1 << 4)  # force, torque, position
 _NET_FORCE = 3
 FRAME = 13  # numbers per frame block: position 3, quaternion 4, linear 3 and angular velocity 3
-WRENCH = 9  # numbers per contact block: force 3, torque 3, point 3
+WRENCH = 18  # numbers per contact block: force 3, torque 3, point 3, then the link's three axes
 
 
 @dataclass(frozen=True)
@@ -349,6 +349,8 @@ def _add_sensors(spec: mujoco.MjSpec, scene: Scene) -> None:
             objname=link_body(spec, scene, link),
             intprm=[_CONTACT_DATA, _NET_FORCE, 1],
         )
+        for axis in (sensor.mjSENS_FRAMEXAXIS, sensor.mjSENS_FRAMEYAXIS, sensor.mjSENS_FRAMEZAXIS):
+            spec.add_sensor(type=axis, objtype=obj.mjOBJ_XBODY, objname=link_body(spec, scene, link))
 
 
 def _frame_links(scene: Scene) -> tuple[str, ...]:

@@ -4,16 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 
+@lru_cache(maxsize=16)
+def _product_table(device: torch.device, dtype: torch.dtype, inverse: bool) -> tuple[Tensor, Tensor]:
+    """Which component of b, and with which sign, multiplies a_j in component i of a b (or a b^-1); (16,) each."""
+    index = [[3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 3, 2], [0, 1, 2, 3]]
+    sign = [[1, 1, -1, 1], [-1, 1, 1, 1], [1, -1, 1, 1], [-1, -1, -1, 1]]
+    if inverse:
+        sign = [[s if k == 3 else -s for s, k in zip(*rows, strict=True)] for rows in zip(sign, index, strict=True)]
+    flat = torch.tensor(index, device=device).flatten()
+    return flat, torch.tensor(sign, device=device, dtype=dtype).flatten()
+
+
+def _product(a: Tensor, b: Tensor, inverse: bool) -> Tensor:
+    # few large operations: in the loop of an environment the cost of a tensor operation is its launch
+    index, sign = _product_table(b.device, b.dtype, inverse)
+    matrix = (b.index_select(-1, index) * sign).unflatten(-1, (4, 4))
+    return (matrix * a.unsqueeze(-2)).sum(-1)
+
+
 def quat_mul(a: Tensor, b: Tensor) -> Tensor:
     """Hamilton product a b."""
-    av, aw, bv, bw = a[..., :3], a[..., 3:], b[..., :3], b[..., 3:]
-    vector = aw * bv + bw * av + torch.linalg.cross(av, bv)
-    return torch.cat([vector, aw * bw - (av * bv).sum(-1, keepdim=True)], -1)
+    return _product(a, b, inverse=False)
+
+
+def quat_div(a: Tensor, b: Tensor) -> Tensor:
+    """a b^-1: the turn from b to a."""
+    return _product(a, b, inverse=True)
 
 
 def quat_conj(q: Tensor) -> Tensor:
@@ -70,4 +92,4 @@ def angle(q: Tensor) -> Tensor:
 
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
     """The angle (...,) in [0, pi] of the turn from b to a."""
-    return angle(quat_mul(a, quat_conj(b)))
+    return angle(quat_div(a, b))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import angle_between, quat_conj, quat_mul
+from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Actor, Ellipsoid
 from dima_isaac.tasks.bidexhands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask, goal_block, object_block
 
@@ -50,18 +50,18 @@ class ShadowHandOver(TwoHandTask):
     def tail(self, engine: Engine) -> Tensor:
         """The egg's 13 numbers, the goal's 11."""
         egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
-        relative = quat_mul(egg[:, 3:7], quat_conj(goal[:, 3:7]))
+        relative = quat_div(egg[:, 3:7], goal[:, 3:7])
         return torch.cat([object_block(egg), goal_block(goal, relative)], 1)
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, drops and catches."""
         egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
         distance = (egg[:, :3] - goal[:, :3]).norm(dim=1)
-        angle = angle_between(egg[:, 3:7], goal[:, 3:7])
-        reward = torch.exp(-0.2 * (self.cfg.distance_scale * distance + angle))
+        theta = angle_between(egg[:, 3:7], goal[:, 3:7])
+        reward = torch.add(theta, distance, alpha=self.cfg.distance_scale).mul_(-0.2).exp_()
         return Verdict(
             reward=reward,
             terminal=egg[:, 2] <= self.cfg.drop_height,
             success=distance < self.cfg.success_distance,
-            terms={"distance": distance, "angle": angle},
+            terms={"distance": distance, "angle": theta},
         )

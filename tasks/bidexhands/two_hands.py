@@ -75,10 +75,14 @@ class TwoHandConfig:
     action_smoothing: float = 1.0  # weight of the new target; 1 is none
     clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
 
+    def repaired(self, choice: bool | None) -> bool:
+        """``choice`` itself, or what the profile says of a defect: repaired in ``fixed``, kept in ``compat``."""
+        return self.profile is Profile.fixed if choice is None else choice
+
     @property
     def clamps_reset(self) -> bool:
         """Whether starts stay within the joint limits."""
-        return self.profile is Profile.fixed if self.clamp_reset is None else self.clamp_reset
+        return self.repaired(self.clamp_reset)
 
 
 @dataclass(frozen=True)
@@ -155,17 +159,19 @@ class TwoHandTask(ABC):
         width = max(len(slots) for slots in agents)
         count = 2 * len(agents)
         state = 2 * self._block + tail_size
-        # where each number of a hand's action comes from, in the flattened (N, A) action
-        self._action_index = torch.empty(2, self._per_hand, dtype=torch.int64)
+        source = torch.empty(2, self._per_hand, dtype=torch.int64)
         echo = torch.full((count, width), -1, dtype=torch.int64)
         used = torch.zeros(count, width, dtype=torch.bool)
         for side in range(2):
             for k, slots in enumerate(agents):
                 agent = side * len(agents) + k
                 mine = torch.tensor(slots)
-                self._action_index[side, mine] = agent * width + torch.arange(len(slots))
+                source[side, mine] = agent * width + torch.arange(len(slots))
                 echo[agent, : len(slots)] = (side + 1) * self._block - self._per_hand + mine
                 used[agent, : len(slots)] = True
+        # where each number of the hands' actions comes from, in the flattened (N, A) action; None: in order
+        flat = source.flatten()
+        self._action_index = None if torch.equal(flat, torch.arange(len(flat))) else flat
         block = torch.arange(self._block)
         tail = 2 * self._block + torch.arange(tail_size)
         self._view = torch.stack(
@@ -223,9 +229,12 @@ class TwoHandTask(ABC):
         driven = names_to_index(engine.dof_names, [f"{hand}/{joint}" for hand in HANDS for joint in ACTUATED], device)
         drives = [engine.actuator_dofs.tolist().index(dof) for dof in driven.tolist()]
         self._drive_of_action = torch.tensor(drives, dtype=torch.int64, device=device)
-        self._lower, self._upper = engine.dof_lower[driven], engine.dof_upper[driven]
+        self._all_drives = drives == list(range(len(engine.actuator_dofs)))
+        lower, upper = engine.dof_lower[driven], engine.dof_upper[driven]
+        self._middle, self._reach = 0.5 * (lower + upper), 0.5 * (upper - lower)
         self._hand_dofs = dofs.view(2, len(JOINTS))
-        self._action_index = self._action_index.to(device)
+        if self._action_index is not None:
+            self._action_index = self._action_index.to(device)
         self._view = self._view.to(device)
         self._bind_layout(engine)
         self._bind_start(engine)
@@ -275,15 +284,15 @@ class TwoHandTask(ABC):
 
     def act(self, engine: Engine, action: Tensor) -> None:
         """Stage joint targets, and forces on free bases, for ``action`` (E, N, A), clipped to [-1, 1]."""
-        flat = action.clamp(-1.0, 1.0).flatten(1)
-        hand = flat.index_select(1, self._action_index.flatten()).view(-1, 2, self._per_hand)
-        self._last_action = hand
-        share = 0.5 * (hand[..., -len(ACTUATED) :].flatten(1) + 1.0)
-        wanted = torch.lerp(self._lower, self._upper, share)
+        hand = action.clamp(-1.0, 1.0).flatten(1)
+        if self._action_index is not None:
+            hand = hand.index_select(1, self._action_index)
+        hand = self._last_action = hand.view(-1, 2, self._per_hand)
+        wanted = torch.addcmul(self._middle, hand[..., -len(ACTUATED) :].flatten(1), self._reach)
         weight = self.cfg.action_smoothing
         if weight != 1.0:
             wanted = torch.lerp(self._targets[:, self._drive_of_action], wanted, weight)
-        self._targets = self._targets.index_copy(1, self._drive_of_action, wanted)
+        self._targets = wanted if self._all_drives else self._targets.index_copy(1, self._drive_of_action, wanted)
         engine.set_dof_target(self._targets)
         if self.hands.free:
             self._push(engine, hand)
@@ -421,9 +430,14 @@ def attached(frame: Tensor, point: Vec3) -> Tensor:
 
 
 def random_spin(noise: Noise) -> Tensor:
-    """The benchmark's random orientation (E, 4): Rx(pi u) Ry(pi v); not uniform over rotations."""
-    angles = math.pi * noise.uniform(2)
-    return quat_mul(from_axis_angle((1.0, 0.0, 0.0), angles[:, 0]), from_axis_angle((0.0, 1.0, 0.0), angles[:, 1]))
+    """The benchmark's random orientation (E, 4)."""
+    return spin(noise.uniform(2))
+
+
+def spin(share: Tensor) -> Tensor:
+    """Rx(pi u) Ry(pi v) for ``share`` (..., 2) in [-1, 1]: (..., 4); not uniform over rotations."""
+    angles = math.pi * share
+    return quat_mul(from_axis_angle((1.0, 0.0, 0.0), angles[..., 0]), from_axis_angle((0.0, 1.0, 0.0), angles[..., 1]))
 
 
 def object_block(root: Tensor) -> Tensor:

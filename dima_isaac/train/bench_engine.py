@@ -1,0 +1,72 @@
+"""How fast environments step, against the bare physics of the same model, side by side in one process.
+
+The whole loop (actions in, observations, rewards and resets out) and bare physics on the same number of threads
+alternate in short rounds. The bare part replays the very physics steps of the round before it: same states, same
+controls, same resets. The ratio is the median of the rounds' ratios, which a busy machine moves little.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from dima_isaac.envs.vec_env import VecEnv
+
+
+def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.64, seed: int = 0) -> dict[str, Any]:
+    """Alternate ``steps`` ticks of ``env`` with their bare physics for about ``seconds``.
+
+    Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
+    ``bare_steps_per_s`` and their ``ratio`` (None for an engine without ``bare_physics``), ``ratio_of_ceiling``
+    against physics that runs each environment's round in one go, and what the engine counted.
+    """
+    dims, engine = env.spec.dims, env.engine
+    generator = torch.Generator(device=env.device).manual_seed(seed)
+    shape = (steps, env.num_envs, dims.agents, dims.action)
+    make_bare = getattr(engine, "bare_physics", None)
+    bare = make_bare() if make_bare is not None else None
+    whole: list[float] = []
+    physics: list[float] = []
+    ceiling: list[float] = []
+    env.reset()
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(whole) < 3:
+        actions = torch.randn(shape, generator=generator, device=env.device).mul_(sigma).clamp_(-1.0, 1.0)
+        tape: list = []
+        if bare is not None:
+            engine.tape = tape
+        _wait(env)
+        started = time.perf_counter()
+        for action in actions:
+            env.step(action)
+        _wait(env)
+        whole.append(time.perf_counter() - started)
+        if bare is not None:
+            engine.tape = None
+            physics.append(bare.replay(tape, closed_loop=True))
+            ceiling.append(bare.replay(tape, closed_loop=False))
+    if bare is not None:
+        bare.close()
+    rate = steps * env.num_envs
+    return {
+        "env_steps_per_s": rate / statistics.median(whole),
+        "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
+        "ratio": _ratio(physics, whole),
+        "ratio_of_ceiling": _ratio(ceiling, whole),
+        "rounds": len(whole),
+        "num_envs": env.num_envs,
+        "substeps": engine.substeps,
+        "stats": {name: int(value) for name, value in engine.stats().items()},
+    }
+
+
+def _ratio(bare: list[float], whole: list[float]) -> float | None:
+    return statistics.median(b / w for b, w in zip(bare, whole, strict=True)) if bare else None
+
+
+def _wait(env: VecEnv) -> None:
+    if env.device.type == "cuda":
+        torch.cuda.synchronize(env.device)
