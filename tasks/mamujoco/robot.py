@@ -159,13 +159,15 @@ class Robot:
 
     def act(self, engine: Engine, action: Tensor) -> None:
         """Controls (E, nu) from actions (E, N, A), clipped to [-1, 1] and stretched to the actuators' range."""
-        flat = action.flatten(1)
-        if self._source is not None:
-            flat = flat.index_select(1, self._source)
-        ctrl = flat.to(torch.float64).clamp(-1.0, 1.0)
+        ctrl = self.scatter(action).to(torch.float64).clamp(-1.0, 1.0)
         self._ctrl = ctrl if self._unit_range else self._middle + self._half * ctrl
         engine.set_field(self._everywhere, "ctrl", self._ctrl)
         self._before = self._progress().clone()
+
+    def scatter(self, action: Tensor) -> Tensor:
+        """(E, N, A) -> (E, nu): every actuator's own number."""
+        flat = action.flatten(1)
+        return flat if self._source is None else flat.index_select(1, self._source)
 
     def reset(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
         """Rest pose and rest velocity, each with the benchmark's noise."""
