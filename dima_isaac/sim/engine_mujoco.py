@@ -28,7 +28,6 @@ from dima_isaac.errors import SimulationError
 from dima_isaac.sim.bare_mujoco import BarePhysics, Tape
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.contact_batch import ContactBatch
-from dima_isaac.sim.contact_batch import ContactBatch
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.mjcf import FRAME, WRENCH, compile_scene
 from dima_isaac.sim.render import Renderer
@@ -78,10 +77,6 @@ class MujocoEngine:
         self.threads = cfg.threads or len(os.sched_getaffinity(0))
         persistent = _fits(num_envs, cfg.persistent_share) if cfg.persistent is None else cfg.persistent
         self.batch: Batch | ContactBatch
-        if "cfrc_ext" in scene.fields:
-            self.batch = ContactBatch(model, num_envs, self.threads)
-        else:
-            self.batch: Batch | ContactBatch
         if "cfrc_ext" in scene.fields:
             self.batch = ContactBatch(model, num_envs, self.threads)
         else:
@@ -219,11 +214,6 @@ class MujocoEngine:
     def constant(self, name: str) -> Tensor:
         """A copy of one raw field of the model, in its own precision."""
         return torch.from_numpy(np.array(getattr(self.model, name)))
-
-    @property
-    def body_names(self) -> tuple[str, ...]:
-        """Every body of the model, the world first: the axis of raw fields such as ``xpos``."""
-        return tuple(self.model.body(i).name for i in range(self.model.nbody))
 
     @property
     def body_names(self) -> tuple[str, ...]:
