@@ -210,7 +210,11 @@ def job(cfg: Any) -> int:
     from dima_isaac.catalog import Catalog
     from dima_isaac.config import typed
 
-    code = run(typed(cfg), Catalog(os.environ.get("DIMA_CONFIG_DIR")))
+    try:
+        code = run(typed(cfg), Catalog(os.environ.get("DIMA_CONFIG_DIR")))
+    except DimaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        code = error.exit_code
     if code:
         raise SystemExit(code)
     return code

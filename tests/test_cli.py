@@ -191,6 +191,8 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
     assert done.returncode == 0, done.stderr
     seeds = {yaml.safe_load(path.read_text())["seed"] for path in tmp_path.glob("runs/sweep/*/config.yaml")}
     assert seeds == {1, 2}
+    wrong = script(*TOY, "-m", "seed=1,2", "agent.gamma=2", cwd=tmp_path)
+    assert wrong.returncode == 2 and "not between 0 and 1" in wrong.stderr and "Traceback" not in wrong.stderr
 
 
 def test_make_checks_names_and_overrides():
