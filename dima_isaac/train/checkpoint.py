@@ -262,6 +262,15 @@ def read(path: Path) -> State:
     return state
 
 
+def rows(path: Path, replay: State) -> State:
+    """The replay's rows that the checkpoint at ``path`` lists, for whoever measures a finished run.
+
+    Raises:
+        CheckpointError: a row file that is missing, altered or not the one it was saved with.
+    """
+    return _load_rows(path.parent, dict(replay))
+
+
 def _load_rows(folder: Path, replay: State) -> State:
     """The replay's state with its rows read back into the ring's order."""
     segments = replay.pop("segments", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -11,12 +12,20 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.types import Metrics
 
 
+@dataclass
+class Episodes:
+    """What came of one episode in each environment."""
+
+    total: Tensor  # (E,) the return
+    success: Tensor  # (E,) bool, at any time of the episode
+    length: Tensor  # (E,) control steps
+
+
 @torch.no_grad()
-def evaluate(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> Metrics:
+def episodes(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> Episodes:
     """The first episode of every environment under ``policy`` (obs (E, N, O) -> action (E, N, A)).
 
-    ``episode`` numbers the starts, so that an evaluation depends on nothing that happened before it.
-    Returns ``return`` (mean), ``return_std``, ``success`` and ``length``.
+    ``episode`` numbers the starts, so that the outcome depends on nothing that happened before it.
     """
     step = env.restart(episode)
     running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
@@ -29,9 +38,15 @@ def evaluate(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> M
         length += running
         success = torch.where(running, env.success, success)
         running = running & ~step.last
+    return Episodes(total, success, length)
+
+
+def evaluate(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> Metrics:
+    """Means over ``episodes``: ``return``, ``return_std``, ``success`` and ``length``."""
+    seen = episodes(env, policy, episode)
     return {
-        "return": total.mean(),
-        "return_std": total.std(correction=0),
-        "success": success.float().mean(),
-        "length": length.mean(),
+        "return": seen.total.mean(),
+        "return_std": seen.total.std(correction=0),
+        "success": seen.success.float().mean(),
+        "length": seen.length.mean(),
     }
