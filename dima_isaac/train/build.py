@@ -64,7 +64,8 @@ def resolve_run(
         reasons["threads"] = f"{threads}: " + ("OMP_NUM_THREADS" if limit.isdigit() else "cores this process may use")
     task = {key: value for key, value in cfg.task.items() if key not in ("requires", "defaults")}
     task |= as_dict(task_config(cfg))
-    settings: dict[str, Any] = {"sim_device": sim_device, "rl_device": rl_device, "num_envs": num_envs, "threads": threads}
+    settings: dict[str, Any] = {"sim_device": sim_device, "rl_device": rl_device, "num_envs": num_envs}
+    settings["threads"] = threads
     return replace(cfg, task=task, engine=engine, **settings), reasons
 
 

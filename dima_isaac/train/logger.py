@@ -245,7 +245,7 @@ class WandbMirror:
     def _start(self, run: RunFolder, cfg: RunConfig) -> Any:
         import wandb
 
-        def begin(mode: str) -> Any:
+        def begin(mode: Any) -> Any:
             return wandb.init(
                 project=cfg.wandb.project,
                 entity=cfg.wandb.entity or None,
