@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +14,7 @@ from dima_isaac.nn.blocks import AdaLayerNorm, FourierFeatures
 def mlp(sizes: list[int], act: type[nn.Module] = nn.SiLU, norm: bool = False) -> nn.Sequential:
     """Linear layers of ``sizes`` with ``act`` (after a layer norm if ``norm``) between them."""
     layers: list[nn.Module] = []
-    for i, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+    for i, (fan_in, fan_out) in enumerate(pairwise(sizes)):
         if i:
             layers += [nn.LayerNorm(fan_in)] if norm else []
             layers.append(act())

@@ -30,24 +30,24 @@ class Optimiser:
         spared = [p for p in self._parameters if not decay_all and id(p) not in heavy]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
         self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
-        self._lr, self._warmup, self._clip, self._updates = lr, warmup, clip, 0
+        self._lr, self._warmup, self._clip, self.updates = lr, warmup, clip, 0
 
     def step(self, loss: Tensor, twice: bool = False) -> Tensor:
         """Descend ``loss``; returns the gradient's norm before clipping. ``twice`` steps unclipped as well, first."""
         if self._warmup:
             for group in self._adam.param_groups:
-                group["lr"] = self._lr * min(self._updates / self._warmup, 1.0)
+                group["lr"] = self._lr * min(self.updates / self._warmup, 1.0)
         norm = descend(self._adam, self._parameters, loss, math.inf if twice else self._clip)
         if twice:
             nn.utils.clip_grad_norm_(self._parameters, self._clip)
             self._adam.step()
-        self._updates += 1
+        self.updates += 1
         return norm
 
     def state_dict(self) -> dict:
-        return {"adam": self._adam.state_dict(), "updates": self._updates}
+        return {"adam": self._adam.state_dict(), "updates": self.updates}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``."""
         self._adam.load_state_dict(state["adam"])
-        self._updates = int(state["updates"])
+        self.updates = int(state["updates"])

@@ -31,6 +31,7 @@ class Target(Enum):
 
     state = "state"  # the next normalised state (published)
     change = "change"  # the one-step change, normalised per dimension
+    residual = "residual"  # what a running linear regression on state and joint action leaves of that change
 
 
 class Reveal(Enum):
@@ -100,6 +101,7 @@ class DenoiserConfig:
     sigma_min: float = 0.002
     sigma_max: float = 5.0
     rho: float = 7.0
+    temperature: float = 0.0  # of the noise a dream starts from; 0 follows the most likely path
     train_mean: float = -0.4  # of ln sigma in training
     train_std: float = 1.2
     train_max: float = 20.0
@@ -110,7 +112,7 @@ class DenoiserConfig:
     fourier: int = 16  # numbers that describe the noise level
     cond: int = 128  # width of the condition vector and of the action code
     actions: ActionEncoder = ActionEncoder.light
-    linear_skip: bool = True  # a learned linear prediction is the mean that diffusion starts from
+    linear_skip: bool = False  # a linear prediction, learned by gradients, is the mean that diffusion starts from
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 
@@ -150,7 +152,11 @@ class WorldModelConfig:
 
     history: int = 3
     unroll: int = 3  # training passes, each on the predictions of the one before
-    target: Target = Target.change
+    target: Target = Target.residual
+    linear_every: int = 50  # residual: updates between two solutions of the regression
+    linear_decay: float = 0.9995  # residual: what the regression keeps of older updates, per update
+    linear_penalty: float = 2.5e-4
+    residual_floor: float = 0.03  # residual: smallest unit of a dimension's residual, in units of its change
     exact_echo: bool = True  # where the state repeats the action just taken, write it instead of predicting it
     clip_actions: bool = True  # to [-1, 1], as environments do
     z_clamp: float = 10.0  # dreamt states stay within this many standard deviations; 0 = unbounded

@@ -103,16 +103,18 @@ class Denoiser(nn.Module):
             past, truth, counted = torch.stack(rows[j : j + h], 1), window.state[:, j + h], counts[:, j + h]
             actions = window.action[:, j : j + h]
             batch, agents = actions.shape[0], actions.shape[2]
-            target = torch.where(counted.unsqueeze(1), space.y(past[:, -1], truth), 0.0)
+            x = space.x(past)
+            base = space.base(x[:, -1], actions)
+            target = torch.where(counted.unsqueeze(1), space.y(past[:, -1], truth, base), 0.0)
             sigma = karras.draw(batch, cfg.train_mean, cfg.train_std, cfg.sigma_min, cfg.train_max, generator)
             noise = torch.randn(2, *target.shape, device=target.device, generator=generator)
             noisy = target + cfg.offset * noise[0] + sigma * noise[1]
             seen = draw_mask(cfg.reveal, batch, agents, cfg.full_fraction, generator)
-            history = space.features(space.x(past), window.valid[:, j : j + h])
+            history = space.features(x, window.valid[:, j : j + h])
             clean = self(noisy, sigma, self.encode(history, actions, seen.unsqueeze(0))[0], free)
             out = karras.precondition(sigma, cfg.sigma_data, cfg.offset).out
             error = (((clean - target) / out).square() * weight).mean(1)
             losses.append((error * counted).sum() / counted.sum().clamp_min(1))
-            after = space.advance(past[:, -1], clean.detach(), actions[:, -1])
+            after = space.advance(past[:, -1], clean.detach(), base, actions[:, -1])
             rows[j + h] = torch.where(counted.unsqueeze(1), after, truth)
         return torch.stack(losses).mean()

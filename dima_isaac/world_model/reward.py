@@ -30,7 +30,7 @@ class RewardHead(nn.Module):
         """Raw s (B, T, D) and actions (B, T - 1, N, A) -> reward and continuation logit of the T - 1 steps."""
         now, after = state[:, :-1], state[:, 1:]
         # the change in its own units: z and z' nearly coincide at control rate
-        other = space.y(now, after) / space.data if space.by_change else space.z(now)
+        other = space.moved(now, after) / space.data if space.by_change else space.z(now)
         reward, logit = self.net(torch.cat([other, action.flatten(2), space.z(after)], -1)).unbind(-1)
         return reward, logit
 

@@ -1,8 +1,9 @@
 """The spaces of the world model: raw s, normalised z, x = sigma_data * z, and y, where diffusion happens.
 
-y is the next x itself (``target=state``) or the one-step change of s in units of its own standard deviation, times
-sigma_data (``target=change``). At 60 Hz a state hardly moves in one step: predicting the change spends the
-network's accuracy where the dynamics are. Every conversion between the four spaces is in this file.
+``target`` says what y is: the next x itself (``state``); the one-step change of s in units of its own standard
+deviation, times sigma_data (``change``); or what a linear regression on state and joint action leaves of that
+change, again in units of its own deviation (``residual``). At 60 Hz a state hardly moves in one step, and most of
+how it moves is linear: what remains is where the network's accuracy is worth spending. Every conversion is here.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.nn.moments import Moments
-from dima_isaac.types import Dims
+from dima_isaac.nn.ridge import Ridge
+from dima_isaac.types import Dims, Window
 from dima_isaac.world_model.config import Target, WorldModelConfig
 
 _STILL = 1e-10  # a dimension whose change has less than this part of its variance never moves
@@ -28,7 +30,13 @@ class Space(nn.Module):
         """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not."""
         super().__init__()
         self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
-        self.by_change = cfg.target is Target.change
+        self.by_change = cfg.target is not Target.state
+        self.floor = cfg.residual_floor
+        acts = cfg.history * dims.agents * dims.action
+        self.linear = None
+        if cfg.target is Target.residual:
+            self.linear = Ridge(dims.state + acts, dims.state, cfg.linear_decay, cfg.linear_penalty)
+            self.linear.miss.fill_(self.data)
         self.state = Moments(dims.state, cfg.prior_count)
         self.change = Moments(dims.state)
         flat = torch.full((1,), -1) if echo is None or not cfg.exact_echo else echo.detach().to("cpu").flatten()
@@ -49,9 +57,15 @@ class Space(nn.Module):
         return self.change.mean.masked_fill(still, 0.0).float(), var.sqrt().masked_fill(still, 0.0).float()
 
     @torch.no_grad()
-    def track(self, state: Tensor, counts: Tensor) -> None:
-        """Learn the change's moments from ``state`` (B, T, D); ``counts`` (B, T): rows reached from the row before."""
-        self.change.update(state[:, 1:] - state[:, :-1], counts[:, 1:])
+    def track(self, window: Window, history: int) -> None:
+        """Learn the change's moments, and the rows of the regression, from replayed rows (B, T, ...)."""
+        counts = window.valid & ~window.first
+        self.change.update(window.state[:, 1:] - window.state[:, :-1], counts[:, 1:])
+        if self.linear is not None:
+            now, after = window.state[:, history - 1 : -1], window.state[:, history:]
+            acts = window.action.flatten(2).unfold(1, history, 1)[:, :-1].transpose(2, 3)  # (B, T - history, h, N A)
+            inputs, moved = torch.cat([self.x(now), acts.flatten(2)], 2), self.moved(now, after)
+            self.linear.update(inputs.flatten(0, 1), moved.flatten(0, 1), counts[:, history:].flatten())
 
     def z(self, s: Tensor) -> Tensor:
         """s -> z."""
@@ -62,19 +76,31 @@ class Space(nn.Module):
         """s -> x."""
         return self.data * self.z(s)
 
-    def y(self, now: Tensor, after: Tensor) -> Tensor:
-        """Two consecutive s -> y, (..., D)."""
-        if not self.by_change:
-            return self.x(after)
+    def moved(self, now: Tensor, after: Tensor) -> Tensor:
+        """Two consecutive s -> the change between them, of deviation sigma_data; 0 where nothing ever moves."""
         mean, std = self._change_scale()
         return self.data * torch.where(std > 0, (after - now - mean) / std, 0.0)
 
-    def advance(self, now: Tensor, y: Tensor, action: Tensor) -> Tensor:
-        """The s after ``now`` (B, D), given ``y`` (B, D) and the ``action`` (B, N, A) that is echoed."""
+    def base(self, x: Tensor, actions: Tensor) -> Tensor:
+        """The linear prediction of ``moved`` from x (B, D) now and ``actions`` (B, history, N, A); 0 without one."""
+        return torch.zeros_like(x) if self.linear is None else self.linear(torch.cat([x, actions.flatten(1)], 1))
+
+    def _unit(self) -> Tensor:
+        """How much of ``moved`` one y is, (D,)."""
+        if self.linear is None:
+            return torch.ones_like(self.free)
+        return (self.linear.miss / self.data).clamp_min(self.floor)
+
+    def y(self, now: Tensor, after: Tensor, base: Tensor) -> Tensor:
+        """Two consecutive s and ``base`` -> y, (..., D)."""
+        return (self.moved(now, after) - base) / self._unit() if self.by_change else self.x(after)
+
+    def advance(self, now: Tensor, y: Tensor, base: Tensor, action: Tensor) -> Tensor:
+        """The s after ``now`` (B, D), given ``y`` and ``base`` (B, D) and the ``action`` (B, N, A) that is echoed."""
         mean, std = self._scale()
         if self.by_change:
             shift, spread = self._change_scale()
-            after = now + shift + spread * (y / self.data)
+            after = now + shift + spread * ((base + self._unit() * y) / self.data)
         else:
             after = mean + std * (y / self.data)
         if self.z_clamp:

@@ -98,7 +98,10 @@ class WorldModel(nn.Module):
     def update_dynamics(self, window: Window) -> Metrics:
         """One optimiser step of the denoiser on (B, ``self.window``) rows."""
         window = self._clipped(window)
-        self.space.track(window.state, window.valid & ~window.first)
+        self.space.track(window, self.history)
+        done = self._optimiser("denoiser").updates
+        if self.space.linear is not None and done and done % self.cfg.linear_every == 0:
+            self.space.linear.solve()
         loss = self.denoiser.loss(self.space, window, self.cfg.unroll, self.generator)
         norm = self._optimiser("denoiser").step(loss)
         return {"world/denoise": loss.detach(), "world/grad_norm": norm}
@@ -154,8 +157,9 @@ class WorldModel(nn.Module):
         def denoise(y: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
             return self.denoiser(y, sigma, condition, free)
 
-        noise = torch.randn(memory.state.shape, device=self.device, generator=generator)
-        state = self.space.advance(memory.state, sample(denoise, noise, self.sigmas, conditions), action)
+        noise = cfg.temperature * torch.randn(memory.state.shape, device=self.device, generator=generator)
+        base = self.space.base(memory.x[:, -1], actions)
+        state = self.space.advance(memory.state, sample(denoise, noise, self.sigmas, conditions), base, action)
         x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
         valid = torch.cat([memory.valid[:, 1:], torch.ones_like(memory.valid[:, :1])], 1)
         return Memory(state, x, actions[:, 1:], valid)

@@ -72,7 +72,7 @@ def test_the_unroll_trains_on_predictions_and_the_targets_stay_true():
     inputs, targets = [], []
     x, y = world.space.x, world.space.y
     world.space.x = lambda s: (inputs.append(s.detach()), x(s))[1] if s.shape[1:] == (3, 4) else x(s)
-    world.space.y = lambda now, after: (targets.append(after), y(now, after))[1]
+    world.space.y = lambda now, after, base: (targets.append(after), y(now, after, base))[1]
     world.denoiser.loss(world.space, window, 3, torch.Generator().manual_seed(0))
     state = window.state
     assert torch.equal(inputs[0], state[:, :3])
@@ -84,7 +84,7 @@ def test_the_unroll_trains_on_predictions_and_the_targets_stay_true():
 def test_padding_and_first_rows_are_no_targets():
     world, window = build(small()), Linear().window(4, 6)
     world.track(window.state)
-    world.space.track(window.state, window.valid)
+    world.space.track(window, 3)
     valid, first = window.valid.clone(), window.first.clone()
     valid[0, :4], first[0, 4] = False, True
 
@@ -113,7 +113,7 @@ def test_a_window_at_the_start_of_an_episode_remembers_padding_as_zero():
 
 @pytest.mark.parametrize("reveal", list(Reveal))
 def test_a_linear_system_is_learnt(reveal):
-    world, game = build(small(reveal=reveal, width=96)), Linear()
+    world, game = build(small(reveal=reveal, width=96, target=Target.change)), Linear()
     window = game.window(256, 6)
     world.track(window.state)
     losses = [world.update_dynamics(game.window(64, 6))["world/denoise"] for _ in range(250)]

@@ -3,22 +3,27 @@
 import pytest
 import torch
 
-from dima_isaac.types import Dims
+from dima_isaac.types import Dims, Window
 from dima_isaac.world_model.config import Target, WorldModelConfig
 from dima_isaac.world_model.space import Space
 
 DIMS = Dims(agents=2, state=5, obs=5, action=1)
+ACTION = torch.zeros(2, 1)
 ECHO = torch.tensor([[4], [-1]])  # agent 0's action is state 4
 
 
-def space(echo=None, **settings) -> tuple[Space, torch.Tensor]:
+def space(echo=None, target=Target.change, **settings) -> tuple[Space, torch.Tensor]:
     """A space that has seen walks of very different scales; dimension 3 differs between episodes but never moves."""
     rng = torch.Generator().manual_seed(0)
-    out = Space(WorldModelConfig(**settings), DIMS, echo)
-    steps = torch.randn(300, 4, 5, generator=rng) * torch.tensor([1.0, 1e-3, 100.0, 0.0, 0.1])
+    out = Space(WorldModelConfig(target=target, **settings), DIMS, echo)
+    steps = torch.randn(300, 6, 5, generator=rng) * torch.tensor([1.0, 1e-3, 100.0, 0.0, 0.1])
     walk = steps.cumsum(1) + torch.randn(300, 1, 5, generator=rng) * torch.tensor([1.0, 1.0, 1.0, 5.0, 0.0])
     out.state.update(walk)
-    out.track(walk, torch.ones(300, 4))
+    yes = torch.ones(300, 6, dtype=torch.bool)
+    nothing = torch.zeros(300, 6)
+    out.track(Window(walk, ACTION.expand(300, 6, 2, 1), nothing, ~yes, ~yes, yes), 3)
+    if out.linear is not None:
+        out.linear.solve()
     return out, walk
 
 
@@ -26,7 +31,8 @@ def space(echo=None, **settings) -> tuple[Space, torch.Tensor]:
 def test_advance_undoes_y(target):
     model, walk = space(target=target)
     now, after = walk[:, 1], walk[:, 2]
-    back = model.advance(now, model.y(now, after), torch.zeros(300, 2, 1))
+    base = model.base(model.x(now), torch.zeros(300, 3, 2, 1))
+    back = model.advance(now, model.y(now, after, base), base, torch.zeros(300, 2, 1))
     spread = model.state.var.sqrt().float()
     assert ((back - after).abs() / spread).max() < 1e-4
 
@@ -41,43 +47,44 @@ def test_x_has_the_data_deviation_and_z_twice_that():
 
 def test_change_has_the_data_deviation_whatever_its_scale():
     model, walk = space()
-    y = model.y(walk[:, :-1], walk[:, 1:]).flatten(0, 1)
+    y = model.moved(walk[:, :-1], walk[:, 1:]).flatten(0, 1)
     assert torch.allclose(y.std(0, correction=0), torch.tensor([0.5, 0.5, 0.5, 0.0, 0.5]), atol=1e-3)
 
 
 def test_what_never_moves_stays_exactly_where_it_is():
     model, walk = space()
     assert model.diffused().tolist() == [1, 1, 1, 0, 1]
-    after = model.advance(walk[:, 0], torch.full((300, 5), 3.0), torch.zeros(300, 2, 1))
+    after = model.advance(walk[:, 0], torch.full((300, 5), 3.0), torch.zeros(300, 5), torch.zeros(300, 2, 1))
     assert torch.equal(after[:, 3], walk[:, 0, 3])
-    assert model.y(walk[:, 0], walk[:, 0] + 9.0)[:, 3].abs().max() == 0
+    assert model.y(walk[:, 0], walk[:, 0] + 9.0, torch.zeros(300, 5))[:, 3].abs().max() == 0
 
 
 def test_nothing_seen_yet_is_harmless():
     model = Space(WorldModelConfig(), DIMS, None)
-    s = torch.randn(3, 5)
-    assert torch.equal(model.z(s), s)
-    assert model.advance(s, model.y(s, s + 1), torch.zeros(3, 2, 1)).isfinite().all()
+    s, base = torch.randn(3, 5), torch.zeros(3, 5)
+    assert torch.allclose(model.z(s), s)
+    assert model.advance(s, model.y(s, s + 1, base), base, torch.zeros(3, 2, 1)).isfinite().all()
 
 
 def test_echoes_are_written_exactly():
     model, walk = space(ECHO)
     action = torch.linspace(-1, 1, 600).view(300, 2, 1)
-    after = model.advance(walk[:, 0], torch.randn(300, 5), action)
+    after = model.advance(walk[:, 0], torch.randn(300, 5), torch.zeros(300, 5), action)
     assert torch.equal(after[:, 4], action[:, 0, 0])
     assert model.diffused().tolist() == [1, 1, 1, 0, 0]
     off, _ = space(ECHO, exact_echo=False)
-    assert not torch.equal(off.advance(walk[:, 0], torch.zeros(300, 5), action)[:, 4], action[:, 0, 0])
+    still = torch.zeros(300, 5)
+    assert not torch.equal(off.advance(walk[:, 0], still, still, action)[:, 4], action[:, 0, 0])
 
 
 def test_dreams_cannot_leave_but_are_not_yanked_back():
     model, walk = space(z_clamp=10.0)
     mean, std = model._scale()
     inside = walk[:, 0] * 0 + mean
-    high = model.advance(inside, torch.full((300, 5), 1e6), torch.zeros(300, 2, 1))
+    high = model.advance(inside, torch.full((300, 5), 1e6), torch.zeros(300, 5), torch.zeros(300, 2, 1))
     assert torch.allclose(model.z(high)[:, :3], torch.full((300, 3), 10.0), atol=1e-3)
     outside = mean + 12 * std
-    kept = model.advance(outside, torch.zeros(5), torch.zeros(2, 1))
+    kept = model.advance(outside, torch.zeros(5), torch.zeros(5), torch.zeros(2, 1))
     assert (model.z(kept) > 11.5).all()
 
 
@@ -88,7 +95,7 @@ def test_features_show_changes_and_the_newest_state():
     seen = model.features(model.x(walk[:, :3]) * valid.unsqueeze(-1), valid)
     assert torch.allclose(seen[:, 2], model.x(walk[:, 2]))
     mean, spread = model._change_scale()
-    moved = model.y(walk[:, 1], walk[:, 2]) + 0.5 * torch.where(spread > 0, mean / spread, 0.0)
+    moved = model.moved(walk[:, 1], walk[:, 2]) + 0.5 * torch.where(spread > 0, mean / spread, 0.0)
     assert torch.allclose(seen[:, 1], moved, atol=1e-3)
     assert seen[0, 0].abs().max() == 0 and seen[1, 0].abs().max() > 0
 

@@ -50,6 +50,7 @@ def paper() -> WorldModelConfig:
             fourier=256,
             cond=256,
             actions=ActionEncoder.perceiver,
+            temperature=1.0,
             linear_skip=False,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, warmup=100, clip=1.0),
         ),
