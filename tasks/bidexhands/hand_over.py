@@ -53,6 +53,16 @@ class ShadowHandOver(TwoHandTask):
         relative = quat_div(egg[:, 3:7], goal[:, 3:7])
         return torch.cat([object_block(egg), goal_block(goal, relative)], 1)
 
+    def pose(self, engine: Engine, state: Tensor) -> None:
+        """Stage hands, egg and goal as ``state`` (E, D) shows them, for pictures of dreams."""
+        self.pose_hands(engine, state)
+        everyone = torch.ones(engine.num_envs, dtype=torch.bool, device=engine.device)
+        for name, start in (("egg", -24), ("goal", -11)):
+            pose = state[:, start : start + 7]
+            quat = torch.nn.functional.normalize(pose[:, 3:], dim=1)
+            root = torch.cat([pose[:, :3], quat, torch.zeros_like(state[:, :6])], 1)
+            engine.set_root_state(everyone, self._actor[name], root)
+
     def judge(self, engine: Engine) -> Verdict:
         """Reward, drops and catches."""
         egg, goal = self.root(engine, "egg"), self.root(engine, "goal")

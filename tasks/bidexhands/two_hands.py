@@ -177,9 +177,7 @@ class TwoHandTask(ABC):
         self._view = torch.stack(
             [torch.cat([side * self._block + block, tail]) for side in range(2) for _ in agents]
         )  # (N, O)
-        names = tuple(
-            hand if len(agents) == 1 else f"{hand}/{k}" for hand in HANDS for k in range(len(agents))
-        )
+        names = tuple(hand if len(agents) == 1 else f"{hand}/{k}" for hand in HANDS for k in range(len(agents)))
         self.spec = TaskSpec(
             name=name,
             dims=Dims(agents=count, state=state, obs=self._view.shape[1], action=width),
@@ -323,6 +321,14 @@ class TwoHandTask(ABC):
         """What each agent sees: (..., D) -> (..., N, O), its hand's block and the tail. Pure."""
         view = self._view.to(state.device)
         return state.index_select(-1, view.flatten()).unflatten(-1, tuple(view.shape))
+
+    def pose_hands(self, engine: Engine, state: Tensor) -> None:
+        """Stage the joints that ``state`` (E, D) shows, for pictures; other dofs go to their start."""
+        shown = torch.nonzero(self._gather < len(engine.dof_names)).flatten()
+        angles = (state[:, shown] - self._shift[shown]) / self._scale[shown]
+        pos = self._start_pos.repeat(engine.num_envs, 1).index_copy(1, self._gather[shown], angles)
+        everyone = torch.ones(engine.num_envs, dtype=torch.bool, device=engine.device)
+        engine.set_dof_state(everyone, pos, torch.zeros_like(pos))
 
     def state_dict(self) -> dict[str, Tensor]:
         """Last actions and targets."""

@@ -1,0 +1,102 @@
+"""Watch a policy: headless into a video, or live in MuJoCo's viewer."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dima_isaac.catalog import Catalog
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.train import build, dream_video, video
+from dima_isaac.train.options import Asked, PlayConfig, World
+from dima_isaac.train.restore import HELD_OUT, Policy, Restored, policy_of, restore
+
+
+def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+    """``play``: a checkpoint's team, or a scripted policy on a task."""
+    cfg: PlayConfig = asked.cfg
+    restored = restore(cfg.checkpoint, catalog, cfg, asked.changes) if cfg.checkpoint else None
+    if restored and cfg.task and cfg.task != restored.cfg.task["name"]:
+        raise CheckpointError(f"{restored.path} was made on task {restored.cfg.task['name']}, not {cfg.task}.")
+    if cfg.world is World.dream and restored is None:
+        raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
+    run = restored.cfg if restored else build.resolve_run(composed(), catalog)[0]
+    if restored is None:
+        build.set_global_state(run)
+    env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)
+    try:
+        policy = policy_of(cfg, restored, env)
+        if not cfg.headless:
+            return watch(env, policy, cfg)
+        return film(env, policy, cfg, restored)
+    finally:
+        env.close()
+
+
+def film(env: VecEnv, policy: Policy, cfg: PlayConfig, restored: Restored | None) -> int:
+    """One episode of every environment as a video; prints where it is."""
+    path = Path(cfg.out) if cfg.out else _place(env, cfg, restored)
+    fps = cfg.fps or 1.0 / env.spec.control_dt
+    steps, size = cfg.steps or env.spec.episode_length, (cfg.width, cfg.height)
+    started = time.perf_counter()
+    with video.Writer(path, fps) as writer:
+        if cfg.world is World.dream:
+            assert restored is not None
+            told = dream_video.record(restored, env, policy, writer, cfg, steps)
+        else:
+            total = video.record(env, policy, writer, cfg.episode, steps, size)
+            told = f"mean return {total:.2f}"
+    print(f"{told}, {writer.frames} frames in {time.perf_counter() - started:.1f} s")
+    print(f"video       {path}")
+    return 0
+
+
+def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
+    """Episode after episode in a window, in real time, until it is closed.
+
+    Raises:
+        UsageError: no display, or an engine without a viewer.
+    """
+    if cfg.world is World.dream:
+        raise UsageError("world=dream is a video; leave headless=True.")
+    if not hasattr(env.engine, "copy_env"):
+        raise UsageError("only engine=mujoco has a live viewer; use headless=True for a video.")
+    viewer = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
+    print("viewer: [ and ] walk through the environments; close the window to stop.")
+    speed = cfg.fps * env.spec.control_dt if cfg.fps else 1.0
+    with viewer, torch.no_grad():
+        step = env.restart(cfg.episode)
+        while viewer.show():
+            due = time.perf_counter() + env.spec.control_dt / speed
+            step = env.step(policy(step.obs))
+            time.sleep(max(0.0, due - time.perf_counter()))
+    return 0
+
+
+def clip(env: VecEnv, policy: Policy, folder: Path, env_steps: int, note: Callable[[str], None]) -> bool:
+    """A short video of two evaluation episodes into a run's videos/; whatever fails is told, and False returned."""
+    try:
+        path = folder / f"step_{env_steps}.{'mp4' if video.can_write_mp4() else 'gif'}"
+        with video.Writer(path, 1.0 / env.spec.control_dt) as writer:
+            video.record(env, policy, writer, 1, env.spec.episode_length, (320, 240), tiles=min(2, env.num_envs))
+    except Exception as error:  # a picture is never worth a run
+        note(f"no video: {' '.join(str(error).split()) or type(error).__name__}; training goes on without.")
+        return False
+    note(f"video {path}")
+    return True
+
+
+def _place(env: VecEnv, cfg: PlayConfig, restored: Restored | None) -> Path:
+    suffix = "mp4" if video.can_write_mp4() else "gif"
+    dream = "-dream" if cfg.world is World.dream else ""
+    if restored is None:
+        return Path("videos") / f"{env.spec.name}-{cfg.agent.name}.{suffix}"
+    run = restored.path.parent.parent if restored.path.parent.name == "checkpoints" else restored.path.parent
+    who = "" if cfg.agent.name == "trained" else f"-{cfg.agent.name}"
+    return run / "videos" / f"play-{restored.env_steps}{who}{dream}.{suffix}"

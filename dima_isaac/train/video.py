@@ -1,0 +1,141 @@
+"""Moving pictures of a vectorised environment: tiles with a line of text each, written as MP4 or GIF."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
+
+Array = np.ndarray
+_INK, _SHADE = (255, 255, 255), (0, 0, 0)
+
+
+def can_write_mp4() -> bool:
+    """Whether imageio and its ffmpeg are installed (the ``video`` extra)."""
+    return find_spec("imageio") is not None and find_spec("imageio_ffmpeg") is not None
+
+
+class Writer:
+    """``with Writer(path, fps) as video: video.add(frame)``. The suffix decides: .mp4 or .gif."""
+
+    def __init__(self, path: Path, fps: float) -> None:
+        """Raises ``UsageError`` for another suffix, for MP4 without ffmpeg, and where nothing can be written."""
+        self.path, self.fps, self.frames = path, fps, 0
+        self._images: list[Image.Image] = []
+        self._mp4: Any = None
+        if path.suffix not in (".mp4", ".gif"):
+            raise UsageError(f"out={path} is neither .mp4 nor .gif.")
+        if path.suffix == ".mp4" and not can_write_mp4():
+            raise UsageError(f"{path.name} needs ffmpeg: pip install imageio imageio-ffmpeg, or choose a .gif.")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        except OSError as error:
+            raise UsageError(f"cannot write {path}: {error.strerror}.") from error
+
+    def add(self, frame: Array) -> None:
+        """(height, width, 3) uint8, all of one size."""
+        self.frames += 1
+        if self.path.suffix == ".gif":
+            self._images.append(Image.fromarray(frame))
+            return
+        if self._mp4 is None:
+            import imageio
+
+            self._mp4 = imageio.get_writer(self.path, fps=self.fps, quality=8, macro_block_size=2)
+        self._mp4.append_data(frame)
+
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, failed: object, *rest: object) -> None:
+        if self._mp4 is not None:
+            self._mp4.close()
+        if self._images and not failed:
+            palette = [image.quantize(128) for image in self._images]
+            # a GIF counts hundredths of a second, and players ignore less than two of them
+            shown = max(20, 10 * round(100.0 / self.fps))
+            palette[0].save(self.path, save_all=True, append_images=palette[1:], duration=shown, loop=0)
+        if failed or not self.frames:
+            self.path.unlink(missing_ok=True)
+
+
+def tile(pictures: Sequence[Array], columns: int = 0) -> Array:
+    """Pictures (h, w, 3) of one size in a grid, as square as possible; empty places are black."""
+    columns = columns or math.ceil(math.sqrt(len(pictures)))
+    rows = math.ceil(len(pictures) / columns)
+    height, width, _ = pictures[0].shape
+    out = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    for i, picture in enumerate(pictures):
+        y, x = i // columns * height, i % columns * width
+        out[y : y + height, x : x + width] = picture
+    return out
+
+
+def caption(picture: Array, text: str) -> Array:
+    """``picture`` with ``text`` in its upper left corner, on a shade that keeps it readable on any ground."""
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image, "RGBA")
+    font = ImageFont.load_default(size=max(9, picture.shape[0] // 20))
+    left, top, right, bottom = draw.textbbox((4, 3), text, font=font)
+    draw.rectangle((left - 3, top - 2, right + 3, bottom + 2), fill=(*_SHADE, 120))
+    draw.text((4, 3), text, font=font, fill=_INK)
+    return np.asarray(image)
+
+
+def draw(env: VecEnv, index: int, width: int, height: int) -> Array:
+    """One environment as (height, width, 3) uint8.
+
+    Raises:
+        UsageError: its engine cannot draw, or no renderer works here.
+    """
+    render = getattr(env.engine, "render", None)
+    if render is None:
+        raise UsageError(f"the engine of task {env.spec.name} cannot draw; choose another with engine=.")
+    picture: Array = render(index, width, height)
+    return picture
+
+
+@torch.no_grad()
+def record(
+    env: VecEnv,
+    policy: Callable[[torch.Tensor], torch.Tensor],
+    writer: Writer,
+    episode: int,
+    steps: int,
+    size: tuple[int, int],
+    tiles: int = 0,
+) -> float:
+    """Film episode ``episode`` of the first ``tiles`` environments of ``env`` (0: all); returns their mean return.
+
+    Each tile stands still once its episode is over. ``size`` is a tile's width and height.
+    """
+    count = tiles or env.num_envs
+    step = env.restart(episode)
+    running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
+    total = torch.zeros(env.num_envs, device=env.device)
+    pictures: list[Array] = [np.empty(0)] * count
+    for tick in range(steps + 1):
+        if tick:
+            step = env.step(policy(step.obs))
+            running = running & ~step.first
+            total += step.reward.masked_fill(~running, 0.0)
+        alive, totals, solved = running.tolist(), total.tolist(), env.success.tolist()
+        for i in range(count):
+            if alive[i]:
+                text = f"step {tick}  return {totals[i]:.2f}" + ("  solved" if solved[i] else "")
+                pictures[i] = caption(draw(env, i, *size), text)
+        writer.add(tile(pictures))
+        running = running & ~step.last
+        if not any(running.tolist()[:count]):
+            break
+    return float(total[:count].mean())
