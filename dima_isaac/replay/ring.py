@@ -54,10 +54,14 @@ class ReplayBuffer:
         self.terminal[row] = step.terminal
         self._added += 1
 
-    def sample(self, batch: int, length: int) -> Window:
-        """``batch`` windows of ``length`` rows, their ends drawn by age and uniformly over environments."""
-        age = draw_ages(batch, self.size, self._weights, self._generator)
-        env = torch.randint(self.num_envs, (batch,), device=self.device, generator=self._generator)
+    def sample(self, batch: int, length: int, generator: torch.Generator | None = None) -> Window:
+        """``batch`` windows of ``length`` rows, their ends drawn by age and uniformly over environments.
+
+        Onlookers bring a ``generator`` of their own, so that training draws the same with and without them.
+        """
+        generator = generator or self._generator
+        age = draw_ages(batch, self.size, self._weights, generator)
+        env = torch.randint(self.num_envs, (batch,), device=self.device, generator=generator)
         return self.gather(age, env, length)
 
     def gather(self, age: Tensor, env: Tensor, length: int) -> Window:

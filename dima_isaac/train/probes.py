@@ -41,8 +41,10 @@ class Sensitivity:
 class LinearModel:
     """z' = z + [z, a, 1] W, by ridge regression on replayed transitions."""
 
-    def __init__(self, world: WorldModel, replay: ReplayBuffer, rows: int = 20_000, ridge: float = 1e-3) -> None:
-        window = replay.sample(rows, 2)
+    def __init__(
+        self, world: WorldModel, replay: ReplayBuffer, rows: int = 20_000, ridge: float = 1e-3, seed: int = 0
+    ) -> None:
+        window = replay.sample(rows, 2, torch.Generator(replay.device).manual_seed(seed))
         z, action = world.space.z(window.state), window.action[:, 0]
         keep = (window.valid[:, 0] & window.valid[:, 1]).double().unsqueeze(1)
         inputs = self._inputs(z[:, 0], action).double() * keep
@@ -79,16 +81,19 @@ def record(env: VecEnv, actor: Actor, episode: int, ticks: int, seed: int) -> Re
 
 
 @torch.no_grad()
-def open_loop(world: WorldModel, held_out: ReplayBuffer, linear: LinearModel, horizon: int, batch: int = 512) -> OpenLoop:
+def open_loop(
+    world: WorldModel, held_out: ReplayBuffer, linear: LinearModel, horizon: int, batch: int = 512, seed: int = 0
+) -> OpenLoop:
     """Dream from held-out states under the actions that were really taken, and compare with what really came."""
     history = world.history
     window = _whole_windows(held_out, batch, history + horizon)
     memory = world.remember(_rows(window, 0, history))
+    generator = torch.Generator(window.state.device).manual_seed(seed)
     true = world.space.z(window.state[:, history - 1 :])  # (B, H + 1, D)
     guess, dreamt, errors = true[:, 0], [true[:, 0]], []
     for h in range(horizon):
         action = window.action[:, history - 1 + h]
-        memory = world.step(memory, action)
+        memory = world.step(memory, action, generator)
         dreamt.append(world.space.z(memory.state))
         guess = linear(guess, action).clamp(-10.0, 10.0)
         truth = true[:, h + 1]

@@ -65,10 +65,10 @@ class Trainer:
                 self.tick()
             if self.save_due(self.env_steps):
                 self.save()
-        if not self.signals.stop:
+        self.save()
+        if not self.signals.stop:  # after the save: a continuation evaluates when its own clock says so
             self.evaluate()
             self.tick()
-        self.save()
 
     def collect(self) -> None:
         """Act once in every environment and remember what happened."""
@@ -112,7 +112,8 @@ class Trainer:
         """Hold the world model against the simulator, on the evaluation's environments."""
         horizon = self.cfg.train.learn.horizon
         held_out = probes.record(self.eval_env, self.agent.actor, -self.evaluations, 3 * horizon, seed=self.env_steps)
-        result = probes.open_loop(self.world, held_out, probes.LinearModel(self.world, self.replay), horizon)
+        linear = probes.LinearModel(self.world, self.replay, seed=self.env_steps)
+        result = probes.open_loop(self.world, held_out, linear, horizon, seed=self.env_steps)
         moved = probes.sensitivity(self.world, self.eval_env, self.agent.actor, -self.evaluations)
         for name in ("model", "repeat", "linear"):
             errors = getattr(result, name)

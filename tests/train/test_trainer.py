@@ -1,0 +1,111 @@
+"""The loop: continued equals uninterrupted, evaluation leaves no trace, ratios hold, the failed stay out of replay."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import CheckpointError
+from dima_isaac.replay.config import ReplayConfig
+from dima_isaac.train.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
+from dima_isaac.train.logger import Logger
+from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.trainer import Trainer
+from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
+from tests.toy import toy_env
+
+LEARN = LearnConfig(start=40, behaviour_start=80, round=40, dynamics_per_step=0.05, dynamics_batch=8, reward_per_step=0.05,
+                    reward_batch=8, rollouts_per_step=0.025, dreams=6, horizon=3)  # fmt: skip
+
+
+def config(steps: int, checkpoint: str = "", eval_every: int = 80) -> RunConfig:
+    train = TrainConfig(LEARN, EvalConfig(eval_every, 3), CheckpointConfig(80, 2), probe_every=120)
+    return RunConfig(
+        task={"name": "Toy"}, num_envs=4, rl_device="cpu", sim_device="cpu", max_env_steps=steps, checkpoint=checkpoint,
+        world_model=WorldModelConfig(denoiser=DenoiserConfig(width=16, blocks=1, cond=8), reward=RewardConfig(width=16)),
+        agent=AgentConfig(actor=ActorConfig(hidden=[16]), critic=CriticConfig(hidden=[16]), epochs=2),
+        replay=ReplayConfig(capacity=400), train=train,
+    )  # fmt: skip
+
+
+def trained(folder, cfg: RunConfig, envs: int = 4) -> Trainer:
+    torch.manual_seed(0)
+    with RunFolder(folder) as run:
+        logger = Logger(run, cfg, cfg.max_env_steps)
+        trainer = Trainer(cfg, run, toy_env(envs, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        trainer.run()
+        logger.close()
+    return trainer
+
+
+def flat(tree, prefix="") -> dict:
+    if isinstance(tree, dict):
+        return {k: v for name, branch in tree.items() for k, v in flat(branch, f"{prefix}/{name}").items()}
+    if isinstance(tree, list):
+        return flat(dict(enumerate(tree)), prefix)
+    return {prefix: tree}
+
+
+def assert_same(one: Trainer, other: Trainer) -> None:
+    a, b = flat({**one.state_dict(), "replay": one.replay.state_dict()}), flat({**other.state_dict(), "replay": other.replay.state_dict()})
+    assert a.keys() == b.keys()
+    for name, value in a.items():
+        same = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]
+        assert same, name
+
+
+def test_continued_equals_uninterrupted_bit_for_bit(tmp_path):
+    whole = trained(tmp_path / "whole", config(480))
+    trained(tmp_path / "parts", config(240))
+    torch.rand(7)  # whatever happens in between
+    assert_same(whole, trained(tmp_path / "parts", config(480, "auto")))
+    lines = [(tmp_path / name / "metrics.jsonl").read_text().count('"agent/policy"') for name in ("whole", "parts")]
+    assert lines[0] == lines[1] > 5
+
+
+def test_evaluation_and_probes_leave_no_trace(tmp_path):
+    seldom = config(240, eval_every=0)
+    seldom.train.probe_every = 0
+    often, never = trained(tmp_path / "a", config(240, eval_every=40)), trained(tmp_path / "b", seldom)
+    a, b = flat(often.world.state_dict()), flat(never.world.state_dict())
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert torch.equal(often.step.state, never.step.state)
+
+
+def test_update_ratios_do_not_depend_on_the_number_of_environments(tmp_path):
+    done = []
+    for envs in (2, 4, 8):
+        cfg = replace(config(480), num_envs=envs)
+        trainer = trained(tmp_path / str(envs), cfg, envs)
+        done.append({name: ratio.done for name, ratio in trainer.due.items()})
+    assert done[0] == done[1] == done[2] and done[0]["dynamics"] == 24 and done[0]["rollouts"] == 11
+
+
+def test_a_failed_environment_never_enters_the_replay(tmp_path):
+    cfg = config(40)
+    with RunFolder(tmp_path) as run:
+        logger = Logger(run, cfg, 40)
+        env = toy_env(4, 0)
+        trainer = Trainer(cfg, run, env, toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        for tick in range(12):
+            if tick == 6:
+                env.engine.dof_pos[2] = float("nan")
+                env.engine.poison[2] = True
+            trainer.collect()
+        logger.close()
+    assert torch.isfinite(trainer.replay.state).all()
+    assert trainer.replay.first[:12, 2].nonzero().flatten().tolist() == [0, 7] and env.quarantined == 1
+    assert trainer.replay.first[:12, [0, 1, 3]].sum() == 3
+
+
+def test_a_checkpoint_of_other_sizes_is_refused(tmp_path):
+    trained(tmp_path / "a", config(80))
+    other = config(160, str(tmp_path / "a"))
+    other.world_model.denoiser.width = 24
+    with pytest.raises(CheckpointError, match="does not fit"):
+        trained(tmp_path / "b", other)
