@@ -24,12 +24,12 @@ class Precision(Enum):
 class MamujocoConfig:
     """One robot, shared out among agents."""
 
-    agent_conf: str = ""  # "2x3": two agents of three actuators; "9|8"; a name of gymnasium-robotics; empty: the task's own
+    agent_conf: str = ""  # "2x3": two agents of three actuators; "9|8"; a name of gymnasium-robotics; empty: its default
     agent_obsk: str = "full"  # "full", or the depth in joints to which an agent sees: 0, 1, 2, ...
     protocol: Protocol = Protocol.v5
     partition: list[list[str]] = field(default_factory=list)  # joint names per agent; takes the place of agent_conf
-    local_categories: list[list[str]] = field(default_factory=list)  # what is seen at depth 0, 1, ...; empty: the benchmark's
+    local_categories: list[list[str]] = field(default_factory=list)  # seen at depth 0, 1, ...; empty: the benchmark's
     global_categories: list[str] = field(default_factory=lambda: ["qpos", "qvel"])  # what everybody sees of the root
     episode_length: int = 0  # control steps; 0: the benchmark's
-    constants: dict[str, float] = field(default_factory=dict)  # Gymnasium's constructor arguments, such as ctrl_cost_weight
+    constants: dict[str, float] = field(default_factory=dict)  # Gymnasium's arguments, such as ctrl_cost_weight
     precision: Precision = Precision.float32

@@ -46,7 +46,7 @@ def define(scenario: str, changes: dict[str, float]) -> Definition:
         raise UsageError(f"Multi-Agent MuJoCo reads Gymnasium's robots, and {error}; {_INSTALL}.") from error
     parameters = inspect.signature(creator.__init__).parameters.values()
     constants = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    numbers = sorted(name for name, value in constants.items() if isinstance(value, int | float) and not isinstance(value, bool))
+    numbers = sorted(name for name, value in constants.items() if type(value) in (int, float))
     for name in changes:
         if name not in numbers:
             raise UsageError(f"{scenario} has no constant '{name}'. Known: {', '.join(numbers)}.")

@@ -64,18 +64,18 @@ def factorise(
     Raises:
         UsageError: a category that the robot's state does not have.
     """
-    upstream = _upstream()
+    obsk = upstream("obsk")
     seen: list[list[int]] = []
     for part in graph.parts:
         if depth is None:
             seen.append(list(range(width)))
             continue
-        near = upstream.get_joints_at_kdist(tuple(part), graph.edges, depth)
+        near = obsk.get_joints_at_kdist(tuple(part), graph.edges, depth)
         # upstream sorts a set by label; where labels repeat (Pusher) its order changes from process to process
         near = {k: sorted(nodes, key=lambda node: (node.label, node.act_ids)) for k, nodes in near.items()}
         categories = [list(local[min(k, len(local) - 1)]) for k in range(depth + 1)]
         try:
-            codes = upstream.build_obs(columns, near, categories, graph.roots, tuple(everywhere))
+            codes = obsk.build_obs(columns, near, categories, graph.roots, tuple(everywhere))
         except AttributeError as error:
             raise UsageError(f"an observation category that this robot's state does not have: {error}.") from error
         seen.append([int(code) for code in np.rint(np.asarray(codes) / _UNIT)])
@@ -101,8 +101,8 @@ def named_graph(scenario: str, conf: str, known: Sequence[str]) -> Graph:
         UsageError: neither, or the numbers do not add up to the robot's actuators.
     """
     if conf in known:
-        return _graph(scenario, conf)
-    graph = _graph(scenario, known[0])
+        return upstream_graph(scenario, conf)
+    graph = upstream_graph(scenario, known[0])
     nodes = _in_order(graph)
     if match := re.fullmatch(r"(\d+)x(\d+)", conf):
         sizes = [int(match[2])] * int(match[1])
@@ -125,17 +125,18 @@ def custom_graph(scenario: str, partition: Sequence[Sequence[str]], known: Seque
     Raises:
         UsageError: a joint that does not exist, or one not given to exactly one agent.
     """
-    graph = _graph(scenario, known[0])
+    graph = upstream_graph(scenario, known[0])
     nodes = _in_order(graph)
     names = {node.label: node for node in nodes} | {str(node.act_ids): node for node in nodes}
     wanted = [name for part in partition for name in part]
     missing = [name for name in wanted if name not in names]
     if missing:
-        raise UsageError(f"{scenario} has no joint {', '.join(missing)}. Known: {', '.join(node.label for node in nodes)}.")
+        known_names = ", ".join(node.label for node in nodes)
+        raise UsageError(f"{scenario} has no joint {', '.join(missing)}. Known: {known_names}.")
     parts = [[names[name] for name in part] for part in partition]
     given = sorted(node.act_ids for part in parts for node in part)
     if given != [node.act_ids for node in nodes] or not all(parts):
-        raise UsageError(f"partition must give each joint of {scenario} to one agent, and each agent a joint; it gives {wanted}.")
+        raise UsageError(f"partition must give each joint of {scenario} to one agent and each agent a joint, not {wanted}.")
     return Graph(parts, graph.edges, graph.roots)
 
 
@@ -143,21 +144,27 @@ def _in_order(graph: Graph) -> list[Any]:
     return sorted((node for part in graph.parts for node in part), key=lambda node: node.act_ids)
 
 
-def _graph(scenario: str, conf: str) -> Graph:
-    parts, edges, roots = _upstream().get_parts_and_edges(scenario, conf)
+def upstream_graph(scenario: str, conf: str) -> Graph:
+    """The graph of ``scenario`` under a partition that upstream knows."""
+    parts, edges, roots = upstream("obsk").get_parts_and_edges(scenario, conf)
     return Graph([list(part) for part in parts], list(edges), list(roots))
 
 
 @cache
-def _upstream() -> ModuleType:
-    """gymnasium-robotics' ``obsk``, by path: importing the package registers, and talks about, all of its robots."""
+def upstream(module: str) -> ModuleType:
+    """A file of gymnasium-robotics' Multi-Agent MuJoCo by path: importing the package registers all of its robots.
+
+    Raises:
+        UsageError: gymnasium-robotics is not installed, or is too old to have that file.
+    """
+    cure = "pip install 'gymnasium-robotics>=1.3'"
     package = find_spec("gymnasium_robotics")
     if package is None or package.origin is None:
-        raise UsageError("the joint graphs come from gymnasium-robotics, which is not installed; pip install gymnasium-robotics.")
-    path = Path(package.origin).parent / "envs" / "multiagent_mujoco" / "obsk.py"
-    spec = spec_from_file_location("gymnasium_robotics_obsk", path)
+        raise UsageError(f"the joint graphs come from gymnasium-robotics, which is not installed; {cure}.")
+    path = Path(package.origin).parent / "envs" / "multiagent_mujoco" / f"{module}.py"
+    spec = spec_from_file_location(f"gymnasium_robotics_{module}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UsageError(f"the installed gymnasium-robotics has no {path}; pip install 'gymnasium-robotics>=1.3'.")
-    module = module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        raise UsageError(f"the installed gymnasium-robotics has no {path.name}; {cure}.")
+    found = module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found

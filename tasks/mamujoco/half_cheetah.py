@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from dima_isaac.tasks.mamujoco.robot import Robot
 from torch import Tensor
+
+from dima_isaac.tasks.mamujoco.robot import Robot
 
 
 class HalfCheetah(Robot):

@@ -12,9 +12,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision, Protocol
-from dima_isaac.tasks.mamujoco.definition import define
-from dima_isaac.tasks.mamujoco.factorisation import custom_graph, encode, factorise, named_graph
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -23,6 +20,9 @@ from dima_isaac.envs.task import TaskSpec, Verdict
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Scene
+from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision, Protocol
+from dima_isaac.tasks.mamujoco.definition import define
+from dima_isaac.tasks.mamujoco.factorisation import Graph, custom_graph, encode, factorise, named_graph
 from dima_isaac.types import Dims
 
 _DTYPES = {Precision.float32: torch.float32, Precision.float64: torch.float64}
@@ -34,11 +34,12 @@ class Robot:
     Config = MamujocoConfig
 
     scenario: ClassVar[str]  # Gymnasium's name without the version
+    template: ClassVar[str] = ""  # Gymnasium's name where it differs
     partitions: ClassVar[tuple[str, ...]]  # gymnasium-robotics' names, the default one first
-    nq: ClassVar[int]  # sizes of the model, checked against the engine
-    nv: ClassVar[int]
-    nu: ClassVar[int]
-    nbody: ClassVar[int] = 0
+    nq: int  # sizes of the model, checked against the engine
+    nv: int
+    nu: int
+    nbody: int = 0
     state_fields: ClassVar[dict[str, int]]  # MjData fields of the state, and how many leading numbers are left out
     limits: ClassVar[dict[str, float]] = {}  # fields that the state clips to +- this
     extra_fields: ClassVar[tuple[str, ...]] = ()  # fields needed besides those of the state
@@ -56,7 +57,7 @@ class Robot:
         self.cfg = cfg
         if cfg.protocol is not Protocol.v5:
             raise UsageError(f"{self.scenario} is not defined under protocol={cfg.protocol.value}; use protocol=v5.")
-        self.definition = define(self.scenario, dict(cfg.constants))
+        self.definition = define(self.template or self.scenario, dict(cfg.constants))
         self._blocks = self._layout()
         self._width = max(stop for _, stop in self._blocks.values())
         self._dtype = _DTYPES[cfg.precision]
@@ -64,7 +65,7 @@ class Robot:
         if cfg.partition:
             graph, conf = custom_graph(self.scenario, cfg.partition, self.partitions), "custom"
         else:
-            graph = named_graph(self.scenario, conf, self.partitions)
+            graph = self._graph(conf)
         self.graph = graph
         depth = _depth(cfg.agent_obsk)
         local = cfg.local_categories or self.local_categories
@@ -91,6 +92,9 @@ class Robot:
 
     # ---- construction ------------------------------------------------------------------------------------------
 
+    def _graph(self, conf: str) -> Graph:
+        return named_graph(self.scenario, conf, self.partitions)
+
     def _sizes(self) -> dict[str, int]:
         """Length of each raw field, flattened."""
         bodies = self.nbody
@@ -106,7 +110,7 @@ class Robot:
         return blocks
 
     def _columns(self) -> Any:
-        """MjData's fields holding the state column of each of their numbers; numbers left out become the zero column."""
+        """MjData's fields holding each number's state column; numbers left out become the zero column."""
         fields = {}
         for name, (start, stop) in self._blocks.items():
             columns = encode([self._width] * self.state_fields[name] + list(range(start, stop)))
@@ -143,7 +147,8 @@ class Robot:
         ranges = engine.constant("actuator_ctrlrange")
         found = (self._qpos.shape[1], self._qvel.shape[1], ranges.shape[0])
         if found != (self.nq, self.nv, self.nu):
-            raise UsageError(f"{self.scenario}: the installed Gymnasium's robot has sizes {found}, expected {(self.nq, self.nv, self.nu)}.")
+            known = (self.nq, self.nv, self.nu)
+            raise UsageError(f"{self.scenario}: nq, nv, nu of the installed robot are {found}, not {known}.")
         envs = engine.num_envs
         self._dt = engine.control_dt
         self.spec = replace(self.spec, control_dt=engine.control_dt)

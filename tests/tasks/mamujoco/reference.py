@@ -12,7 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from dima_isaac import make
+from dima_isaac.catalog import Catalog, resolve
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.sim.config import MujocoConfig
+from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision
 
 with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -20,63 +24,79 @@ with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.St
     from gymnasium_robotics import mamujoco_v1
 
 ENVS, TICKS = 3, 150
+GENERATED = ("ManySegmentAnt", "ManySegmentSwimmer")
 
 
 @dataclass
 class Pair:
-    """One tick of ENVS environments, theirs beside ours. ``fresh`` rows are starts."""
+    """One tick of ENVS environments, theirs beside ours."""
 
-    fresh: np.ndarray
     theirs: dict[str, np.ndarray]
     ours: dict[str, np.ndarray]
+
+
+def build(scenario: str, conf: str = "", depth: int | str = "full", **values: Any) -> Any:
+    """One of our tasks, with float64 tensors and no time limit."""
+    cls = resolve(Catalog().values("task", scenario)["target"])
+    values = {"precision": Precision.float64, "episode_length": 10**6, **values}
+    return cls(MamujocoConfig(agent_conf=conf, agent_obsk=str(depth), **values))
+
+
+def vectorise(task: Any, num_envs: int, threads: int = 1, seed: int = 5) -> VecEnv:
+    """``task`` on the CPU engine."""
+    return VecEnv(MujocoEngine(task.scene(), num_envs, MujocoConfig(threads=threads)), task, seed)
 
 
 def factorised(task: Any, conf: str, depth: int, raw: Any) -> Any:
     """Upstream's multi-agent environment around ``raw``; partitions that it has no name for are given node by node."""
     options: dict[str, Any] = {"agent_obsk": depth, "gym_env": raw}
-    if conf not in task.partitions:
+    if conf not in task.partitions and task.scenario not in GENERATED:
         parts = [tuple(part) for part in task.graph.parts]
         options["agent_factorization"] = {"partition": parts, "edges": task.graph.edges, "globals": task.graph.roots}
     return mamujoco_v1.parallel_env(scenario=task.scenario, agent_conf=conf, **options)
 
 
-def single(scenario: str) -> Any:
+def single(scenario: str, conf: str = "") -> Any:
     """Gymnasium's robot, without time limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if scenario in GENERATED:
+            return mamujoco_v1.parallel_env(scenario, conf).single_agent_env.unwrapped
         return gymnasium.make(f"{scenario}-v5").unwrapped
 
 
-def rollout(scenario: str, raws: list[Any], num_envs: int = ENVS, ticks: int = TICKS) -> Iterator[Pair]:
-    """Random play of ``raws`` and of our environment from the same starts; whoever falls starts anew."""
-    env = make(scenario, num_envs=num_envs, engine="mujoco", seed=5, precision="float64", episode_length=10**6)
+def rollout(task: Any, raws: list[Any], ticks: int = TICKS) -> Iterator[Pair]:
+    """Random play of ``raws`` and of ``task`` from the same starts; whoever falls starts anew."""
+    count = len(raws)
+    env = vectorise(task, count, threads=2)
     dims = env.spec.dims
     draws = torch.Generator().manual_seed(1)
     env.reset()
     for i, raw in enumerate(raws):
         raw.reset(seed=i)
     row = env.set_physics_state(*_states(raws))
-    yield Pair(np.ones(num_envs, bool), _theirs(raws, [(0.0, False)] * num_envs), _ours(row))
-    over = np.zeros(num_envs, bool)
+    yield Pair(_theirs(raws, [(0.0, False)] * count), _ours(row))
+    over = np.zeros(count, bool)
     for _ in range(ticks):
-        action = torch.rand(num_envs, dims.agents, dims.action, generator=draws) * 2 - 1
+        action = torch.rand(count, dims.agents, dims.action, generator=draws) * 2 - 1
         row = env.step(action)
         outcome = []
         for i, raw in enumerate(raws):
             if over[i]:
                 raw.reset()
                 outcome.append((0.0, False))
-            else:
-                _, reward, fallen, *_ = raw.step(raw.action_space.high.astype(str).astype(float) * controls(env.task, action[i]))
-                outcome.append((reward, fallen))
-        now = env.physics_state()
-        for mine, their in zip(now, _states(raws), strict=True):
+                continue
+            # the box is float32 and the range float64: 0.4, not 0.4000000059604645
+            unit = raw.action_space.high.astype(str).astype(float)
+            _, reward, fallen, *_ = raw.step(unit * controls(task, action[i]))
+            outcome.append((reward, fallen))
+        for mine, their in zip(env.physics_state(), _states(raws), strict=True):
             np.testing.assert_array_equal(mine[~over], their[~over])
         seen = _ours(row)
         if over.any():
             injected = _ours(env.set_physics_state(*_states(raws)))
             seen["state"][over], seen["obs"][over] = injected["state"][over], injected["obs"][over]
-        yield Pair(over, _theirs(raws, outcome), seen)
+        yield Pair(_theirs(raws, outcome), seen)
         over = np.array([fallen for _, fallen in outcome])
     env.close()
 
@@ -96,7 +116,8 @@ def _states(raws: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 def _theirs(raws: list[Any], outcome: list[tuple[float, bool]]) -> dict[str, np.ndarray]:
     rewards, fallen = zip(*outcome, strict=True)
-    return {"state": np.stack([raw._get_obs() for raw in raws]), "reward": np.array(rewards), "fallen": np.array(fallen)}
+    states = np.stack([raw._get_obs() for raw in raws])
+    return {"state": states, "reward": np.array(rewards), "fallen": np.array(fallen)}
 
 
 def _ours(row: Any) -> dict[str, np.ndarray]:
