@@ -1,0 +1,116 @@
+"""The four doors: open or close a double door whose leaves swing toward the hands (inward) or away (outward).
+
+    reward  {base:g} - F_R - F_L + [F_R and F_L < {near:g}] g
+    where   F: the summed distances of a hand's five fingertips to its handle; D: the distance of the handles across
+            the doorway; g = 2 D to open, 1 - 2 D to close
+    ends    F_R or F_L >= {far:g} m
+    solved  to open: both leaves beyond {open_angle:g} rad; to close: both leaves within {closed_angle:g} rad of shut
+    differs published success is D > {gap:g} m to open and D < {gap:g} m to close, which a single leaf almost meets
+            and a door half shut does meet (both_leaves); published doors to be closed start with their hinges turning
+            at 1.57 rad/s against their stops (still_start)
+
+CloseOutward's constants (6 and 3 where the others have 2 and 1.5) are as published. The tail lists the left handle
+first, as published.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine, names_to_index
+from dima_isaac.sim.scene import Vec3
+from dima_isaac.tasks.bidexhands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.props import palms_facing, thing
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
+
+LEAVES = ("right_hinge", "left_hinge")
+START = 1.57  # rad at which doors to be closed start, and the published rad/s at which they turn then
+
+
+class Swing(Enum):
+    """Which way the leaves go when they open."""
+
+    inward = "Inward"  # toward the hands
+    outward = "Outward"
+
+
+class Aim(Enum):
+    """What the hands should do."""
+
+    open = "Open"
+    close = "Close"
+
+
+@dataclass
+class DoorConfig(TwoHandConfig):
+    """The published numbers of DoorOpenInward; the variants are YAML."""
+
+    aim: Aim = Aim.open
+    swing: Swing = Swing.inward
+    episode_length: int = 250
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.5
+    base: float = 2.0
+    near: float = 0.5
+    far: float = 1.5
+    gap: float = 0.5
+    open_angle: float = 0.785
+    closed_angle: float = 0.1
+    both_leaves: bool | None = None
+    still_start: bool | None = None
+
+
+class Door(HandleTask):
+    """Open or close a double door: 2 agents x 26 actions, state 417."""
+
+    Config = DoorConfig
+
+    def __init__(self, cfg: DoorConfig) -> None:
+        closing = cfg.aim is Aim.close
+        inward = cfg.swing is Swing.inward
+        start = dict.fromkeys(LEAVES, START if closing else 0.0)
+        speed = dict.fromkeys(LEAVES, START if closing and not cfg.repaired(cfg.still_start) else 0.0)
+        # turned upside down, the same door opens the other way; its handles are used on the hands' side
+        rpy: Vec3 = (0.0, math.pi if inward else 0.0, 0.0)
+        side = -0.04 if inward else 0.04
+        x, y = (0.9, 0.5) if closing and inward else (0.55, 0.2)
+        super().__init__(
+            f"ShadowHandDoor{cfg.aim.value}{cfg.swing.value}",
+            cfg,
+            palms_facing(0.6, x, y, self_collision=True),
+            [thing("door", "door", (0.0, 0.0, 0.7), rpy, fixed=True, friction=0.1, joints=start, joint_vel=speed)],
+            points=[("door/right", (side, -0.39, -0.5)), ("door/left", (side, 0.39, -0.5))],
+            seen=(1, 0),
+            camera=((1.55, 1.05, 1.45), (0.1, 0.0, 0.6)),
+        )
+        self.cfg: DoorConfig = cfg
+
+    def bind(self, engine: Engine) -> None:
+        """Find the hinges, too."""
+        super().bind(engine)
+        self._hinges = names_to_index(engine.dof_names, [f"door/{leaf}" for leaf in LEAVES], engine.device)
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, hands gone astray, and the door where it should be."""
+        cfg = self.cfg
+        points = self.points(engine)
+        reach = self.reach(engine, points)
+        gap = (points[:, 0, 1] - points[:, 1, 1]).abs()
+        near = (reach < cfg.near).all(1)
+        angles = engine.dof_pos.index_select(1, self._hinges)
+        if cfg.aim is Aim.open:
+            gain, wide, done = 2.0 * gap, gap > cfg.gap, (angles > cfg.open_angle).all(1)
+        else:
+            gain, wide, done = 1.0 - 2.0 * gap, gap < cfg.gap, (angles < cfg.closed_angle).all(1)
+        terms = {
+            "reach_right": 0.5 * cfg.base - reach[:, 0],
+            "reach_left": 0.5 * cfg.base - reach[:, 1],
+            cfg.aim.name: torch.where(near, gain, 0.0),
+        }
+        success = done if cfg.repaired(cfg.both_leaves) else wide
+        return sum_of(terms, (reach >= cfg.far).any(1), success)

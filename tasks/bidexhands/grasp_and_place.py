@@ -1,0 +1,82 @@
+"""ShadowHandGraspAndPlace: put a cube into a bucket.
+
+reward  exp(-10 F_R) + exp(-10 F_L) + 2 exp(-10 d)
+where   F: the summed distances of a hand's five fingertips to the bucket (right) and to the cube (left); d: the
+        distance of the cube to the bucket
+ends    F_R or F_L >= {far:g} m
+solved  the cube's centre is within {inside_radius:g} m of the bucket's axis, between its floor and its rim
+differs published success is d < {success_distance:g} m, from 0.4 m at the start (inside); bucket and cube start
+        at rest on the table, not inside it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.rotations import rotate_inverse
+from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, cube, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig, object_block
+
+FLOOR, RIM = -0.05, 0.0445  # z in the bucket's frame, m
+
+
+@dataclass
+class ShadowHandGraspAndPlaceConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 500
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.1
+    far: float = 1.5
+    success_distance: float = 0.2
+    inside_radius: float = 0.04
+    inside: bool | None = None
+
+
+class ShadowHandGraspAndPlace(HandleTask):
+    """Put a cube into a bucket: 2 agents x 26 actions, state 425."""
+
+    Config = ShadowHandGraspAndPlaceConfig
+
+    def __init__(self, cfg: ShadowHandGraspAndPlaceConfig) -> None:
+        super().__init__(
+            "ShadowHandGraspAndPlace",
+            cfg,
+            palms_down(),
+            [
+                thing("bucket", "bucket", (0.0, 0.2, 0.653)),
+                cube("cube", (0.0, -0.2, 0.625), (0.9, 0.55, 0.2, 1.0), (1.57, 1.57, 0.0)),
+                table((1.0, 1.0, 0.6)),
+            ],
+            points=[("bucket", (0.0, 0.0, 0.0)), ("cube", (0.0, 0.0, 0.0))],
+            tail_size=13 + 7 + 7,
+            camera=TABLETOP_VIEW,
+        )
+        self.cfg: ShadowHandGraspAndPlaceConfig = cfg
+
+    def tail(self, engine: Engine) -> Tensor:
+        """The bucket's 13 numbers, then the poses of bucket and cube."""
+        bucket, cube_ = self.root(engine, "bucket"), self.root(engine, "cube")
+        return torch.cat([object_block(bucket), bucket[:, :7], cube_[:, :7]], 1)
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, hands gone astray, and the cube in the bucket."""
+        cfg = self.cfg
+        bucket, cube_ = self.root(engine, "bucket"), self.root(engine, "cube")
+        reach = self.reach(engine, torch.stack([bucket[:, :3], cube_[:, :3]], 1))
+        gap = distance(bucket[:, :3], cube_[:, :3])
+        right, left = torch.exp(-10.0 * reach).unbind(1)
+        terms = {"reach_right": right, "reach_left": left, "place": 2.0 * torch.exp(-10.0 * gap)}
+        if cfg.repaired(cfg.inside):
+            local = rotate_inverse(bucket[:, 3:7], cube_[:, :3] - bucket[:, :3])
+            level = (local[:, 2] > FLOOR) & (local[:, 2] < RIM)
+            success = level & (local[:, :2].norm(dim=1) < cfg.inside_radius)
+        else:
+            success = gap < cfg.success_distance
+        return sum_of(terms, (reach >= cfg.far).any(1), success)

@@ -1,0 +1,115 @@
+"""ShadowHandKettle: pour water (balls) from a kettle into a bucket.
+
+reward  1 - F_R - F_L + [F_R and F_L < {near:g}] (0.5 - 2 e)
+where   F: the summed distances of a hand's five fingertips to the kettle's handle (right) and to the bucket's
+        point (left); e: from the spout to the bucket's point
+ends    the bucket's point at or below {drop_height:g} m
+solved  {success_share:g} of the balls are in the bucket
+differs published success is e < {success_distance:g} m, for a bucket's point 4.7 cm below the bucket's floor
+        (count_balls); the balls start apart inside the kettle, not inside each other above it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.rotations import rotate_inverse
+from dima_isaac.sim.scene import Actor, Ellipsoid
+from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_facing, table, thing
+from dima_isaac.tasks.bidexhands.two_hands import Prop, TwoHandConfig
+
+HANDLE, BUCKET, SPOUT = 0, 1, 2
+BALL = 0.005  # radius, m
+PITCH = 0.011
+INSIDE = (0.052, -0.05, 0.045)  # radius, lowest and highest z in the bucket's frame, m
+WATER = (0.3, 0.6, 0.9, 1.0)
+
+
+@dataclass
+class ShadowHandKettleConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 125
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.1
+    balls: int = 30
+    near: float = 0.7
+    drop_height: float = 0.2
+    success_distance: float = 0.05
+    success_share: float = 0.5
+    count_balls: bool | None = None
+
+
+class ShadowHandKettle(HandleTask):
+    """Pour: 2 agents x 26 actions, state 417."""
+
+    Config = ShadowHandKettleConfig
+
+    def __init__(self, cfg: ShadowHandKettleConfig) -> None:
+        super().__init__(
+            "ShadowHandKettle",
+            cfg,
+            palms_facing(0.6),
+            [
+                thing("kettle", "kettle", (0.0, 0.0, 0.474), (0.0, 0.0, 1.57)),
+                thing("bucket", "bucket", (0.0, -0.3, 0.453)),
+                table((0.5, 1.0, 0.4)),
+                *_balls(cfg.balls),
+            ],
+            points=[("kettle", (0.15, 0.0, 0.0)), ("bucket", (0.0, 0.0, -0.1)), ("kettle", (-0.2, 0.0, 0.07))],
+            seen=(HANDLE, BUCKET),
+            camera=((TABLETOP_VIEW[0][0], -0.75, 1.0), (0.1, -0.1, 0.5)),
+        )
+        self.cfg: ShadowHandKettleConfig = cfg
+
+    def bind(self, engine: Engine) -> None:
+        """Find the balls, too."""
+        super().bind(engine)
+        first = self._actor["ball0"] if self.cfg.balls else 0
+        self._balls = slice(first, first + self.cfg.balls)
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, a bucket dropped, and the water poured."""
+        cfg = self.cfg
+        points = self.points(engine)
+        reach = self.reach(engine, points[:, :2])
+        gap = distance(points[:, BUCKET], points[:, SPOUT])
+        near = (reach < cfg.near).all(1)
+        terms = {
+            "reach_right": 0.5 - reach[:, 0],
+            "reach_left": 0.5 - reach[:, 1],
+            "pour": torch.where(near, 0.5 - 2.0 * gap, 0.0),
+        }
+        if cfg.repaired(cfg.count_balls):
+            success = self.poured(engine) >= cfg.success_share * max(cfg.balls, 1)
+        else:
+            success = gap < cfg.success_distance
+        return sum_of(terms, points[:, BUCKET, 2] <= cfg.drop_height, success)
+
+    def poured(self, engine: Engine) -> Tensor:
+        """How many balls (E,) are in the bucket."""
+        radius, low, high = INSIDE
+        bucket = self.root(engine, "bucket").unsqueeze(1)
+        local = rotate_inverse(bucket[..., 3:7], engine.root_state[:, self._balls, :3] - bucket[..., :3])
+        level = (local[..., 2] > low) & (local[..., 2] < high)
+        return (level & (local[..., :2].norm(dim=-1) < radius)).sum(1)
+
+
+def _balls(count: int) -> list[Prop]:
+    """Balls side by side on the kettle's floor."""
+    return [
+        Prop(
+            Actor(
+                f"ball{i}",
+                Ellipsoid((BALL, BALL, BALL), density=1000.0, color=WATER),
+                pos=(PITCH * (i % 6 - 2.5), PITCH * (i // 6 - 2.0), 0.474 - 0.066 + BALL),
+            )
+        )
+        for i in range(count)
+    ]

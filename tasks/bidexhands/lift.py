@@ -1,0 +1,74 @@
+"""ShadowHandLiftUnderarm: two hands lift a pot by its handles.
+
+reward  0.2 - d_R - d_L + [d_R and d_L < {near:g}] 3 (0.385 - d)
+where   d_R, d_L: the distances of the palm centres to the pot's handles; d: the pot's distance to its goal, 0.4 m
+        above the place where the original spawns it
+ends    the pot at or below {drop_height:g} m, or d_R or d_L >= {far:g} m
+solved  d < {success_distance:g} m
+differs the pot starts at rest on the table, not 1.5 cm inside it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.scene import Actor, Ellipsoid, Vec3
+from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.props import MARKER, table, thing
+from dima_isaac.tasks.bidexhands.two_hands import BasePoint, Hands, Prop, TwoHandConfig
+
+GOAL: Vec3 = (0.0, -0.6, 0.85)
+
+
+@dataclass
+class ShadowHandLiftUnderarmConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 500
+    transition_scale: float = 0.25
+    orientation_scale: float = 1.0
+    near: float = 0.08
+    far: float = 0.2
+    drop_height: float = 0.3
+    success_distance: float = 0.05
+
+
+class ShadowHandLiftUnderarm(HandleTask):
+    """Lift a pot: 2 agents x 26 actions, state 417."""
+
+    Config = ShadowHandLiftUnderarmConfig
+
+    def __init__(self, cfg: ShadowHandLiftUnderarmConfig) -> None:
+        goal = Actor("goal", Ellipsoid((0.03, 0.03, 0.03), color=MARKER), GOAL, ghost=True)
+        super().__init__(
+            "ShadowHandLiftUnderarm",
+            cfg,
+            Hands(pos=((0.0, 0.05, 0.45), (0.0, -1.25, 0.45)), base_point=BasePoint.palm, self_collision=True),
+            [
+                thing("pot", "pot", (0.0, -0.6, 0.465), friction=3.0),
+                table((0.3, 0.3, 0.4), at=(0.0, -0.6), friction=3.0),
+                Prop(goal),
+            ],
+            points=[("pot", (0.0, 0.15, 0.06)), ("pot", (0.0, -0.15, 0.06))],
+            camera=((1.15, -0.6, 1.1), (0.0, -0.6, 0.5)),
+        )
+        self.cfg: ShadowHandLiftUnderarmConfig = cfg
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, a pot dropped or let go, and the pot lifted."""
+        cfg = self.cfg
+        grip = distance(self.points(engine), self.palms(engine))  # (E, 2)
+        pot = self.root(engine, "pot")[:, :3]
+        away = distance(pot, self.root(engine, "goal")[:, :3])
+        held = (grip < cfg.near).all(1)
+        terms = {
+            "grip_right": 0.1 - grip[:, 0],
+            "grip_left": 0.1 - grip[:, 1],
+            "lift": torch.where(held, 3.0 * (0.385 - away), 0.0),
+        }
+        terminal = (pot[:, 2] <= cfg.drop_height) | (grip >= cfg.far).any(1)
+        return sum_of(terms, terminal, away < cfg.success_distance)

@@ -1,0 +1,59 @@
+"""ShadowHandPen: pull the cap off a pen.
+
+reward  exp(-10 F_R) + exp(-10 F_L) + [F_R and F_L < {near:g}] (5 D - 0.8)
+where   F: the summed distances of a hand's five fingertips to its point, on the cap (right) and on the barrel
+        (left); D: the distance between the points
+ends    F_R or F_L >= {far:g} m
+solved  5 D > {success_pull:g}, the cap is 13 cm out
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
+
+
+@dataclass
+class ShadowHandPenConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 125
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.1
+    near: float = 0.75
+    far: float = 1.5
+    success_pull: float = 1.5
+
+
+class ShadowHandPen(HandleTask):
+    """Open a pen: 2 agents x 26 actions, state 417."""
+
+    Config = ShadowHandPenConfig
+
+    def __init__(self, cfg: ShadowHandPenConfig) -> None:
+        super().__init__(
+            "ShadowHandPen",
+            cfg,
+            palms_down(self_collision=True),
+            [thing("pen", "pen", (0.0, 0.0, 0.6115), (1.57, 1.57, 0.0)), table((0.5, 1.0, 0.6))],
+            points=[("pen/cap", (0.0, 0.0, -0.1)), ("pen", (0.0, 0.0, 0.07))],
+            camera=TABLETOP_VIEW,
+        )
+        self.cfg: ShadowHandPenConfig = cfg
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, hands gone astray, and the cap off."""
+        points = self.points(engine)
+        reach = self.reach(engine, points)
+        pull = 5.0 * distance(points[:, 0], points[:, 1])
+        near = (reach < self.cfg.near).all(1)
+        right, left = torch.exp(-10.0 * reach).unbind(1)
+        terms = {"reach_right": right, "reach_left": left, "pull": torch.where(near, pull - 0.8, 0.0)}
+        return sum_of(terms, (reach >= self.cfg.far).any(1), pull > self.cfg.success_pull)

@@ -1,0 +1,91 @@
+"""ShadowHandPushBlock: each hand pushes a cube to its goal.
+
+reward  (1.2 - F_R) + (1.2 - F_L) + 5 - 5 g_R - 5 g_L
+where   F: the summed distances of a hand's five fingertips to its cube; g: the distance of a cube to its goal
+ends    F_R or F_L >= {far:g} m
+solved  g_R and g_L <= {success_distance:g} m
+differs the published reward and success take the left goal for both cubes (own_goals); published success latches
+        0.5 for the left cube alone, never upgrades it, and gives 0 for the right one alone, here it takes both,
+        in either profile; the cubes start at rest on the table, not 2.5 cm inside it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.scene import Vec3
+from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.props import cube, cube_goal, palms_down, table
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig, object_block
+
+COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
+TURN: Vec3 = (1.57, 1.57, 0.0)
+PADDING = 5  # zeros that end the published observation
+
+
+@dataclass
+class ShadowHandPushBlockConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 125
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.1
+    far: float = 1.2
+    success_distance: float = 0.1
+    own_goals: bool | None = None
+
+
+class ShadowHandPushBlock(HandleTask):
+    """Push two cubes: 2 agents x 26 actions, state 428."""
+
+    Config = ShadowHandPushBlockConfig
+
+    def __init__(self, cfg: ShadowHandPushBlockConfig) -> None:
+        self._goals = [(-0.2, 0.2, 0.625), (-0.2, -0.2, 0.625)]
+        super().__init__(
+            "ShadowHandPushBlock",
+            cfg,
+            palms_down(),
+            [
+                cube("right", (0.0, 0.2, 0.625), COLORS[0], TURN),
+                cube("left", (0.0, -0.2, 0.625), COLORS[1], TURN),
+                table((1.0, 1.0, 0.6), friction=0.5),
+                cube_goal("right_goal", self._goals[0], COLORS[0]),
+                cube_goal("left_goal", self._goals[1], COLORS[1]),
+            ],
+            points=[("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0))],
+            tail_size=13 + 4 * 3 + PADDING,
+            camera=((-0.95, 0.6, 1.4), (0.05, 0.0, 0.62)),
+        )
+        self.cfg: ShadowHandPushBlockConfig = cfg
+
+    def bind(self, engine: Engine) -> None:
+        """Keep the goals: the observed ones, left first, and those that the cubes are judged by."""
+        super().bind(engine)
+        right, left = torch.tensor(self._goals, device=engine.device)
+        self._seen_goals = torch.cat([left, right, left.new_zeros(PADDING)]).expand(engine.num_envs, -1)
+        own = self.cfg.repaired(self.cfg.own_goals)
+        self._targets_of_cubes = torch.stack([right if own else left, left])  # (2, 3)
+
+    def tail(self, engine: Engine) -> Tensor:
+        """The right cube's 13 numbers, both cubes' positions, both goals (left first), five zeros."""
+        cubes = self.points(engine).flatten(1)
+        return torch.cat([object_block(self.root(engine, "right")), cubes, self._seen_goals], 1)
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, hands gone astray, and both cubes home."""
+        cubes = self.points(engine)
+        reach = self.reach(engine, cubes)
+        gap = distance(cubes, self._targets_of_cubes)  # (E, 2)
+        terms = {
+            "reach_right": 1.2 - reach[:, 0],
+            "reach_left": 1.2 - reach[:, 1],
+            "push_right": 2.5 - 5.0 * gap[:, 0],
+            "push_left": 2.5 - 5.0 * gap[:, 1],
+        }
+        return sum_of(terms, (reach >= self.cfg.far).any(1), (gap <= self.cfg.success_distance).all(1))

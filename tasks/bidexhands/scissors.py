@@ -1,0 +1,67 @@
+"""ShadowHandScissors: open a pair of scissors.
+
+reward  2 - F_R - F_L + u, u = [F_R and F_L < {near:g}] 5 (0.59 + q)
+where   F: the summed distances of a hand's five fingertips to its ring; q: the pivot's angle, -0.59 when shut
+ends    u < {least_opening:g}, or F_R or F_L >= {far:g} m
+solved  q > {success_angle:g} rad
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine, names_to_index
+from dima_isaac.tasks.bidexhands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
+
+SHUT = 0.59  # rad below zero
+
+
+@dataclass
+class ShadowHandScissorsConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 150
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.1
+    near: float = 0.7
+    far: float = 1.75
+    least_opening: float = -0.5
+    success_angle: float = -0.3
+
+
+class ShadowHandScissors(HandleTask):
+    """Open scissors: 2 agents x 26 actions, state 417."""
+
+    Config = ShadowHandScissorsConfig
+
+    def __init__(self, cfg: ShadowHandScissorsConfig) -> None:
+        scissors = thing("scissors", "scissors", (0.0, 0.0, 0.6062), (0.0, 0.0, 1.57), joints={"pivot": -SHUT})
+        super().__init__(
+            "ShadowHandScissors",
+            cfg,
+            palms_down(self_collision=True),
+            [scissors, table((0.5, 1.0, 0.6))],
+            points=[("scissors/blade", (0.1, -0.2, 0.0)), ("scissors", (-0.1, -0.15, 0.0))],
+            camera=TABLETOP_VIEW,
+        )
+        self.cfg: ShadowHandScissorsConfig = cfg
+
+    def bind(self, engine: Engine) -> None:
+        """Find the pivot, too."""
+        super().bind(engine)
+        self._pivot = int(names_to_index(engine.dof_names, ["scissors/pivot"])[0])
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, hands gone astray, and the scissors open."""
+        reach = self.reach(engine, self.points(engine))
+        angle = engine.dof_pos[:, self._pivot]
+        near = (reach < self.cfg.near).all(1)
+        opening = torch.where(near, 5.0 * (SHUT + angle), 0.0)
+        terminal = (opening < self.cfg.least_opening) | (reach >= self.cfg.far).any(1)
+        terms = {"reach_right": 1.0 - reach[:, 0], "reach_left": 1.0 - reach[:, 1], "open": opening}
+        return sum_of(terms, terminal, angle > self.cfg.success_angle)

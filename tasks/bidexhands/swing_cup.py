@@ -1,0 +1,74 @@
+"""ShadowHandSwingCup: turn a mug by half a turn about the vertical.
+
+reward  -F_R - F_L + [F_R and F_L < {near:g}] (5 / (theta + {rotation_eps:g}) - 1)
+where   F: the summed distances of a hand's five fingertips to its handle; theta: the angle between the mug and
+        its goal
+ends    the mug at or below {drop_height:g} m
+solved  theta < {success_angle:g} rad
+differs the mug starts at rest on the table, not 8.4 cm inside it
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.rotations import angle_between, from_rpy
+from dima_isaac.tasks.bidexhands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_facing, table, thing
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
+
+GOAL_YAW = 4.71239  # 1.5 pi, half a turn from the start
+
+
+@dataclass
+class ShadowHandSwingCupConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 300
+    transition_scale: float = 0.1
+    orientation_scale: float = 0.1
+    rotation_scale: float = 5.0
+    rotation_eps: float = 0.1
+    near: float = 0.4
+    drop_height: float = 0.3
+    success_angle: float = 0.785
+
+
+class ShadowHandSwingCup(HandleTask):
+    """Turn a mug: 2 agents x 26 actions, state 417."""
+
+    Config = ShadowHandSwingCupConfig
+
+    def __init__(self, cfg: ShadowHandSwingCupConfig) -> None:
+        super().__init__(
+            "ShadowHandSwingCup",
+            cfg,
+            palms_facing(0.8, x=0.35, self_collision=True),
+            [
+                thing("mug", "mug", (0.0, 0.0, 0.684), (0.0, 0.0, 1.57), friction=0.5),
+                table((0.3, 0.3, 0.6)),
+            ],
+            points=[("mug", (0.062, 0.0, 0.0)), ("mug", (-0.06, 0.0, 0.0))],
+            camera=TABLETOP_VIEW,
+        )
+        self.cfg: ShadowHandSwingCupConfig = cfg
+
+    def bind(self, engine: Engine) -> None:
+        """Keep the goal's orientation, too."""
+        super().bind(engine)
+        self._goal = torch.tensor(from_rpy(0.0, 0.0, GOAL_YAW), device=engine.device).expand(engine.num_envs, -1)
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, a mug dropped, and the mug turned."""
+        cfg = self.cfg
+        mug = self.root(engine, "mug")
+        reach = self.reach(engine, self.points(engine))
+        theta = angle_between(mug[:, 3:7], self._goal)
+        near = (reach < cfg.near).all(1)
+        turn = cfg.rotation_scale / (theta + cfg.rotation_eps) - 1.0
+        terms = {"reach_right": -reach[:, 0], "reach_left": -reach[:, 1], "turn": torch.where(near, turn, 0.0)}
+        return sum_of(terms, mug[:, 2] <= cfg.drop_height, theta < cfg.success_angle)

@@ -1,0 +1,81 @@
+"""ShadowHandSwitch: press two rocker switches, one with each hand.
+
+    reward  2 - F_R - F_L + 50 (1.4 - Z)
+    where   F: the summed distances of a hand's five fingertips to its rocker; Z: the summed heights of the two
+            rockers' points
+    ends    only with time
+    solved  both rockers within {pressed_angle:g} rad of fully pressed
+    differs published success, 1.4 - Z > 0.05, is out of the rockers' reach (0.0166 at most) and exists in neither
+            profile; the published rockers are never put back, here they start at rest, which is their upper stop
+
+Nothing springs a rocker back, but its own weight turns it up, as published.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine, names_to_index
+from dima_isaac.sim.scene import Vec3
+from dima_isaac.tasks.bidexhands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
+
+SWITCHES = ("right", "left")
+REST = 0.5585  # rad, the upper stop
+
+
+@dataclass
+class ShadowHandSwitchConfig(TwoHandConfig):
+    """The published numbers."""
+
+    episode_length: int = 125
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.1
+    pressed_angle: float = 0.1
+
+
+class ShadowHandSwitch(HandleTask):
+    """Press two switches: 2 agents x 26 actions, state 417."""
+
+    Config = ShadowHandSwitchConfig
+
+    def __init__(self, cfg: ShadowHandSwitchConfig) -> None:
+        rpy: Vec3 = (math.pi, 1.57, 0.0)
+        switches = [
+            thing(name, "switch", (0.0, y, 0.65), rpy, fixed=True, joints={"rocker_hinge": REST})
+            for name, y in zip(SWITCHES, (0.2, -0.2), strict=True)
+        ]
+        super().__init__(
+            "ShadowHandSwitch",
+            cfg,
+            palms_down(self_collision=True),
+            [*switches, table((0.5, 1.0, 0.55))],
+            points=[(f"{name}/rocker", (0.0, 0.05, -0.02)) for name in SWITCHES],
+            camera=TABLETOP_VIEW,
+        )
+        self.cfg: ShadowHandSwitchConfig = cfg
+
+    def bind(self, engine: Engine) -> None:
+        """Find the rockers, too."""
+        super().bind(engine)
+        names = [f"{name}/rocker_hinge" for name in SWITCHES]
+        self._rockers = names_to_index(engine.dof_names, names, engine.device)
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward, and both switches pressed."""
+        points = self.points(engine)
+        reach = self.reach(engine, points)
+        height = points[..., 2].sum(1)
+        angles = engine.dof_pos.index_select(1, self._rockers)
+        terms = {
+            "reach_right": 1.0 - reach[:, 0],
+            "reach_left": 1.0 - reach[:, 1],
+            "press": 50.0 * (1.4 - height),
+        }
+        pressed = (angles < self.cfg.pressed_angle).all(1)
+        return sum_of(terms, torch.zeros_like(pressed), pressed)
