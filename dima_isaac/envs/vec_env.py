@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from typing import Any
-
 import torch
 from torch import Tensor
 

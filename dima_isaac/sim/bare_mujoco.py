@@ -19,8 +19,8 @@ class BarePhysics:
     """Replays what an engine did, with no packing, observations or rewards.
 
     ``closed_loop`` advances every environment by one control step before the next begins, each with its own MjData,
-    as anything must that waits for actions. Otherwise each environment runs the whole tape at once in one warm MjData: no
-    closed loop can do that, but it is the ceiling.
+    as anything must that waits for actions. Otherwise each environment runs the whole tape at once in one warm
+    MjData: no closed loop can do that, but it is the ceiling.
     """
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, threads: int) -> None:
@@ -39,7 +39,11 @@ class BarePhysics:
                 # blocks until every thread is done, as a control step does
                 list(self._pool.map(lambda envs, k=step: self._advance(envs, tape, inputs, k), self._chunks))
         else:
-            list(self._pool.map(lambda data, envs: self._trajectories(data, envs, tape, inputs), self._shared, self._chunks))
+            list(
+                self._pool.map(
+                    lambda data, envs: self._trajectories(data, envs, tape, inputs), self._shared, self._chunks
+                )
+            )
         return time.perf_counter() - started
 
     def _advance(self, envs: np.ndarray, tape: Tape, inputs: list[np.ndarray], step: int) -> None:
@@ -54,7 +58,9 @@ class BarePhysics:
                 self._one(data, env, tick, given, fresh)
                 fresh = tick[1][env]
 
-    def _one(self, data: mujoco.MjData, env: int, tick: tuple[np.ndarray, np.ndarray], given: np.ndarray, fresh: bool) -> None:
+    def _one(
+        self, data: mujoco.MjData, env: int, tick: tuple[np.ndarray, np.ndarray], given: np.ndarray, fresh: bool
+    ) -> None:
         """One control step, from the recorded row after a reset and from where ``data`` is otherwise."""
         rows, held = tick
         if held[env]:

@@ -130,7 +130,9 @@ class MujocoEngine:
         self._sensed32 = np.zeros((envs, len(self._sensor_columns)), dtype=np.float32)
         blocks = torch.from_numpy(self._sensed32)[:, :frames].unflatten(1, (links + actors, FRAME))
         self.body_state, self.root_state = blocks[:, : len(self.link_names)], blocks[:, links:]
-        pieces = np.split(self._sensed64[:, frames:], np.cumsum([6 * sensors, 9 * sensors, 6 * sensors, 6 * sensors]), axis=1)
+        pieces = np.split(
+            self._sensed64[:, frames:], np.cumsum([6 * sensors, 9 * sensors, 6 * sensors, 6 * sensors]), axis=1
+        )
         self._wrench = pieces[0].reshape(envs, sensors, 2, 1, 3)
         self._axes = pieces[1].reshape(envs, sensors, 1, 3, 3)
         self._lever, self._origin, self._lever_force = (piece.reshape(envs, sensors, 6) for piece in pieces[2:])
@@ -248,7 +250,9 @@ class MujocoEngine:
     def _restart(self, mask: Array, keep: bool) -> None:
         """Forget time, warm start, forces and warnings where ``mask``; ``keep`` holds on to finite poses."""
         ids = np.flatnonzero(mask)
-        held = [(view, view[ids]) for view in (self._qpos, self._qvel, self._mocap_pos, self._mocap_quat)] if keep else []
+        held = (
+            [(view, view[ids]) for view in (self._qpos, self._qvel, self._mocap_pos, self._mocap_quat)] if keep else []
+        )
         self.batch.reset(ids, stage=_STAGE_NONE)
         sound = ~self.bad.numpy()[ids] & np.logical_and.reduce(
             [np.isfinite(old.reshape(len(ids), -1)).all(1) for _, old in held], axis=0, initial=True
@@ -349,7 +353,9 @@ class MujocoEngine:
         if self._any_bad:
             self.bad.zero_()
         # a NaN fails the comparison too
-        too_fast = not (self._raw or max(self._qvel.max(initial=0.0), -self._qvel.min(initial=0.0)) <= self.cfg.max_speed)
+        too_fast = not (
+            self._raw or max(self._qvel.max(initial=0.0), -self._qvel.min(initial=0.0)) <= self.cfg.max_speed
+        )
         self._any_bad = bool(too_fast or counts.any())
         if not self._any_bad:
             self._broken_runs = 0
@@ -363,7 +369,8 @@ class MujocoEngine:
         self._broken_runs = self._broken_runs + 1 if broken.all() else 0
         if self._broken_runs >= _HOPELESS:
             raise SimulationError(
-                f"all {self.num_envs} environments were non-finite for {_HOPELESS} steps in a row: are the actions finite?"
+                f"all {self.num_envs} environments were non-finite for {_HOPELESS} steps in a row: "
+                "are the actions finite?"
             )
 
     # ---- the rest ----------------------------------------------------------------------------------------------

@@ -370,9 +370,7 @@ def link_body(spec: mujoco.MjSpec | mujoco.MjModel, scene: Scene, link: str) -> 
 
 def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Compiled:
     """Where the scene's names are in the compiled model."""
-    hinges = [
-        j for j in range(model.njnt) if model.jnt_type[j] in (int(_JOINT.mjJNT_HINGE), int(_JOINT.mjJNT_SLIDE))
-    ]
+    hinges = [j for j in range(model.njnt) if model.jnt_type[j] in (int(_JOINT.mjJNT_HINGE), int(_JOINT.mjJNT_SLIDE))]
     place = {joint: index for index, joint in enumerate(hinges)}
     limited = model.jnt_limited[hinges].astype(bool)
     actors = list(scene.actors)
@@ -407,12 +405,16 @@ def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Co
         dof_qvel=model.jnt_dofadr[hinges].astype(np.int64),
         dof_lower=np.where(limited, model.jnt_range[hinges, 0], -np.inf),
         dof_upper=np.where(limited, model.jnt_range[hinges, 1], np.inf),
-        actuator_dofs=np.array([place.get(int(model.actuator_trnid[u, 0]), -1) for u in range(model.nu)], dtype=np.int64),
+        actuator_dofs=np.array(
+            [place.get(int(model.actuator_trnid[u, 0]), -1) for u in range(model.nu)], dtype=np.int64
+        ),
         root_qpos=np.array([model.jnt_qposadr[j] if j >= 0 else -1 for j in free], dtype=np.int64),
         root_qvel=np.array([model.jnt_dofadr[j] if j >= 0 else -1 for j in free], dtype=np.int64),
         root_mocap=np.array(
             [
-                model.body_mocapid[body_id(f"{a.name}#base" if isinstance(a.asset, Mjcf) else a.name)] if a.ghost else -1
+                model.body_mocapid[body_id(f"{a.name}#base" if isinstance(a.asset, Mjcf) else a.name)]
+                if a.ghost
+                else -1
                 for a in actors
             ],
             dtype=np.int64,
@@ -420,9 +422,7 @@ def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Co
         root_offset=np.array([offsets[actor.name] for actor in actors]).reshape(-1, 3),
         root_com=centre,
         wrench_body=np.array(
-            [
-                body_id(a.wrench if "/" in a.wrench else f"{a.name}/{a.wrench}") if a.wrench else -1 for a in actors
-            ],
+            [body_id(a.wrench if "/" in a.wrench else f"{a.name}/{a.wrench}") if a.wrench else -1 for a in actors],
             dtype=np.int64,
         ),
     )
@@ -456,7 +456,9 @@ def _damp(scene: Scene, cfg: MujocoConfig, compiled: Compiled) -> None:
 def _viscous(c: float, h: float, name: str) -> float:
     """c / (1 - c h): the drag per unit mass with the steady speed of v <- v (1 - c h)."""
     if c * h >= 1.0:
-        raise UsageError(f"damping {c} of actor '{name}' stops it within one reference step of {h:.4g} s; use less than {1 / h:.0f}")
+        raise UsageError(
+            f"damping {c} of actor '{name}' stops it within one reference step of {h:.4g} s; use less than {1 / h:.0f}"
+        )
     return c / (1.0 - c * h)
 
 

@@ -115,7 +115,9 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
                 self._model, self._data, key_callback=self._key, show_left_ui=False, show_right_ui=False
             )
         except Exception as error:  # glfw reports a missing display as a bare RuntimeError or its own type
-            raise UsageError(f"the viewer needs a display ({error}); use headless=True or capture_video=True") from error
+            raise UsageError(
+                f"the viewer needs a display ({error}); use headless=True or capture_video=True"
+            ) from error
         start = camera(engine.scene)
         with self._handle.lock():
             self._handle.cam.lookat[:] = start.lookat

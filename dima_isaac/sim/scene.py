@@ -93,4 +93,6 @@ class Scene:
     world: str = ""  # path of a complete MJCF that is the whole world; then there are no actors
     fields: Sequence[str] = ()  # raw engine fields exposed as they are (``Engine.field``), in the engine's precision
     frame_skip: int = 0  # with ``world``: physics steps of the file's own timestep per control step
-    options: dict[str, float] = field(default_factory=dict)  # reserved for per-scene solver needs, by engine-neutral name
+    options: dict[str, float] = field(
+        default_factory=dict
+    )  # reserved for per-scene solver needs, by engine-neutral name

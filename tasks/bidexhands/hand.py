@@ -74,7 +74,9 @@ def shadow_hand() -> Mjcf:
 def _assets() -> Path:
     found = importlib.util.find_spec("gymnasium_robotics")
     if found is None or not found.submodule_search_locations:
-        raise UsageError("the Shadow hand comes with gymnasium-robotics, which is missing: pip install gymnasium-robotics")
+        raise UsageError(
+            "the Shadow hand comes with gymnasium-robotics, which is missing: pip install gymnasium-robotics"
+        )
     folder = Path(next(iter(found.submodule_search_locations))) / "envs" / "assets"
     if not (folder / "hand" / "robot.xml").is_file():
         raise UsageError(f"no Shadow hand in {folder}: pip install 'gymnasium-robotics>=1.4'")

@@ -67,7 +67,7 @@ class TwoHandConfig:
     profile: Profile = Profile.fixed
     episode_length: int = 75
     hand_agent_index: list[list[int]] = field(default_factory=lambda: [[0, 1, 2, 3, 4, 5]])
-    """The agents of one hand, each a list of parts (0 palm and wrist, 1 ff, 2 mf, 3 rf, 4 lf, 5 th); hand 1 gets as many."""
+    """The agents of one hand, each a list of parts (0 palm and wrist, 1 ff, 2 mf, 3 rf, 4 lf, 5 th)."""
     reset_position_noise: float = 0.0  # m, half range per axis
     reset_dof_noise: float = 0.0  # share of the joint range
     transition_scale: float = 0.0  # free bases: force per action
@@ -421,8 +421,8 @@ def _agents_of_hand(index: list[list[int]], base: int) -> list[list[int]]:
     """The slots of a hand's action that each of its agents holds."""
     if sorted(part for parts in index for part in parts) != list(range(len(PARTS))) or not all(index):
         raise UsageError(
-            f"hand_agent_index={index} must hand out parts 0 to 5 exactly once, as [[0,1,2,3,4,5]] (one agent per hand), "
-            "[[0],[1,2,3,4,5]] (two) or [[0],[1],[2],[3],[4],[5]] (six)"
+            f"hand_agent_index={index} must hand out parts 0 to 5 exactly once, as [[0,1,2,3,4,5]] (one agent "
+            "per hand), [[0],[1,2,3,4,5]] (two) or [[0],[1],[2],[3],[4],[5]] (six)"
         )
     slots = [[base + ACTUATED.index(joint) for joint in part] for part in PARTS]
     slots[0] = [*range(base), *slots[0]]

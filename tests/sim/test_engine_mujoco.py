@@ -93,7 +93,9 @@ class TestConventions:
         assert not torch.allclose(
             (engine.body_state[:, 0, :3].double() - before[:, :3]) / engine.control_dt, speed, atol=0.05
         )  # and not at the link's origin
-        step = quat_mul(torch.from_numpy(after[1][:, [1, 2, 3, 0]]), quat_conj(torch.from_numpy(exact[1][:, [1, 2, 3, 0]])))
+        step = quat_mul(
+            torch.from_numpy(after[1][:, [1, 2, 3, 0]]), quat_conj(torch.from_numpy(exact[1][:, [1, 2, 3, 0]]))
+        )
         spin = 2.0 * step[:, :3] / engine.control_dt
         assert torch.allclose(spin, start[:, 10:].double(), atol=2e-3)  # angular: world axes
         origin = before[:, :3] + rotate(before[:, 3:7], com.double())
@@ -132,7 +134,9 @@ def test_a_wrench_is_about_the_links_origin() -> None:
     assert torch.allclose(wrench[3:], torch.tensor([0.0, -1.0, 0.0]), atol=0.05)
 
 
-PUSHED = """<mujoco><worldbody><body name="box"><geom type="box" size="0.1 0.1 0.1" mass="2"/></body></worldbody></mujoco>"""
+PUSHED = (
+    """<mujoco><worldbody><body name="box"><geom type="box" size="0.1 0.1 0.1" mass="2"/></body></worldbody></mujoco>"""
+)
 
 
 def test_a_force_lasts_one_step() -> None:
@@ -264,7 +268,7 @@ def test_a_saved_state_continues_bit_for_bit(persistent: bool) -> None:
         drive(engine, 25, seed=2)
     for mine, theirs in zip(views(resumed), views(straight), strict=True):
         assert torch.equal(mine, theirs)
-    with pytest.raises(ValueError, match="another|shape"):
+    with pytest.raises(ValueError, match="has shape"):
         toss(3).load_state_dict(saved)
 
 
@@ -289,7 +293,9 @@ class TestWorld:
         import mujoco
         import numpy as np
 
-        engine = MujocoEngine(Scene(world=path, fields=["qpos", "qvel", "xpos"], frame_skip=5), 3, MujocoConfig(threads=2))
+        engine = MujocoEngine(
+            Scene(world=path, fields=["qpos", "qvel", "xpos"], frame_skip=5), 3, MujocoConfig(threads=2)
+        )
         assert engine.control_dt == pytest.approx(0.05)
         start = torch.tensor([[0.1], [0.2], [0.3]], dtype=torch.float64)
         engine.set_field(everywhere(engine), "qpos", start)
@@ -313,7 +319,9 @@ class TestWorld:
                 assert np.array_equal(engine.field(name)[env].numpy(), getattr(data, name))
 
     def test_writing_positions_starts_anew(self, path: str) -> None:
-        engine = MujocoEngine(Scene(world=path, fields=["qpos", "qvel", "time"], frame_skip=2), 2, MujocoConfig(threads=1))
+        engine = MujocoEngine(
+            Scene(world=path, fields=["qpos", "qvel", "time"], frame_skip=2), 2, MujocoConfig(threads=1)
+        )
         for _ in range(3):
             engine.step(everywhere(engine, False))
         mask = torch.tensor([True, False])
@@ -330,7 +338,7 @@ class TestWorld:
 
 def test_an_unknown_link_names_the_known() -> None:
     scene = Scene(actors=[Actor("rig", Mjcf(xml=PENDULUM), fixed=True)], links=["rig/leg"])
-    with pytest.raises(UsageError, match="no link 'rig/leg'.*rig/arm"):
+    with pytest.raises(UsageError, match=r"no link 'rig/leg'.*rig/arm"):
         MujocoEngine(scene, 1, MujocoConfig(threads=1))
 
 

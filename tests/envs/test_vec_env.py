@@ -1,0 +1,192 @@
+"""Episode rows of the vectorised environment, on a game small enough to count by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.noise import Noise
+from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.envs.vec_env import EpisodeTally, VecEnv
+from dima_isaac.sim.engine import Capabilities
+from dima_isaac.types import Dims
+
+
+class Counter:
+    """An engine whose state is the number of steps since the last reset, and the noise it started with."""
+
+    capabilities = Capabilities(True, True, "", "", on_host=True)
+
+    def __init__(self, num_envs: int) -> None:
+        self.num_envs, self.device = num_envs, torch.device("cpu")
+        self.count = torch.full((num_envs,), -100.0)
+        self.start = torch.zeros(num_envs)
+        self.bad = torch.zeros(num_envs, dtype=torch.bool)
+        self.break_next = torch.zeros(num_envs, dtype=torch.bool)
+
+    def begin(self, mask: Tensor, start: Tensor) -> None:
+        self.count = torch.where(mask, 0.0, self.count)
+        self.start = torch.where(mask, start, self.start)
+
+    def step(self, hold: Tensor) -> None:
+        self.count = torch.where(hold, self.count, self.count + 1)
+        self.bad = self.break_next
+        self.count = torch.where(self.bad, float("nan"), self.count)
+        self.break_next = torch.zeros_like(self.bad)
+
+    def refresh(self, mask: Tensor) -> None:
+        assert not self.count[mask].isnan().any()
+
+    def stats(self) -> dict[str, Tensor]:
+        return {}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"count": self.count, "start": self.start}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.count, self.start = state["count"].clone(), state["start"].clone()
+
+    def close(self) -> None:
+        pass
+
+
+class Game:
+    """Ends itself when the count reaches ``ends[e]``; times out after four steps; pays the count."""
+
+    def __init__(self, ends: list[int]) -> None:
+        self.ends = torch.tensor(ends, dtype=torch.float32)
+        self.spec = TaskSpec("Game", Dims(agents=1, state=2, obs=2, action=1), 4, 0.1, ("one",))
+        self.action = torch.zeros(0)
+
+    def bind(self, engine: Counter) -> None:
+        self.action = torch.zeros(engine.num_envs)
+
+    def reset(self, engine: Counter, mask: Tensor, noise: Noise) -> None:
+        engine.begin(mask, noise.uniform(1)[:, 0])
+
+    def act(self, engine: Counter, action: Tensor) -> None:
+        self.action = action[:, 0, 0]
+
+    def state(self, engine: Counter) -> Tensor:
+        return torch.stack([engine.count, engine.start], 1)
+
+    def observe(self, state: Tensor) -> Tensor:
+        return state.unsqueeze(-2)
+
+    def judge(self, engine: Counter) -> Verdict:
+        return Verdict(
+            engine.count.clone(), engine.count >= self.ends, engine.count == 2, {"ticks": torch.ones_like(engine.count)}
+        )
+
+    def state_dict(self) -> dict[str, Tensor]:
+        return {"action": self.action}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        self.action = state["action"].clone()
+
+
+def play(env: VecEnv, ticks: int) -> list:
+    return [env.step(torch.zeros(env.num_envs, 1, 1)) for _ in range(ticks)]
+
+
+def rows(steps: list, env: int) -> list[tuple[float, float, bool, bool, bool]]:
+    return [
+        (s.state[env, 0].item(), s.reward[env].item(), bool(s.first[env]), bool(s.last[env]), bool(s.terminal[env]))
+        for s in steps
+    ]
+
+
+def test_a_finished_episode_spends_its_next_tick_on_the_reset() -> None:
+    env = VecEnv(Counter(3), Game([2, 4, 99]), seed=0)
+    steps = [env.reset(), *play(env, 6)]
+    begin = (0.0, 0.0, True, False, False)
+    inside = [(float(n), float(n), False, False, False) for n in range(1, 4)]
+    assert rows(steps, 0) == [
+        begin,
+        inside[0],
+        (2.0, 2.0, False, True, True),
+        begin,
+        inside[0],
+        (2.0, 2.0, False, True, True),
+        begin,
+    ]
+    # the task's end on the last tick of the clock is still the task's end
+    assert rows(steps, 1) == [begin, *inside, (4.0, 4.0, False, True, True), begin, inside[0]]
+    # and a time-out is not one
+    assert rows(steps, 2) == [begin, *inside, (4.0, 4.0, False, True, False), begin, inside[0]]
+
+
+def test_starts_depend_on_seed_environment_and_episode_only() -> None:
+    def starts(num_envs: int, ends: list[int], seed: int) -> list[float]:
+        env = VecEnv(Counter(num_envs), Game(ends), seed)
+        steps = [env.reset(), *play(env, 12)]
+        return [s.state[1, 1].item() for s in steps if s.first[1]]
+
+    reference = starts(2, [99, 99], 0)
+    assert len(set(reference)) == len(reference) == 3
+    assert starts(5, [1, 99, 2, 3, 1], 0) == reference
+    assert starts(2, [99, 99], 1) != reference
+
+
+def test_a_broken_environment_restarts_and_is_counted() -> None:
+    env = VecEnv(Counter(3), Game([99, 99, 99]), seed=0)
+    env.reset()
+    play(env, 2)
+    env.engine.break_next = torch.tensor([False, True, False])
+    step = play(env, 1)[0]
+    assert step.first.tolist() == [False, True, False]
+    assert step.reward.tolist() == [3.0, 0.0, 3.0]
+    assert step.state[:, 0].tolist() == [3.0, 0.0, 3.0]
+    assert not step.last.any() and int(env.quarantined) == 1
+    assert [s.last.tolist() for s in play(env, 4)] == [
+        [True, False, True],
+        [False] * 3,
+        [False] * 3,
+        [False, True, False],
+    ]
+
+
+def test_the_tally_is_the_mean_over_finished_episodes() -> None:
+    env = VecEnv(Counter(2), Game([2, 99]), seed=0)
+    env.reset()
+    play(env, 5)
+    out = {name: value.item() for name, value in env.tally.read().items()}
+    # finished: two episodes of environment 0 (1 + 2 each), one of environment 1 (1 + 2 + 3 + 4)
+    assert out["episodes"] == 3
+    assert out["return"] == pytest.approx((3 + 3 + 10) / 3)
+    assert out["length"] == pytest.approx((2 + 2 + 4) / 3)
+    assert out["ticks"] == out["length"]
+    assert out["success"] == 1.0  # each passed a count of two; the flag is latched
+    assert env.tally.read()["episodes"] == 0
+
+
+def test_a_restart_in_mid_episode_is_not_a_finished_episode() -> None:
+    tally = EpisodeTally(1, torch.device("cpu"))
+    yes, no = torch.tensor([True]), torch.tensor([False])
+    for value, first, last in ((5.0, no, no), (0.0, yes, no), (2.0, no, yes)):
+        tally.add({"return": torch.tensor([value])}, first, last)
+    assert tally.read()["return"].item() == 2.0
+
+
+def test_saved_and_loaded_it_continues() -> None:
+    def fresh() -> VecEnv:
+        env = VecEnv(Counter(3), Game([2, 3, 99]), seed=4)
+        env.reset()
+        return env
+
+    straight = fresh()
+    play(straight, 5)
+    saved = straight.state_dict()
+    resumed = fresh()
+    resumed.load_state_dict(saved)
+    for mine, theirs in zip(play(resumed, 7), play(straight, 7), strict=True):
+        for name in ("state", "reward", "first", "last", "terminal"):
+            assert torch.equal(getattr(mine, name), getattr(theirs, name))
+    assert resumed.tally.read() == straight.tally.read()
+
+
+def test_a_wrong_action_is_refused() -> None:
+    env = VecEnv(Counter(2), Game([9, 9]), seed=0)
+    with pytest.raises(ValueError, match=r"\(2, 1, 1\), not \(2, 1\)"):
+        env.step(torch.zeros(2, 1))
