@@ -68,7 +68,8 @@ def paper() -> WorldModelConfig:
 
 def small(**over) -> WorldModelConfig:
     """A default model narrow enough for tests."""
-    fields = {"reveal": Reveal.sequential, "width": 64, "blocks": 2, "cond": 32}
+    optim = OptimConfig(lr=1e-3)
+    fields = {"optim": optim, "reveal": Reveal.sequential, "width": 64, "blocks": 2, "cond": 32}
     fields |= {k: over.pop(k) for k in list(over) if k in DenoiserConfig.__dataclass_fields__}
     return WorldModelConfig(denoiser=DenoiserConfig(**fields), reward=RewardConfig(width=32), **over)
 

@@ -1,0 +1,62 @@
+"""Dreams: alignment of what was seen, done and judged."""
+
+import torch
+
+from dima_isaac.world_model.imagine import imagine
+from tests.world_model.worlds import DIMS, Linear, build, small
+
+
+def dream():
+    world, game = build(small()), Linear()
+    world.track(game.window(64, 6).state)
+    rng, calls = torch.Generator().manual_seed(0), []
+
+    def policy(obs):
+        calls.append(obs)
+        action = 3.0 * torch.randn(7, DIMS.agents, DIMS.action, generator=rng)
+        return action, action.sum(-1)
+
+    window = game.window(7, 3)
+    return world, window, calls, imagine(world, policy, window, 5)
+
+
+def test_shapes():
+    shapes = {name: tuple(value.shape) for name, value in vars(dream()[3]).items()}
+    assert shapes == {
+        "obs": (7, 5, 2, 6),
+        "state": (7, 6, 4),
+        "last_action": (7, 6, 2, 2),
+        "action": (7, 5, 2, 2),
+        "logp": (7, 5, 2),
+        "reward": (7, 5),
+        "cont": (7, 5),
+    }
+
+
+def test_it_starts_at_the_end_of_the_window():
+    world, window, _, rollout = dream()
+    assert torch.equal(rollout.state[:, 0], world.normalise(window.state[:, -1]))
+    assert torch.equal(rollout.last_action[:, 0], window.action[:, 1])
+
+
+def test_the_policy_keeps_what_it_drew_and_the_world_clips():
+    _, _, _, rollout = dream()
+    assert rollout.action.abs().max() > 1
+    assert torch.equal(rollout.last_action[:, 1:], rollout.action.clamp(-1, 1))
+    assert torch.equal(rollout.logp, rollout.action.sum(-1))
+
+
+def test_the_policy_saw_the_states_of_the_rollout():
+    world, _, calls, rollout = dream()
+    assert torch.equal(torch.stack(calls, 1), rollout.obs)
+    seen = rollout.obs[:, :, 0, :4]
+    assert torch.allclose(world.normalise(seen), rollout.state[:, :-1], atol=1e-5)
+
+
+def test_rewards_are_those_of_the_whole_dream_at_once():
+    world, _, _, rollout = dream()
+    mean, std = world.space._scale()
+    states = mean + std * rollout.state / world.space.data
+    reward, cont = world.judge(states, rollout.action)
+    assert torch.allclose(reward, rollout.reward, atol=1e-4) and torch.allclose(cont, rollout.cont, atol=1e-4)
+    assert not any(value.requires_grad for value in vars(rollout).values())

@@ -1,0 +1,257 @@
+"""The world model as a whole: its dream, its sizes, its memory, and continuing bit for bit."""
+
+import io
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dima_isaac.errors import UsageError
+from dima_isaac.types import Dims
+from dima_isaac.world_model.config import ActionEncoder, OptimConfig, Reveal, Target, WorldModelConfig
+from dima_isaac.world_model.decoder import LearnedDecoder
+from dima_isaac.world_model.denoiser import Denoiser
+from dima_isaac.world_model.reward import RewardModel
+from dima_isaac.world_model.world_model import WorldModel
+from tests.world_model.worlds import DIMS, Linear, build, paper, small, view
+
+GAMES = {  # agents, state, obs, action; denoiser, reward and decoder parameters as published
+    "HalfCheetah-2x3": (Dims(2, 17, 19, 3), 14_090_065, 8_440_066, 540_198),
+    "HalfCheetah-3x2": (Dims(3, 17, 20, 2), 14_090_065, None, None),
+    "HalfCheetah-6x1": (Dims(6, 17, 23, 1), 14_090_577, None, None),
+    "Ant-2x4": (Dims(2, 111, 113, 4), 14_126_511, 8_464_386, 612_578),
+    "Ant-4x2": (Dims(4, 111, 115, 2), 14_126_511, None, 672_716),
+    "Pen": (Dims(2, 417, 218, 26), 14_249_953, 8_548_354, 744_884),
+    "BottleCap": (Dims(2, 420, 221, 26), 14_251_108, None, 747_194),
+}
+
+
+def size(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_published_sizes(name):
+    dims, denoiser, reward, decoder = GAMES[name]
+    with torch.device("meta"):
+        world = MetaWorld(dims)
+    assert size(world.denoiser) == denoiser
+    assert reward in (None, size(world.reward))
+    assert decoder in (None, size(world.decoder))
+
+
+class MetaWorld:
+    """The three networks of the paper preset without their weights."""
+
+    def __init__(self, dims: Dims) -> None:
+        cfg = paper()
+        self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
+        self.reward = RewardModel(cfg.reward, dims, cfg.precision)
+        self.decoder = LearnedDecoder(cfg.decoder, dims)
+
+
+def test_published_parts_have_their_published_sizes():
+    with torch.device("meta"):
+        denoiser = MetaWorld(Dims(2, 17, 19, 3)).denoiser
+    actions, net = denoiser.actions, denoiser.net
+    tokens = size(actions.token) + actions.agent.numel() + actions.time.numel()
+    assert tokens == 68_096 and size(actions) - tokens == 11_806_656
+    assert size(net.cond) == 131_584 and size(net.unet) == 2_076_992
+    assert size(net.enter) + size(net.norm) + size(net.leave) == 6_737
+
+
+def test_the_yaml_of_the_paper_preset_says_the_same():
+    omegaconf = pytest.importorskip("omegaconf")
+    path = Path(__file__).parents[2] / "cfg" / "preset" / "paper.yaml"
+    schema = omegaconf.OmegaConf.structured(WorldModelConfig)
+    merged = omegaconf.OmegaConf.merge(schema, omegaconf.OmegaConf.load(path).world_model)
+    assert omegaconf.OmegaConf.to_object(merged) == paper()
+
+
+def taught(cfg: WorldModelConfig, updates: int = 0, echo: Tensor | None = None) -> tuple[WorldModel, Linear]:
+    world, game = build(cfg, echo=echo), Linear()
+    world.track(game.window(256, 6).state)
+    for _ in range(updates):
+        world.update_dynamics(game.window(64, world.window))
+    return world, game
+
+
+def test_continuing_is_bit_for_bit():
+    cfg = small(linear_every=3)
+
+    def round_(world: WorldModel, game: Linear) -> list[Tensor]:
+        out = [world.update_dynamics(game.window(16, 6))["world/denoise"] for _ in range(4)]
+        out.append(world.update_reward(game.window(16, 2))["world/reward"])
+        return [*out, world.step(world.remember(game.window(16, 3)), torch.zeros(16, 2, 2)).state]
+
+    world, game = taught(cfg, updates=4)
+    world.update_reward(game.window(16, 2))
+    weights = {k: v.clone() for k, v in world.state_dict().items()}
+    optim, rng = copied(world), game.rng
+    draws = rng.get_state()
+    first = round_(world, game)
+
+    other = build(cfg, seed=99)
+    other.load_state_dict(weights)
+    other.load_optim_state(optim)
+    rng.set_state(draws)
+    assert all(torch.equal(a, b) for a, b in zip(first, round_(other, game), strict=True))
+
+
+def copied(world: WorldModel) -> dict:
+    """The optimisers' state through a file that may hold tensors and numbers only."""
+    file = io.BytesIO()
+    torch.save(world.optim_state(), file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+def test_the_published_model_also_continues_bit_for_bit():
+    cfg = paper()
+    cfg.denoiser.channels = cfg.denoiser.cond = cfg.denoiser.fourier = cfg.reward.width = 32
+    cfg.reward.layers, cfg.reward.block, cfg.denoiser.actions = 1, 3, ActionEncoder.light
+    world, game = taught(cfg, updates=1)
+
+    def round_(world: WorldModel) -> list[Tensor]:
+        game.rng.manual_seed(3)
+        window = game.window(8, 6)
+        metrics = {**world.update_dynamics(window), **world.update_reward(game.window(8, 4))}
+        return [*metrics.values(), *world.update_decoder(window.state[:, 0]).values()]
+
+    round_(world)
+    weights, optim = {k: v.clone() for k, v in world.state_dict().items()}, copied(world)
+    first, other = round_(world), build(cfg, seed=99)
+    other.load_state_dict(weights)
+    other.load_optim_state(optim)
+    assert all(torch.equal(a, b) for a, b in zip(first, round_(other), strict=True))
+
+
+@pytest.mark.parametrize("target", list(Target))
+def test_a_step_keeps_shapes_and_rolls_the_history(target):
+    world, game = taught(small(target=target), updates=2)
+    before = world.remember(game.window(5, 3))
+    action = 2.0 * torch.ones(5, 2, 2)
+    after = world.step(before, action)
+    assert vars(before).keys() == vars(after).keys()
+    assert all(getattr(after, k).shape == v.shape for k, v in vars(before).items())
+    assert torch.equal(after.x[:, :2], before.x[:, 1:]) and torch.equal(after.action[:, 0], before.action[:, 1])
+    assert torch.equal(after.action[:, 1], action.clamp(-1, 1))
+    assert torch.equal(after.x[:, 2], world.normalise(after.state))
+
+
+def test_a_generator_decides_the_dream():
+    world, game = taught(small(temperature=1.0), updates=2)
+    memory, action = world.remember(game.window(5, 3)), torch.zeros(5, 2, 2)
+    dreams = [world.step(memory, action, torch.Generator().manual_seed(seed)).state for seed in (1, 1, 2)]
+    assert torch.equal(dreams[0], dreams[1]) and not torch.equal(dreams[0], dreams[2])
+
+
+def test_echoes_are_exact_in_dreams_and_nobody_predicts_them():
+    echo = torch.tensor([[2, -1], [3, -1]])
+    world, game = taught(small(), updates=2, echo=echo)
+    after = world.step(world.remember(game.window(5, 3)), torch.full((5, 2, 2), -3.0))
+    assert (after.state[:, 2:] == -1.0).all()
+
+
+@pytest.mark.parametrize("target", [Target.change, Target.residual])
+def test_dreams_beat_repeating_the_last_state_at_every_step(target):
+    world, game = taught(small(target=target, reveal=Reveal.joint), updates=250)
+    window = game.window(256, 11)
+    memory = world.remember(game_rows(window, 3))
+    still = memory.state
+    for h in range(8):
+        memory = world.step(memory, window.action[:, 2 + h])
+        true = window.state[:, 3 + h]
+        miss, repeat = (memory.state - true).square().mean().sqrt(), (still - true).square().mean().sqrt()
+        assert miss < 0.35 * repeat, (h, miss, repeat)
+
+
+def game_rows(window, rows: int):
+    return type(window)(*(field[:, :rows] for field in vars(window).values()))
+
+
+@pytest.mark.parametrize(("reveal", "low", "high"), [("joint", 0.75, 1.25), ("cumulative", 0.6, 1.25)])
+def test_every_agents_action_moves_the_dream_as_it_moves_the_world(reveal, low, high):
+    world, game = taught(small(target=Target.change, reveal=Reveal[reveal]), updates=250)
+    window = game.window(512, 3)
+    memory, action = world.remember(window), window.action[:, -1].clamp(-0.5, 0.5)
+    base = world.step(memory, action, torch.Generator().manual_seed(0)).state
+    for agent in range(2):
+        moved = action.clone()
+        moved[:, agent] += 0.5
+        dreamt = world.step(memory, moved, torch.Generator().manual_seed(0)).state - base
+        true = game.step(memory.state, moved) - game.step(memory.state, action)
+        ratio = (dreamt.square().mean() / true.square().mean()).sqrt()
+        assert low < ratio < high, (agent, ratio)
+
+
+def test_one_step_at_a_time_a_sequential_model_is_blind_to_somebody_and_the_regression_is_not():
+    def total(target: Target) -> float:
+        world, game = taught(small(target=target), updates=200)
+        window = game.window(512, 3)
+        memory, action = world.remember(window), window.action[:, -1].clamp(-0.5, 0.5)
+        base = world.step(memory, action, torch.Generator().manual_seed(0)).state
+        ratios = []
+        for agent in range(2):
+            moved = action.clone()
+            moved[:, agent] += 0.5
+            dreamt = world.step(memory, moved, torch.Generator().manual_seed(0)).state - base
+            true = game.step(memory.state, moved) - game.step(memory.state, action)
+            ratios.append(((dreamt * true).mean() / true.square().mean()).item())
+        return sum(ratios)
+
+    assert total(Target.change) < 1.6 and 1.8 < total(Target.residual) < 2.2  # 2 = both agents seen in full
+
+
+def test_reward_and_end_are_learnt_and_judged_in_parallel():
+    cfg = small()
+    cfg.reward.optim = OptimConfig(lr=3e-3)
+    world, game = taught(cfg)
+    losses = []
+    for _ in range(300):
+        window = game.window(128, 2)
+        window.terminal = window.state.mean(-1) > 0.3
+        losses.append(world.update_reward(window))
+    assert losses[-1]["world/reward"] < 0.05 * losses[0]["world/reward"]
+    assert losses[-1]["world/end"] < 0.5 * losses[0]["world/end"]
+    window = game.window(64, 6)
+    reward, cont = world.judge(window.state, window.action[:, :-1])
+    assert reward.shape == cont.shape == (64, 5)
+    assert (reward - window.reward[:, 1:]).abs().mean() < 0.1
+    ends = window.state[:, 1:].mean(-1)
+    assert cont[ends > 0.6].mean() < 0.2 and cont[ends < 0.0].mean() > 0.8
+    one = world.judge(window.state[:, 2:4], window.action[:, 2:3])
+    assert torch.allclose(one[0][:, 0], reward[:, 2], atol=1e-5)
+
+
+def test_the_published_judge_in_one_pass_equals_token_by_token():
+    cfg = paper()
+    cfg.reward.width, cfg.reward.layers = 32, 2
+    world, game = taught(cfg)
+    window, net = game.window(4, 16), world.reward.net
+    reward, cont = world.judge(window.state, window.action[:, :-1])
+    tokens, cache, hidden = net.tokens(world.space, window.state[:, :-1], window.action[:, :-1]), net.gpt.cache(4), []
+    with torch.no_grad():
+        for t in range(15):
+            hidden.append(net.gpt.step(tokens[:, 2 * t : 2 * t + 2], cache, 2 * t)[:, -1])
+        stepped, logit = net.read(torch.stack(hidden, 1))
+    assert torch.allclose(reward, stepped, atol=1e-5) and torch.allclose(cont, logit.sigmoid(), atol=1e-5)
+
+
+def test_a_learned_decoder_learns_the_view():
+    cfg = small()
+    cfg.decoder = paper().decoder
+    cfg.decoder.width, cfg.decoder.optim.lr = 64, 2e-3
+    world, game = taught(cfg)
+    losses = [world.update_decoder(game.window(256, 1).state[:, 0])["world/decoder"] for _ in range(150)]
+    assert losses[-1] < 0.6 * losses[0]
+    state = game.window(8, 1).state[:, 0]
+    assert (world.observe(state) - view(DIMS)(state)).abs().mean() < 0.5
+    assert world.learns_decoder and not build(small()).learns_decoder
+    assert build(small()).update_decoder(state) == {}
+
+
+def test_a_history_of_one_is_refused():
+    with pytest.raises(UsageError, match="history=1"):
+        build(small(history=1))
