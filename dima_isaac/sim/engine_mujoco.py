@@ -167,6 +167,7 @@ class MujocoEngine:
         self._dofs_staged = False
         self._dof_mask = np.zeros(envs, dtype=bool)
         self._dof_stage = np.zeros((2, envs, dofs))
+        self._still = np.zeros(envs, dtype=bool)  # placed, not stepped: forces of the last step are another episode's
         self._field_stage: list[tuple[Array, str, Array]] = []
 
     # ---- staged writes -----------------------------------------------------------------------------------------
@@ -311,7 +312,8 @@ class MujocoEngine:
         if self._forces:
             self._xfrc[:] = 0.0
             self._forces.clear()
-        self._pack(held)
+        self._still[:] = held
+        self._pack()
         self._census(held)
 
     def refresh(self, mask: Tensor) -> None:
@@ -319,20 +321,21 @@ class MujocoEngine:
         self._flush()
         chosen = mask.numpy()
         self._forward(chosen)
-        self._pack(chosen)
+        self._still |= chosen
+        self._pack()
 
     def _forward(self, mask: Array) -> None:
         self.batch.forward(mask, _STAGE_ACC if self._raw else _STAGE_VEL)
 
-    def _pack(self, still: Array) -> None:
-        """Copy the batch's arrays into the float32 views; ``still`` environments made no physics step."""
+    def _pack(self) -> None:
+        """Copy the batch's arrays into the float32 views; an environment that stood still has no forces."""
         if self._raw:
             return
         np.take(self._sensors, self._sensor_columns, axis=1, out=self._sensed64, mode="clip")
         np.copyto(self._sensed32, self._sensed64, casting="same_kind")
         np.take(self._rows, self._dof_columns, axis=1, out=self._dofs64, mode="clip")
         np.copyto(self._dofs32, self._dofs64, casting="same_kind")
-        moved = ~still
+        moved = ~self._still
         np.multiply(self._drive[:, self._dof_qvel], moved[:, None], out=self._force32, casting="same_kind")
         if self.force_sensor.shape[1]:
             self._pack_wrenches(moved)
@@ -388,6 +391,7 @@ class MujocoEngine:
             "dof_force": self.dof_force.clone(),
             "force_sensor": self.force_sensor.clone(),
             "bad": self.bad.clone(),
+            "still": torch.from_numpy(self._still.copy()),
             "broken_runs": torch.tensor(self._broken_runs),
             **self.stats(),
         }
@@ -407,6 +411,7 @@ class MujocoEngine:
         self.force_sensor.copy_(state["force_sensor"])
         self.bad.copy_(state["bad"])
         self._any_bad = bool(self.bad.any())
+        self._still[:] = state["still"].numpy()
         for name, value in self._fields.items():
             value.copy_(state[f"field/{name}"])
         self._broken_runs = int(state["broken_runs"])
@@ -453,4 +458,4 @@ def _alias(view: Array) -> Tensor:
     if view.flags.writeable:
         return torch.from_numpy(view)
     buffer = (ctypes.c_char * view.nbytes).from_address(view.ctypes.data)
-    return torch.from_numpy(np.frombuffer(buffer, dtype=view.dtype).reshape(view.shape))
+    return torch.from_numpy(np.frombuffer(memoryview(buffer), dtype=view.dtype).reshape(view.shape))

@@ -172,14 +172,16 @@ def _base(spec: mujoco.MjSpec, actor: Actor, name: str, pos: Vec3 | Array) -> mu
 def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid, cfg: MujocoConfig) -> None:
     body = _base(spec, actor, actor.name, actor.pos)
     body.gravcomp = 0.0 if actor.gravity else 1.0
-    box = isinstance(asset, Box)
-    sphere = not box and len(set(asset.radii)) == 1
+    if isinstance(asset, Box):
+        shape, size = mujoco.mjtGeom.mjGEOM_BOX, [0.5 * extent for extent in asset.size]
+    else:
+        sphere = len(set(asset.radii)) == 1
+        shape = mujoco.mjtGeom.mjGEOM_SPHERE if sphere else mujoco.mjtGeom.mjGEOM_ELLIPSOID
+        size = list(asset.radii)
     geom = body.add_geom(
         name=f"{actor.name}#geom",
-        type=mujoco.mjtGeom.mjGEOM_BOX
-        if box
-        else (mujoco.mjtGeom.mjGEOM_SPHERE if sphere else mujoco.mjtGeom.mjGEOM_ELLIPSOID),
-        size=[0.5 * extent for extent in asset.size] if box else list(asset.radii),
+        type=shape,
+        size=size,
         density=asset.density,
         rgba=list(asset.color),
         # torsional friction: an egg on fingertips must not spin freely about its contact normal

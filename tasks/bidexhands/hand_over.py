@@ -47,11 +47,17 @@ class ShadowHandOver(TwoHandTask):
         super().__init__("ShadowHandOver", cfg, hands, [egg, goal], tail_size=13 + 11)
         self.cfg: ShadowHandOverConfig = cfg
 
+    def bind(self, engine: Engine) -> None:
+        """Resolve names, and slice the two poses once."""
+        super().bind(engine)
+        egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
+        self._egg_pos, self._egg_quat, self._egg_height = egg[:, :3], egg[:, 3:7], egg[:, 2]
+        self._goal_pos, self._goal_quat = goal[:, :3], goal[:, 3:7]
+
     def tail(self, engine: Engine) -> Tensor:
         """The egg's 13 numbers, the goal's 11."""
-        egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
-        relative = quat_div(egg[:, 3:7], goal[:, 3:7])
-        return torch.cat([object_block(egg), goal_block(goal, relative)], 1)
+        relative = quat_div(self._egg_quat, self._goal_quat)
+        return torch.cat([object_block(self.root(engine, "egg")), goal_block(self.root(engine, "goal"), relative)], 1)
 
     def pose(self, engine: Engine, state: Tensor) -> None:
         """Stage hands, egg and goal as ``state`` (E, D) shows them, for pictures of dreams."""
@@ -65,13 +71,12 @@ class ShadowHandOver(TwoHandTask):
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, drops and catches."""
-        egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
-        distance = (egg[:, :3] - goal[:, :3]).norm(dim=1)
-        theta = angle_between(egg[:, 3:7], goal[:, 3:7])
+        distance = (self._egg_pos - self._goal_pos).norm(dim=1)
+        theta = angle_between(self._egg_quat, self._goal_quat)
         reward = torch.add(theta, distance, alpha=self.cfg.distance_scale).mul_(-0.2).exp_()
         return Verdict(
             reward=reward,
-            terminal=egg[:, 2] <= self.cfg.drop_height,
+            terminal=self._egg_height <= self.cfg.drop_height,
             success=distance < self.cfg.success_distance,
             terms={"distance": distance, "angle": theta},
         )

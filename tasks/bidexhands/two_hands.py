@@ -222,7 +222,9 @@ class TwoHandTask(ABC):
         """Resolve names to indices on the engine's device and allocate what is remembered."""
         device, envs = engine.device, engine.num_envs
         self._actor = {name: index for index, name in enumerate(engine.actor_names)}
-        self._link = {name: index for index, name in enumerate(engine.link_names)}
+        # the engine's views keep their address, so slices of them can be made once
+        self._roots = dict(zip(engine.actor_names, engine.root_state.unbind(1), strict=True))
+        self._links = dict(zip(engine.link_names, engine.body_state.unbind(1), strict=True))
         dofs = names_to_index(engine.dof_names, [f"{hand}/{joint}" for hand in HANDS for joint in JOINTS], device)
         driven = names_to_index(engine.dof_names, [f"{hand}/{joint}" for hand in HANDS for joint in ACTUATED], device)
         drives = [engine.actuator_dofs.tolist().index(dof) for dof in driven.tolist()]
@@ -343,11 +345,11 @@ class TwoHandTask(ABC):
 
     def root(self, engine: Engine, actor: str) -> Tensor:
         """Pose and velocity (E, 13) of an actor."""
-        return engine.root_state[:, self._actor[actor]]
+        return self._roots[actor]
 
     def link(self, engine: Engine, link: str) -> Tensor:
         """Pose and velocity (E, 13) of a registered link."""
-        return engine.body_state[:, self._link[link]]
+        return self._links[link]
 
     def tips(self, engine: Engine) -> Tensor:
         """The fingertip points (E, 2, 5, 3), order ff, mf, rf, lf, th."""

@@ -179,6 +179,16 @@ def test_a_masked_reset_leaves_the_others_bit_identical() -> None:
     assert torch.equal(touched.root_state[~mask], control.root_state[~mask])
 
 
+def test_a_later_refresh_does_not_bring_old_forces_back() -> None:
+    engine = toss(3)
+    drive(engine, 90)
+    assert engine.force_sensor[0].abs().max() > 1.0
+    drive(engine, 1, hold=torch.tensor([True, False, False]))
+    engine.refresh(torch.tensor([False, True, False]))
+    assert [bool(force.any()) for force in engine.force_sensor] == [False, False, True]
+    assert [bool(force.any()) for force in engine.dof_force] == [False, False, True]
+
+
 def test_a_ghost_moves_and_touches_nothing() -> None:
     engine = toss(2)
     onto_ball = engine.root_state[:, 1].clone()
