@@ -30,7 +30,9 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
     stage = restored.build_env(env.num_envs, cfg.seed)
     everyone = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
-    rows = ReplayBuffer(ReplayConfig(capacity=(world.history + 1) * env.num_envs), env.spec.dims, env.num_envs, env.device)
+    rows = ReplayBuffer(
+        ReplayConfig(capacity=(world.history + 1) * env.num_envs), env.spec.dims, env.num_envs, env.device
+    )
     generator = torch.Generator(restored.device).manual_seed(cfg.seed)
     size, errors = (cfg.width, cfg.height), []
     memory, age = None, 0

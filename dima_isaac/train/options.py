@@ -204,7 +204,9 @@ def _check(tool: str, asked: Asked, given: dict[str, Any]) -> None:
         value = getattr(cfg, key, least)
         if not isinstance(value, str) and value < least:
             raise UsageError(f"{key}={value} is too small; the least is {least}.")
-    foreign = [key for key in (text.partition("=")[0] for text in asked.overrides) if key not in get_type_hints(type(cfg))]
+    foreign = [
+        key for key in (text.partition("=")[0] for text in asked.overrides) if key not in get_type_hints(type(cfg))
+    ]
     if getattr(cfg, "checkpoint", "") or tool == "plot":
         for key in foreign:
             if tool == "plot" or key.partition(".")[0] not in ("task", "engine") or "." not in key:

@@ -16,7 +16,7 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.types import Window
-from dima_isaac.world_model.world_model import WorldModel
+from dima_isaac.world_model.world_model import Memory, WorldModel
 
 
 @dataclass
@@ -26,8 +26,10 @@ class OpenLoop:
     model: Tensor  # (H,)
     repeat: Tensor  # (H,)  the last state repeated
     linear: Tensor  # (H,)  a linear model fitted on the same replay
-    true: Tensor  # (H + 1, D) one example window, z
-    dreamt: Tensor  # (H + 1, D)
+    average: Tensor  # (H,)  the mean of several dreams: what is left when their randomness cancels
+    past: Tensor  # (history - 1, D) one example window, z, before the dream
+    true: Tensor  # (H + 1, D) what came
+    dreamt: Tensor  # (H + 1, D) what was dreamt
 
 
 @dataclass
@@ -82,28 +84,52 @@ def record(env: VecEnv, actor: Actor, episode: int, ticks: int, seed: int) -> Re
 
 @torch.no_grad()
 def open_loop(
-    world: WorldModel, held_out: ReplayBuffer, linear: LinearModel, horizon: int, batch: int = 512, seed: int = 0
+    world: WorldModel,
+    held_out: ReplayBuffer,
+    linear: LinearModel,
+    horizon: int,
+    batch: int = 512,
+    seed: int = 0,
+    dreams: int = 1,
 ) -> OpenLoop:
-    """Dream from held-out states under the actions that were really taken, and compare with what really came."""
+    """Dream from held-out states under the actions that were really taken, and compare with what really came.
+
+    A dream is a sample, and a sample misses by more than the mean it is drawn around; ``average`` is the error of
+    the mean of ``dreams`` dreams.
+    """
     history = world.history
     window = _whole_windows(held_out, batch, history + horizon)
-    memory = world.remember(_rows(window, 0, history))
+    start, actions = world.remember(_rows(window, 0, history)), window.action[:, history - 1 :]
     generator = torch.Generator(window.state.device).manual_seed(seed)
-    true = world.space.z(window.state[:, history - 1 :])  # (B, H + 1, D)
-    guess, dreamt, errors = true[:, 0], [true[:, 0]], []
+    past, true = world.space.z(window.state).split([history - 1, horizon + 1], 1)
+    dreamt = torch.stack([_dream(world, start, actions, horizon, generator) for _ in range(dreams)])
+    fitted = [true[:, 0]]
     for h in range(horizon):
-        action = window.action[:, history - 1 + h]
-        memory = world.step(memory, action, generator)
-        dreamt.append(world.space.z(memory.state))
-        guess = linear(guess, action).clamp(-10.0, 10.0)
-        truth = true[:, h + 1]
-        errors.append(torch.stack([_rms(d - truth) for d in (dreamt[-1], true[:, 0], guess)]))
-    model, repeat, fitted = torch.stack(errors).unbind(1)
-    return OpenLoop(model, repeat, fitted, true[0], torch.stack(dreamt, 1)[0])
+        fitted.append(linear(fitted[-1], actions[:, h]).clamp(-10.0, 10.0))
+    return OpenLoop(
+        model=_rms_by_step(dreamt - true),
+        repeat=_rms_by_step(true[:, :1] - true),
+        linear=_rms_by_step(torch.stack(fitted, 1) - true),
+        average=_rms_by_step(dreamt.mean(0) - true),
+        past=past[0],
+        true=true[0],
+        dreamt=dreamt[0, 0],
+    )
+
+
+def _dream(world: WorldModel, memory: Memory, actions: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
+    """z (B, H + 1, D) from ``memory`` under ``actions`` (B, H, N, A)."""
+    states = [memory.state]
+    for h in range(horizon):
+        memory = world.step(memory, actions[:, h], generator)
+        states.append(memory.state)
+    return world.space.z(torch.stack(states, 1))
 
 
 @torch.no_grad()
-def sensitivity(world: WorldModel, env: VecEnv, actor: Actor, episode: int, delta: float = 0.5, warmup: int = 10) -> Sensitivity:
+def sensitivity(
+    world: WorldModel, env: VecEnv, actor: Actor, episode: int, delta: float = 0.5, warmup: int = 10
+) -> Sensitivity:
     """Perturb one agent's current action by ``delta`` in the simulator and in the dream, noise held fixed.
 
     The simulator is put back to the same physics state for every agent. Entries of the state that merely repeat
@@ -156,5 +182,6 @@ def _rows(window: Window, start: int, stop: int) -> Window:
     return Window(**{name: value[:, start:stop] for name, value in vars(window).items()})
 
 
-def _rms(error: Tensor) -> Tensor:
-    return error.square().mean().sqrt()
+def _rms_by_step(error: Tensor) -> Tensor:
+    """(..., H + 1, D) -> (H,), over everything but the step; the start itself is left out."""
+    return error.square().flatten(0, -3).mean((0, 2)).sqrt()[1:]

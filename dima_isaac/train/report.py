@@ -26,6 +26,8 @@ from dima_isaac.train.restore import Policy, Restored, newest, policy_of, restor
 from dima_isaac.train.run_folder import ROOT
 from dima_isaac.train.statistics import bootstrap, iqm, mean
 
+DREAMS = 8  # averaged in the open-loop probe
+
 
 def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
     """``evaluate``: with a checkpoint, or a scripted policy on a task."""
@@ -53,7 +55,9 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     if not cfg.checkpoint:
         raise UsageError("test=True needs checkpoint=RUN|FILE|latest.")
     own = EvaluateConfig(seed=cfg.seed, num_envs=64 if cfg.num_envs == AUTO else int(cfg.num_envs))
-    own = replace(own, sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads, engine=cfg.engine["name"])
+    own = replace(
+        own, sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads, engine=cfg.engine["name"]
+    )
     where = cfg.checkpoint
     if where in (AUTO, "latest"):
         where = str(newest(ROOT / (cfg.experiment or str(cfg.task["name"]))))
@@ -69,12 +73,18 @@ def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> in
     seed = cfg.seed + (run.seed if restored else 0)
     env = restored.build_env(count, seed) if restored else build.build_env(run, count, cfg.seed)
     try:
-        print(f"task        {run.task['name']}  ({', '.join(env.spec.notes)})" if env.spec.notes else f"task        {run.task['name']}")
+        print(
+            f"task        {run.task['name']}  ({', '.join(env.spec.notes)})"
+            if env.spec.notes
+            else f"task        {run.task['name']}"
+        )
         print(f"engine      {run.engine['name']}")
         if restored:
             print(f"checkpoint  {restored.path}  ({restored.env_steps:,} environment steps, preset {run.preset})")
         print(f"episodes    {cfg.episodes} of {env.spec.episode_length} control steps at most\n")
-        name = cfg.agent.name if cfg.agent is not Scripted.trained else "trained" + (" (exploring)" if cfg.explore else "")
+        name = (
+            cfg.agent.name if cfg.agent is not Scripted.trained else "trained" + (" (exploring)" if cfg.explore else "")
+        )
         policies = {name: policy_of(cfg, restored, env)}
         if cfg.baseline:
             for kind in (Scripted.zero, Scripted.random):
@@ -157,30 +167,45 @@ def probe(restored: Restored, cfg: EvaluateConfig) -> dict[str, Any]:
         linear = probes.LinearModel(world, restored.replay(env.spec))
         ticks = max(2 * env.spec.episode_length, 3 * horizon)
         held_out = probes.record(env, agent.actor, 1, ticks, cfg.seed)
-        loop = probes.open_loop(world, held_out, linear, horizon)
+        loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
         moved = probes.sensitivity(world, env, agent.actor, 1)
     finally:
         env.close()
     model, repeat, fitted = loop.model.tolist(), loop.repeat.tolist(), loop.linear.tolist()
     best = [m < min(r, f) for m, r, f in zip(model, repeat, fitted, strict=True)]
+    average = loop.average.tolist()
     rows = [
-        [str(h + 1), f"{model[h]:.4f}", f"{repeat[h]:.4f}", f"{fitted[h]:.4f}", "yes" if best[h] else "no"]
+        [
+            str(h + 1),
+            f"{model[h]:.4f}",
+            f"{average[h]:.4f}",
+            f"{repeat[h]:.4f}",
+            f"{fitted[h]:.4f}",
+            "yes" if best[h] else "no",
+        ]
         for h in range(horizon)
     ]
     print("\nopen-loop error, RMS over state dimensions in standard deviations, held-out episodes")
-    print(table.text(["step", "world model", "last state", "linear model", "below both"], rows))
+    print(
+        table.text(
+            ["step", "world model", f"mean of {DREAMS} dreams", "last state", "linear model", "below both"], rows
+        )
+    )
     denoiser = restored.cfg.world_model.denoiser
     dreamt, true = moved.dreamt.tolist(), moved.true.tolist()
     rows = [
         [name, f"{d:.4f}", f"{t:.4f}", f"{d / t:.2f}" if t else "-"]
         for name, d, t in zip(env.spec.agent_names, dreamt, true, strict=True)
     ]
-    print(f"\nhow far one agent's action moves the next state (reveal={denoiser.reveal.name}, |dz| for a change of 0.5)")
+    print(
+        f"\nhow far one agent's action moves the next state (reveal={denoiser.reveal.name}, |dz| for a change of 0.5)"
+    )
     print(table.text(["agent", "dreamt", "true", "dreamt / true"], rows))
     print()
     return {
         "horizon": horizon,
         "model": model,
+        "average": average,
         "repeat": repeat,
         "linear": fitted,
         "below_both": all(best),

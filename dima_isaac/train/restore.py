@@ -112,7 +112,12 @@ def restore(where: str, catalog: Catalog, cfg: Any, changes: dict[str, str] | No
     state = checkpoint.read(path)
     stored = state["config"]
     engine = stored["engine"] if getattr(cfg, "engine", AUTO) == AUTO else {"name": cfg.engine}
-    stored = {**stored, "task": _code(stored["task"], "task", catalog, path), "engine": dict(engine), "checkpoint": str(path)}
+    stored = {
+        **stored,
+        "task": _code(stored["task"], "task", catalog, path),
+        "engine": dict(engine),
+        "checkpoint": str(path),
+    }
     for key, text in (changes or {}).items():
         group, _, name = key.partition(".")
         stored[group][name] = yaml.safe_load(text)

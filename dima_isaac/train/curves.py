@@ -1,0 +1,157 @@
+"""Runs read back from their folders, grouped by what their configurations have in common, on one axis."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from dima_isaac.config import FREE, leaves
+from dima_isaac.errors import UsageError
+from dima_isaac.train.statistics import bootstrap, iqm, mean
+
+Array = np.ndarray
+_IGNORED = (*FREE, "seed", "task.target", "task.config", "engine.target", "engine.config", "engine.threads")
+POINTS = 200  # of a group's common axis
+
+
+@dataclass
+class Run:
+    """One run folder."""
+
+    path: Path
+    config: dict[str, Any]
+    rows: list[dict[str, float | None]]  # metrics.jsonl
+
+    def curve(self, metric: str, axis: str) -> tuple[Array, Array]:
+        """Where ``metric`` was reported as a finite number: (positions on ``axis``, values), ascending.
+
+        Until the next evaluation a run repeats nothing, so every point is a measurement.
+        """
+        pairs = [
+            (row[axis], row[metric]) for row in self.rows if row.get(metric) is not None and row.get(axis) is not None
+        ]
+        last = dict(pairs)  # one value for each position: the newest
+        x = np.array(sorted(last), dtype=float)
+        return x, np.array([last[one] for one in x.tolist()], dtype=float)
+
+
+@dataclass
+class Band:
+    """Several runs on one axis, from where the last begins to where the first ends."""
+
+    x: Array
+    mean: Array
+    iqm: Array
+    low: Array  # 95 % bootstrap interval of the IQM over runs
+    high: Array
+
+
+@dataclass
+class Group:
+    """Runs that differ in nothing but their seed."""
+
+    label: str
+    runs: list[Run]
+
+    def band(self, metric: str, axis: str) -> Band | None:
+        """None where fewer than two runs reported ``metric`` over a common stretch."""
+        curves = [curve for run in self.runs if len((curve := run.curve(metric, axis))[0])]
+        if len(curves) < 2:
+            return None
+        start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+        if end < start:
+            return None
+        x = np.unique(np.concatenate([x for x, _ in curves]))
+        x = x[(x >= start) & (x <= end)]
+        if len(x) > POINTS:
+            x = np.linspace(start, end, POINTS)
+        values = np.stack([np.interp(x, *curve) for curve in curves])
+        low, high = bootstrap([values])
+        return Band(x, mean(values), iqm(values), low, high)
+
+
+def load(words: Iterable[str]) -> list[Run]:
+    """Every run named, or found in a named folder of runs.
+
+    Raises:
+        UsageError: no such folder, no run in it, or nothing logged yet.
+    """
+    runs: list[Run] = []
+    for word in words:
+        place = Path(word).expanduser()
+        if not place.is_dir():
+            raise UsageError(f"{word} is not a folder; give run folders (or a folder of runs).")
+        found = (
+            [place] if (place / "metrics.jsonl").is_file() else sorted(p.parent for p in place.glob("*/metrics.jsonl"))
+        )
+        if not found:
+            raise UsageError(f"{word} holds no run: there is no metrics.jsonl in it or one level below.")
+        runs += [_read(path) for path in found]
+    filled = [run for run in runs if run.rows]
+    if not filled:
+        raise UsageError(f"nothing has been logged yet in {', '.join(str(run.path) for run in runs)}.")
+    return filled
+
+
+def _read(path: Path) -> Run:
+    rows = []
+    for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line that a kill cut short
+        if isinstance(row, dict):
+            rows.append(row)
+    config = path / "config.yaml"
+    stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    return Run(path, stored if isinstance(stored, dict) else {}, rows)
+
+
+def group(runs: list[Run]) -> list[Group]:
+    """Runs whose configurations agree in all but seed and housekeeping; labelled by what tells groups apart."""
+    settings = [_settings(run) for run in runs]
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    differing = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
+    if "task.name" in differing:  # then the tasks' own values differ as a matter of course
+        differing = [key for key in differing if not key.startswith("task.") or key == "task.name"]
+    if "preset" in differing:  # and so does what a preset sets
+        parts = {one.get("preset") for one in settings}
+        differing = [key for key in differing if key == "preset" or _varies_within(settings, key, parts)]
+    names = _short(differing)
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run, one in zip(runs, settings, strict=True):
+        groups.setdefault(tuple(repr(one.get(key)) for key in differing), []).append(run)
+    out = []
+    for members in groups.values():
+        one = _settings(members[0])
+        words = [
+            str(one.get(key)) if key == "task.name" else f"{name}={one.get(key)}"
+            for key, name in zip(differing, names, strict=True)
+        ]
+        label = ", ".join(words[:3]) + (f" (+{len(words) - 3})" if len(words) > 3 else "")
+        out.append(Group(label or str(one.get("task.name", members[0].path.name)), members))
+    return out
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in leaves(run.config)
+        if not any(key == ignored or key.startswith(ignored + ".") for ignored in _IGNORED)
+    }
+
+
+def _varies_within(settings: list[dict[str, Any]], key: str, presets: set[Any]) -> bool:
+    return any(len({repr(one.get(key)) for one in settings if one.get("preset") == p}) > 1 for p in presets)
+
+
+def _short(keys: list[str]) -> list[str]:
+    """The last part of each key, or all of it where that is ambiguous."""
+    last = [key.rpartition(".")[2] for key in keys]
+    return [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]

@@ -1,0 +1,445 @@
+"""Runs as pictures: learning curves, probes over training, and the open-loop figure; and a Markdown table."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dima_isaac.catalog import Catalog
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import UsageError
+from dima_isaac.train import curves, probes, table
+from dima_isaac.train.curves import Group
+from dima_isaac.train.options import Asked, Axis, PlotConfig
+from dima_isaac.train.restore import Restored, restore
+from dima_isaac.train.statistics import bootstrap, iqm
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
+"""Okabe and Ito's palette: told apart by colour-blind readers and in print."""
+DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
+INK = "#333333"
+
+PANELS = (  # metric, title, unit of the vertical axis, logarithmic
+    ("eval/return", "evaluation return", "return per episode", False),
+    ("train/return", "training return", "return per episode", False),
+    ("eval/success", "evaluation success", "share of episodes", False),
+    ("world/denoise", "denoiser loss", "mean squared error", True),
+    ("world/reward", "reward model loss", "loss", True),
+    ("agent/entropy", "policy entropy", "nats per agent", False),
+)
+_AXES = {"env_steps": "environment steps", "wall_time": "hours"}
+
+
+def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+    """``plot``: figures of runs, or (``open_loop``) of a checkpoint's dreams. Prints every path written."""
+    _matplotlib()
+    cfg: PlotConfig = asked.cfg
+    made = []
+    if cfg.open_loop:
+        made.append(_open_loop(cfg, restore(cfg.checkpoint, catalog, cfg)))
+    if cfg.runs:
+        runs = curves.load(cfg.runs)
+        groups, folder = curves.group(runs), _folder(cfg, [run.path for run in runs])
+        axes = [cfg.x.name] if cfg.x is not Axis.both else ["env_steps", "wall_time"]
+        for axis in axes:
+            made.append(learning_curves(groups, axis, folder / f"curves_{axis}.png", references(cfg.reference)))
+        if any(key.startswith("probe/") for run in runs for row in run.rows for key in row):
+            made.append(probe_curves(groups, folder / "probes.png"))
+        text = results(groups)
+        _write(folder / "results.md", text + "\n")
+        print(text + "\n")
+        made.append(folder / "results.md")
+    for path in made:
+        print(f"wrote       {path}")
+    return 0
+
+
+def references(text: str) -> list[tuple[str, float]]:
+    """``untrained:3.3,MAPPO on PhysX:3.6`` -> names and values.
+
+    Raises:
+        UsageError: a word that is not name:value.
+    """
+    out = []
+    for word in filter(None, text.split(",")):
+        name, _, value = word.rpartition(":")
+        try:
+            out.append((name.strip(), float(value)))
+        except ValueError:
+            raise UsageError(f"reference={text}: '{word}' is not of the form name:value.") from None
+    return out
+
+
+# ---- learning curves -------------------------------------------------------------------------------------------
+
+
+def learning_curves(groups: list[Group], axis: str, path: Path, lines: list[tuple[str, float]]) -> Path:
+    """Return, success, losses and entropy over ``axis``; thin lines are runs, thick ones their IQM with its band."""
+    plt = _matplotlib()
+    shown = [panel for panel in PANELS if any(len(run.curve(panel[0], axis)[0]) for g in groups for run in g.runs)]
+    if not shown:
+        raise UsageError("nothing to draw: none of the usual metrics has been logged yet.")
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(4.6 * columns, 3.2 * rows + 0.5), squeeze=False)
+    for place, (metric, title, unit, log) in zip(grid.flat, shown, strict=False):
+        for i, one in enumerate(groups):
+            _curves(place, one, metric, axis, COLOURS[i % len(COLOURS)], DASHES[i // len(COLOURS) % len(DASHES)])
+        if metric == "eval/return":
+            _references(place, lines)
+        if metric == "eval/success":
+            place.set_ylim(-0.03, 1.03)
+        if log:
+            place.set_yscale("log")
+        _dress(place, title, _AXES[axis], unit)
+        if axis == "env_steps":
+            place.xaxis.set_major_formatter(plt.FuncFormatter(_thousands))
+    for place in list(grid.flat)[len(shown) :]:
+        place.set_visible(False)
+    handles = [
+        plt.Line2D(
+            [], [], color=COLOURS[i % len(COLOURS)], linestyle=DASHES[i // len(COLOURS) % len(DASHES)], linewidth=2
+        )
+        for i in range(len(groups))
+    ]
+    labels = [f"{one.label}  ({len(one.runs)} {'run' if len(one.runs) == 1 else 'seeds'})" for one in groups]
+    if any(len(one.runs) > 1 for one in groups):
+        handles += [plt.Line2D([], [], color=INK, linewidth=1, linestyle=":")]
+        labels += ["mean (thick line: IQM, band: 95% bootstrap)"]
+    _legend_above(figure, handles, labels)
+    return _save(figure, path)
+
+
+def _curves(place: Any, one: Group, metric: str, axis: str, colour: str, dash: Any) -> None:
+    scale = 3600.0 if axis == "wall_time" else 1.0
+    band = one.band(metric, axis)
+    for run in one.runs:
+        x, y = run.curve(metric, axis)
+        few = {"marker": "o", "markersize": 3} if len(x) < 12 else {}
+        weight, alpha = (1.8, 1.0) if band is None else (0.8, 0.35)
+        place.plot(x / scale, y, color=colour, linestyle=dash, linewidth=weight, alpha=alpha, **few)
+    if band is not None:
+        place.fill_between(band.x / scale, band.low, band.high, color=colour, alpha=0.18, linewidth=0)
+        place.plot(band.x / scale, band.iqm, color=colour, linestyle=dash, linewidth=2.0)
+        place.plot(band.x / scale, band.mean, color=colour, linestyle=":", linewidth=1.0)
+
+
+def _references(place: Any, lines: list[tuple[str, float]]) -> None:
+    for name, value in lines:
+        place.axhline(value, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        place.annotate(
+            name, (1.0, value), xycoords=("axes fraction", "data"), xytext=(-3, 2), textcoords="offset points",
+            ha="right", va="bottom", fontsize=7, color="#555555",
+        )  # fmt: skip
+
+
+# ---- probes over training --------------------------------------------------------------------------------------
+
+
+def probe_curves(groups: list[Group], path: Path) -> Path:
+    """What the probes said while training: error over the horizon at the end, over training, and sensitivity."""
+    plt = _matplotlib()
+    figure, (first, second, third) = plt.subplots(1, 3, figsize=(13.8, 4.0))
+    for i, one in enumerate(groups):
+        colour = COLOURS[i % len(COLOURS)]
+        for run in one.runs:
+            probed = [row for row in run.rows if row.get("probe/model_01") is not None]
+            if not probed:
+                continue
+            final = _horizon(probed[-1])
+            steps = np.arange(1, len(final["model"]) + 1)
+            first.plot(steps, final["model"], color=colour, linewidth=1.8, marker="o", markersize=3)
+            first.plot(steps, final["linear"], color=colour, linewidth=1.2, linestyle=(0, (5, 2)))
+            first.plot(steps, final["repeat"], color=colour, linewidth=1.2, linestyle=(0, (1.5, 1.5)))
+            when = np.array([row["env_steps"] for row in probed], dtype=float)
+            for h, dash in ((1, "-"), (len(steps), (0, (5, 2)))):
+                ratio = [row[f"probe/model_{h:02d}"] / _best_baseline(row, h) for row in probed]
+                second.plot(when, ratio, color=colour, linestyle=dash, linewidth=1.6, marker="o", markersize=3)
+            agents = sorted(key for key in probed[-1] if key.startswith("probe/sensitivity_dreamt_"))
+            for agent, key in enumerate(agents):
+                ratio = [_over(row.get(key), row.get(key.replace("dreamt", "true"))) for row in probed]
+                third.plot(
+                    when,
+                    ratio,
+                    color=colour,
+                    linestyle=DASHES[agent % len(DASHES)],
+                    linewidth=1.6,
+                    marker="o",
+                    markersize=3,
+                )
+    first.set_yscale("log")
+    _plain_log(first)
+    _dress(first, "open-loop error at the last probe", "imagined steps", "RMS error (standard deviations)")
+    _style_legend(first, [("world model", "-"), ("linear model", (0, (5, 2))), ("last state", (0, (1.5, 1.5)))])
+    horizon = max(
+        (len(_horizon(row)["model"]) for g in groups for r in g.runs for row in r.rows if "probe/model_01" in row),
+        default=15,
+    )
+    second.axhline(1.0, color="#777777", linewidth=0.9)
+    _dress(second, "world model / better baseline", "environment steps", "ratio of errors (below 1 is better)")
+    _style_legend(second, [("1 step", "-"), (f"{horizon} steps", (0, (5, 2)))])
+    third.axhline(1.0, color="#777777", linewidth=0.9)
+    third.set_ylim(bottom=0.0)
+    _dress(third, "sensitivity to one agent's action", "environment steps", "dreamt / true")
+    agents = max(
+        (
+            sum(key.startswith("probe/sensitivity_dreamt_") for key in row)
+            for g in groups
+            for r in g.runs
+            for row in r.rows
+        ),
+        default=0,
+    )
+    _style_legend(third, [(f"agent {n}", DASHES[n % len(DASHES)]) for n in range(min(agents, len(DASHES)))])
+    for place in (second, third):
+        place.xaxis.set_major_formatter(plt.FuncFormatter(_thousands))
+    handles = [plt.Line2D([], [], color=COLOURS[i % len(COLOURS)], linewidth=2) for i in range(len(groups))]
+    _legend_above(figure, handles, [one.label for one in groups])
+    return _save(figure, path)
+
+
+def _horizon(row: dict[str, Any]) -> dict[str, list[float]]:
+    out: dict[str, list[float]] = {}
+    for name in ("model", "linear", "repeat"):
+        keys = sorted(key for key in row if key.startswith(f"probe/{name}_") and key[-2:].isdigit())
+        out[name] = [row[key] if row[key] is not None else float("nan") for key in keys]
+    return out
+
+
+def _best_baseline(row: dict[str, Any], h: int) -> float:
+    return min(row[f"probe/linear_{h:02d}"] or np.inf, row[f"probe/repeat_{h:02d}"] or np.inf)
+
+
+def _over(part: float | None, whole: float | None) -> float:
+    return part / whole if part is not None and whole else float("nan")
+
+
+# ---- the open-loop figure --------------------------------------------------------------------------------------
+
+
+def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
+    horizon = restored.cfg.train.learn.horizon
+    env = restored.build_env(cfg.num_envs, cfg.seed + restored.cfg.seed)
+    try:
+        world, agent = restored.world(env), restored.agent(env.spec)
+        linear = probes.LinearModel(world, restored.replay(env.spec))
+        held_out = probes.record(env, agent.actor, 1, max(2 * env.spec.episode_length, 3 * horizon), cfg.seed)
+        loop = probes.open_loop(world, held_out, linear, horizon)
+    finally:
+        env.close()
+    title = (
+        f"{env.spec.name}, {restored.env_steps:,} environment steps, preset {restored.cfg.preset}, held-out episodes"
+    )
+    run = restored.path.parent.parent if restored.path.parent.name == "checkpoints" else restored.path.parent
+    return open_loop_figure(loop, title, (Path(cfg.out) if cfg.out else run / "plots") / "open_loop.png")
+
+
+def open_loop_figure(loop: probes.OpenLoop, title: str, path: Path, dimensions: int = 6) -> Path:
+    """Error per horizon step beside both baselines, and the state dimensions that move most, true and dreamt."""
+    plt = _matplotlib()
+    figure = plt.figure(figsize=(13.8, 5.6))
+    grid = figure.add_gridspec(dimensions // 2, 4, width_ratios=[1.5, 0.12, 1, 1], wspace=0.28, hspace=0.32)
+    place = figure.add_subplot(grid[:, 0])
+    h = np.arange(1, len(loop.model) + 1)
+    looks = (
+        ("world model", loop.model, "-", "o"),
+        ("linear model", loop.linear, (0, (5, 2)), "s"),
+        ("last state repeated", loop.repeat, (0, (1.5, 1.5)), "^"),
+    )
+    for i, (name, error, dash, marker) in enumerate(looks):
+        place.plot(
+            h,
+            error.cpu().numpy(),
+            color=COLOURS[i],
+            linestyle=dash,
+            marker=marker,
+            markersize=4,
+            linewidth=1.8,
+            label=name,
+        )
+    place.set_yscale("log")
+    _plain_log(place)
+    _dress(place, "error of a dream", "imagined steps", "RMS error over state dimensions (standard deviations)")
+    place.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, columnspacing=1.2)
+    true, dreamt = loop.true.cpu().numpy(), loop.dreamt.cpu().numpy()
+    past = loop.past.cpu().numpy()
+    begins = len(past)
+    moving = np.argsort(-_wander(np.concatenate([past, true])))[:dimensions]
+    time = np.arange(-begins, len(true))
+    for n, d in enumerate(sorted(moving.tolist())):
+        place = figure.add_subplot(grid[n // 2, 2 + n % 2])
+        place.axvspan(-begins - 0.5, 0, color="#EEEEEE", linewidth=0)
+        place.axvline(0, color="#777777", linewidth=1.0)
+        place.plot(time, np.concatenate([past[:, d], true[:, d]]), color=INK, linewidth=1.6, label="simulator")
+        place.plot(
+            np.arange(len(dreamt)), dreamt[:, d], color=COLOURS[1], linewidth=1.6, linestyle=(0, (5, 2)), label="dream"
+        )
+        place.set_xlim(-begins - 0.5, len(true) - 0.5)
+        _dress(place, f"state dimension {d}", "steps" if n >= dimensions - 2 else "", "z" if n % 2 == 0 else "")
+        if n == 0:
+            handles, labels = place.get_legend_handles_labels()
+            handles.append(plt.Rectangle((0, 0), 1, 1, color="#E4E4E4"))
+            figure.legend(
+                handles,
+                [*labels, "before imagination begins"],
+                frameon=False,
+                fontsize=9,
+                loc="lower right",
+                ncols=3,
+                bbox_to_anchor=(0.9, -0.045),
+            )
+    figure.suptitle(title, fontsize=11, color=INK, y=0.97)
+    return _save(figure, path, tight=False)
+
+
+def _wander(z: np.ndarray) -> np.ndarray:
+    """How far each dimension travels smoothly: the spread of its three-step average, (D,)."""
+    kernel = np.ones(3) / 3
+    return np.stack([np.convolve(column, kernel, mode="valid").std() for column in z.T])
+
+
+# ---- results ---------------------------------------------------------------------------------------------------
+
+
+def results(groups: list[Group]) -> str:
+    """A Markdown table: what every group had reached at the end, over its runs."""
+    head = [
+        "group",
+        "runs",
+        "env steps",
+        "eval return, IQM",
+        "95% interval",
+        "mean",
+        "best",
+        "first",
+        "success",
+        "hours",
+        "steps/s",
+    ]
+    rows = []
+    for one in groups:
+        last, best, first, solved = ([f(run) for run in one.runs if len(run.curve(m, "env_steps")[1])] for m, f in (
+            ("eval/return", lambda r: r.curve("eval/return", "env_steps")[1][-1]),
+            ("eval/return", lambda r: r.curve("eval/return", "env_steps")[1].max()),
+            ("eval/return", lambda r: r.curve("eval/return", "env_steps")[1][0]),
+            ("eval/success", lambda r: r.curve("eval/success", "env_steps")[1][-1]),
+        ))  # fmt: skip
+        steps = [row["env_steps"] for run in one.runs for row in run.rows[-1:]]
+        hours = [row["wall_time"] / 3600 for run in one.runs for row in run.rows[-1:] if row.get("wall_time")]
+        speed = [s / (3600 * t) for s, t in zip(steps, hours, strict=False) if s and t]
+        band = "-"
+        if len(last) > 1:
+            low, high = bootstrap([np.array(last)])
+            band = f"{low:.3f} .. {high:.3f}"
+        rows.append([
+            one.label,
+            str(len(one.runs)),
+            f"{min(steps):,}" if min(steps) == max(steps) else f"{min(steps):,} .. {max(steps):,}",
+            f"{iqm(np.array(last)):.3f}" if last else "-",
+            band,
+            *(f"{np.mean(values):.3f}" if values else "-" for values in (last, best, first)),
+            f"{100 * np.mean(solved):.1f} %" if solved else "-",
+            f"{np.mean(hours):.2f}" if hours else "-",
+            f"{np.mean(speed):.0f}" if speed else "-",
+        ])  # fmt: skip
+    return table.markdown(head, rows)
+
+
+# ---- looks -----------------------------------------------------------------------------------------------------
+
+
+def _matplotlib() -> Any:
+    """pyplot on a canvas without a display."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def _dress(place: Any, title: str, x: str, y: str) -> None:
+    place.set_title(title, fontsize=10, color=INK)
+    place.set_xlabel(x, fontsize=9, color=INK)
+    place.set_ylabel(y, fontsize=9, color=INK)
+    place.tick_params(labelsize=8, colors=INK)
+    place.grid(True, color="#E2E2E2", linewidth=0.6)
+    place.set_axisbelow(True)
+    for side in ("top", "right"):
+        place.spines[side].set_visible(False)
+
+
+def _plain_log(place: Any) -> None:
+    """A logarithmic axis with plain numbers, also between the powers of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    place.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    place.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    place.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _style_legend(place: Any, entries: list[tuple[str, Any]]) -> None:
+    """What line styles mean, below the panel: colours are the groups'."""
+    plt = _matplotlib()
+    handles = [plt.Line2D([], [], color=INK, linestyle=dash, linewidth=1.5) for _, dash in entries]
+    place.legend(
+        handles,
+        [name for name, _ in entries],
+        frameon=False,
+        fontsize=8,
+        ncols=max(1, len(entries)),
+        loc="upper center",
+        bbox_to_anchor=(0.5, -0.17),
+    )
+
+
+def _legend_above(figure: Any, handles: list[Any], labels: list[str]) -> None:
+    """One legend above all panels, where it covers nothing."""
+    figure.legend(
+        handles,
+        labels,
+        loc="lower center",
+        bbox_to_anchor=(0.5, 1.0),
+        ncols=min(3, max(1, len(labels))),
+        frameon=False,
+        fontsize=9,
+    )
+
+
+def _thousands(value: float, _: int) -> str:
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e3 else f"{value:g}"
+
+
+def _save(figure: Any, path: Path, tight: bool = True) -> Path:
+    plt = _matplotlib()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if tight:
+            figure.tight_layout()
+        figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}.") from error
+    finally:
+        plt.close(figure)
+    return path
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write {path}: {error.strerror}.") from error
+
+
+def _folder(cfg: PlotConfig, runs: list[Path]) -> Path:
+    if cfg.out:
+        return Path(cfg.out)
+    shared = Path(os.path.commonpath([path.resolve() for path in runs]))
+    return shared / "plots"
