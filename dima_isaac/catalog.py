@@ -114,4 +114,4 @@ def fill(cls: type, values: dict[str, Any], what: str) -> Any:
     try:
         return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as error:
-        raise UsageError(f"{what}.{plain(error)}") from error
+        raise UsageError(f"{what}: {plain(error)}") from error

@@ -135,9 +135,9 @@ def validate(run: RunConfig) -> None:
 
 def plain(error: Exception) -> str:
     """OmegaConf's message as one sentence: its first line and the key."""
-    lines = str(error).splitlines()
+    first = str(error).splitlines()[0].rstrip(".")
     key = getattr(error, "full_key", None)
-    return f"{key}: {lines[0]}." if key else f"{lines[0]}."
+    return f"{key}: {first}." if key else f"{first}."
 
 
 def as_dict(config: Any) -> Any:

@@ -16,6 +16,7 @@ from dima_isaac.train.checkpoint import Checkpoints
 from dima_isaac.train.clock import Every, Ratio
 from dima_isaac.train.evaluate import evaluate
 from dima_isaac.train.logger import Logger
+from dima_isaac.train.play import clip
 from dima_isaac.train.run_folder import RunFolder
 from dima_isaac.train.signals import Signals
 from dima_isaac.types import Step
@@ -107,6 +108,8 @@ class Trainer:
         self.evaluations += 1
         metrics = evaluate(self.eval_env, self.agent.mode, self.evaluations)
         self.logger.add({f"eval/{name}": value for name, value in metrics.items()})
+        if self.cfg.capture_video:
+            clip(self.eval_env, self.agent.mode, self.run_folder.videos, self.env_steps, self.logger.note)
 
     def probe(self) -> None:
         """Hold the world model against the simulator, on the evaluation's environments."""
