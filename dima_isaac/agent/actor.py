@@ -20,6 +20,9 @@ _EDGE = 1e-6  # keeps squashed and Beta actions off the ends of [-1, 1], where t
 class Actor(nn.Module):
     """obs (..., N, O) -> a distribution over actions (..., N, A)."""
 
+    mask: Tensor
+    identity: Tensor
+
     def __init__(self, cfg: ActorConfig, dims: Dims, action_mask: Tensor | None = None) -> None:
         """``action_mask`` (N, A) is False where a shorter agent's action is padding."""
         super().__init__()
@@ -53,8 +56,9 @@ class Actor(nn.Module):
         return self.net(x)
 
     def _normalised(self, obs: Tensor) -> Tensor:
-        if self.moments is None:
+        if self.norm is not None:
             return self.norm(obs)
+        assert self.moments is not None  # one of the two exists
         mean = self.moments.mean.to(obs.dtype).view(obs.shape[-2:])
         scale = (self.moments.var + 1e-8).rsqrt().to(obs.dtype).view(obs.shape[-2:])
         return ((obs - mean) * scale).clamp(-10.0, 10.0)

@@ -13,6 +13,10 @@ from dima_isaac.types import Dims
 class ValueNorm(nn.Module):
     """Debiased exponential averages of a target's mean and second moment (Yu et al. 2022, MAPPO)."""
 
+    mean: Tensor
+    square: Tensor
+    weight: Tensor
+
     def __init__(self, decay: float, eps: float = 1e-5, min_var: float = 1e-2) -> None:
         super().__init__()
         self.decay, self.eps, self.min_var = decay, eps, min_var

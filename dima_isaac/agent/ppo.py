@@ -24,9 +24,8 @@ class ActorCritic(nn.Module):
         self.critic = Critic(cfg.critic, dims)
         self.to(device)
         self.generator = torch.Generator(device).manual_seed(seed)
-        fused = {"fused": True, "eps": 1e-5}
-        self.actor_optim = torch.optim.Adam(self.actor.parameters(), lr=cfg.actor.lr, **fused)
-        self.critic_optim = torch.optim.Adam(self.critic.parameters(), lr=cfg.critic.lr, **fused)
+        self.actor_optim = torch.optim.Adam(self.actor.parameters(), lr=cfg.actor.lr, eps=1e-5, fused=True)
+        self.critic_optim = torch.optim.Adam(self.critic.parameters(), lr=cfg.critic.lr, eps=1e-5, fused=True)
 
     @torch.no_grad()
     def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:

@@ -73,9 +73,9 @@ def record(env: VecEnv, actor: Actor, episode: int, ticks: int, seed: int) -> Re
     device = next(actor.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     kept = ReplayBuffer(ReplayConfig(capacity=ticks * env.num_envs), env.spec.dims, env.num_envs, device, seed)
-    step = env.restart(episode)
-    for tick in range(ticks):
-        if tick:
+    step, action = env.restart(episode), None
+    for _ in range(ticks):
+        if action is not None:
             step = env.step(action)
         action = actor.act(step.obs, generator)[0].clamp(-1.0, 1.0)
         kept.add(step, action)
