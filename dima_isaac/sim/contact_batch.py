@@ -1,9 +1,9 @@
-"""A ``mujoco.batch.Batch`` whose every step ends with ``mj_rnePostConstraint``, so that ``cfrc_ext`` is what Gymnasium reads.
+"""A batch whose every step ends with ``mj_rnePostConstraint``, so that ``cfrc_ext`` is what Gymnasium reads.
 
 MuJoCo computes the external forces on bodies only for models with force sensors; Gymnasium calls the function by
-hand after each control step. The Python ``Batch`` has no door for such a call, the C library has: ``mjb_apply``. So this
-class speaks to the C interface (``mujoco/mjbatch.h``) through ctypes, with the part of ``Batch``'s interface that the engine uses.
-Costs a twentieth of a step.
+hand after each control step. ``mujoco.batch.Batch`` has no door for such a call, the C library has: ``mjb_apply``.
+So this class speaks to the C interface (``mujoco/mjbatch.h``) through ctypes, with the part of ``Batch``'s interface
+that the engine uses. The call costs a twentieth of a step.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class ContactBatch:
         size = int(np.prod(shape)) * dtype.itemsize
         if not size:
             return np.zeros(shape, dtype)
-        buffer = (ctypes.c_char * size).from_address(address)
+        buffer = memoryview((ctypes.c_char * size).from_address(address))
         return np.frombuffer(buffer, dtype=dtype).reshape(shape)
 
     def __del__(self) -> None:

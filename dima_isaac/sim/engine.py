@@ -82,6 +82,13 @@ class Engine(Protocol):
         the model's defaults and the solver forgets. Other fields (``ctrl``, ``xfrc_applied``) are plain writes.
         """
 
+    def constant(self, name: str) -> Tensor:
+        """A copy of one raw field of the model (``actuator_ctrlrange``, ``body_mass``), in its own precision."""
+
+    @property
+    def body_names(self) -> tuple[str, ...]:
+        """Every body of the model, the world first: the axis of raw fields such as ``xpos``."""
+
     # time
     def step(self, hold: Tensor) -> None:
         """Flush, advance one control step except where ``hold`` (E,), and bring every view up to date.

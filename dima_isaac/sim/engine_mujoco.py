@@ -280,9 +280,9 @@ class MujocoEngine:
         self._qvel[ids, v + 3 : v + 6] = rotate_inverse(quat, angular).numpy()
 
     def _write_fields(self) -> None:
-        restarts = np.logical_or.reduce([mask for mask, name, _ in self._field_stage if name in _RESTARTS], axis=0)
-        if np.any(restarts):
-            self._restart(np.broadcast_to(restarts, (self.num_envs,)), keep=False)
+        restarting = [mask for mask, name, _ in self._field_stage if name in _RESTARTS]
+        if restarting:
+            self._restart(np.logical_or.reduce(restarting), keep=False)
         for mask, name, value in self._field_stage:
             view = self.batch.bind(name)
             np.copyto(view, value, where=mask.reshape(-1, *[1] * (view.ndim - 1)))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.sim.engine import Engine
-from dima_isaac.tasks.mamujoco.robot import Robot
+from dima_isaac.tasks.mamujoco.robot import Harl, Robot
 
 
 class Ant(Robot):
@@ -21,6 +21,8 @@ class Ant(Robot):
     extra_fields = ("xpos",)
     local_categories: ClassVar[list[list[str]]] = [["qpos", "qvel", "cfrc_ext"], ["qpos"]]
     normal_velocity = True
+    # without a force sensor MuJoCo 2 left the forces of -v2's state and cost at zero
+    harl = Harl(state_fields={"qpos": 2, "qvel": 0}, zeros=84, constants={"contact_cost_weight": 0.0})
 
     def bind(self, engine: Engine) -> None:
         """See ``Robot.bind``."""
@@ -37,11 +39,17 @@ class Ant(Robot):
         sound = torch.isfinite(self._qpos).all(1) & torch.isfinite(self._qvel).all(1)
         return ~(sound & (height >= low) & (height <= high))
 
+    def _contact(self) -> Tensor:
+        """(E,) weighted sum of squared, clipped external forces."""
+        if "cfrc_ext" not in self._fields:
+            return torch.zeros_like(self._torso_x)
+        low, high = self.definition.constants["contact_force_range"]
+        return self._constant("contact_cost_weight") * self._fields["cfrc_ext"].clamp(low, high).square().sum(1)
+
     def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._speed() * self._constant("forward_reward_weight")
-        upright = (~fallen) * self._constant("healthy_reward")
+        upright = self._upright(fallen)
         effort = self._effort()
-        low, high = self.definition.constants["contact_force_range"]
-        contact = self._constant("contact_cost_weight") * self._fields["cfrc_ext"].clamp(low, high).square().sum(1)
+        contact = self._contact()
         reward = (forward + upright) - (effort + contact)
         return reward, {"forward": forward, "upright": upright, "effort": -effort, "contact": -contact}

@@ -119,7 +119,7 @@ class Pusher(Arm):
         return torch.cat([self._qpos[:, :7], self._qvel[:, :7], *(self._at[name] for name in self.bodies)], 1)
 
     def _start(self, noise: Noise) -> tuple[Tensor, Tensor]:
-        """The object is uniform over a rectangle less a disc around the goal: the first of many proposals outside it."""
+        """The object is uniform over a rectangle less a disc around the goal: the first proposal outside it."""
         draws = noise.uniform(2 * _PROPOSALS).to(torch.float64).unflatten(1, (_PROPOSALS, 2))
         low, high = torch.tensor(_FIELD, dtype=torch.float64, device=draws.device).unbind(1)
         places = low + (high - low) * (draws + 1.0) / 2.0

@@ -24,7 +24,7 @@ class Precision(Enum):
 class MamujocoConfig:
     """One robot, shared out among agents."""
 
-    agent_conf: str = ""  # "2x3": two agents of three actuators; "9|8"; a name of gymnasium-robotics; empty: its default
+    agent_conf: str = ""  # "2x3": two agents of three actuators; "9|8"; a name of upstream's; empty: its first
     agent_obsk: str = "full"  # "full", or the depth in joints to which an agent sees: 0, 1, 2, ...
     protocol: Protocol = Protocol.v5
     partition: list[list[str]] = field(default_factory=list)  # joint names per agent; takes the place of agent_conf

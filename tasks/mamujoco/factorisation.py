@@ -136,7 +136,7 @@ def custom_graph(scenario: str, partition: Sequence[Sequence[str]], known: Seque
     parts = [[names[name] for name in part] for part in partition]
     given = sorted(node.act_ids for part in parts for node in part)
     if given != [node.act_ids for node in nodes] or not all(parts):
-        raise UsageError(f"partition must give each joint of {scenario} to one agent and each agent a joint, not {wanted}.")
+        raise UsageError(f"partition must give each joint of {scenario} to one agent, each agent a joint: {wanted}.")
     return Graph(parts, graph.edges, graph.roots)
 
 

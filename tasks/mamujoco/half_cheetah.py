@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dima_isaac.tasks.mamujoco.robot import Robot
+from dima_isaac.tasks.mamujoco.robot import Harl, Robot
 
 
 class HalfCheetah(Robot):
@@ -16,6 +16,7 @@ class HalfCheetah(Robot):
     partitions = ("2x3", "6x1")
     nq, nv, nu = 9, 9, 6
     state_fields: ClassVar[dict[str, int]] = {"qpos": 1, "qvel": 0}
+    harl = Harl()
     normal_velocity = True
 
     def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from dima_isaac.sim.engine import Engine
-from dima_isaac.tasks.mamujoco.robot import Robot
+from dima_isaac.tasks.mamujoco.robot import Harl, Robot
+
+_V2_STATE = {"qpos": 2, "qvel": 0, "cinert": 0, "cvel": 0, "qfrc_actuator": 0}
 
 
 class HumanoidBody(Robot):
@@ -31,6 +34,8 @@ class HumanoidBody(Robot):
 
     def _impact(self, cost: str) -> Tensor:
         """(E,) weighted sum of squared external forces, within the benchmark's range."""
+        if "cfrc_ext" not in self._fields:
+            return torch.zeros_like(self._ctrl[:, 0])
         low, high = self.definition.constants[f"{cost}_cost_range"]
         return (self._constant(f"{cost}_cost_weight") * self._fields["cfrc_ext"].square().sum(1)).clamp(low, high)
 
@@ -39,6 +44,7 @@ class Humanoid(HumanoidBody):
     """Walk: the centre of mass's speed, upright between 1 m and 2 m."""
 
     scenario = "Humanoid"
+    harl = Harl(_V2_STATE, zeros=84, constants={"contact_cost_weight": 0.0})
     extra_fields = ("xipos",)
 
     def bind(self, engine: Engine) -> None:
@@ -57,7 +63,7 @@ class Humanoid(HumanoidBody):
 
     def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._constant("forward_reward_weight") * self._speed()
-        upright = (~fallen) * self._constant("healthy_reward")
+        upright = self._upright(fallen)
         effort, contact = self._effort(), self._impact("contact")
         reward = (forward + upright) - (effort + contact)
         return reward, {"forward": forward, "upright": upright, "effort": -effort, "contact": -contact}
@@ -67,6 +73,7 @@ class HumanoidStandup(HumanoidBody):
     """Get up: height over one physics step, plus 1 for each step."""
 
     scenario = "HumanoidStandup"
+    harl = Harl(_V2_STATE, zeros=84, constants={"impact_cost_weight": 0.0})
 
     def bind(self, engine: Engine) -> None:
         """See ``Robot.bind``."""

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dima_isaac.tasks.mamujoco.robot import Robot
+from dima_isaac.tasks.mamujoco.robot import Harl, Robot
 
 
 class PlanarWalker(Robot):
@@ -26,17 +26,18 @@ class PlanarWalker(Robot):
 
     def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._constant("forward_reward_weight") * self._speed()
-        upright = (~fallen) * self._constant("healthy_reward")
+        upright = self._upright(fallen)
         effort = self._effort()
         return (forward + upright) - effort, {"forward": forward, "upright": upright, "effort": -effort}
 
 
 class Walker2d(PlanarWalker):
-    """Two legs. gymnasium-robotics' own observations do not clip velocities while its ``state`` does; ours always do."""
+    """Two legs. gymnasium-robotics' agents see velocities unclipped that its ``state`` clips; ours see the state's."""
 
     scenario = "Walker2d"
     partitions = ("2x3",)
     nq, nv, nu = 9, 9, 6
+    harl = Harl(asset="walker2d.xml")
 
 
 class Hopper(PlanarWalker):
@@ -45,6 +46,7 @@ class Hopper(PlanarWalker):
     scenario = "Hopper"
     partitions = ("3x1",)
     nq, nv, nu = 6, 6, 3
+    harl = Harl()
 
     def _standing(self) -> Tensor:
         low, high = self.definition.constants["healthy_state_range"]

@@ -6,7 +6,7 @@ MuJoCo's step leaves behind, one substep old with the Euler integrator: the benc
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -25,6 +25,17 @@ from dima_isaac.tasks.mamujoco.definition import define
 from dima_isaac.tasks.mamujoco.factorisation import Graph, custom_graph, encode, factorise, named_graph
 from dima_isaac.types import Dims
 
+
+@dataclass(frozen=True)
+class Harl:
+    """How a robot of protocol ``harl`` (Gym's -v2 on MuJoCo 2.1) differs from Gymnasium's -v5."""
+
+    state_fields: dict[str, int] | None = None  # None: as in v5
+    zeros: int = 0  # columns at the state's end that were always zero, and that the standardisation counts
+    asset: str = ""  # another file
+    constants: dict[str, float] = field(default_factory=dict)
+
+
 _DTYPES = {Precision.float32: torch.float32, Precision.float64: torch.float64}
 
 
@@ -40,11 +51,12 @@ class Robot:
     nv: int
     nu: int
     nbody: int = 0
-    state_fields: ClassVar[dict[str, int]]  # MjData fields of the state, and how many leading numbers are left out
-    limits: ClassVar[dict[str, float]] = {}  # fields that the state clips to +- this
+    state_fields: dict[str, int]  # MjData fields of the state, and how many leading numbers are left out
+    limits: dict[str, float] = {}  # noqa: RUF012  # fields that the state clips to +- this
     extra_fields: ClassVar[tuple[str, ...]] = ()  # fields needed besides those of the state
     local_categories: ClassVar[list[list[str]]] = [["qpos", "qvel"], ["qpos"]]
     normal_velocity: ClassVar[bool] = False  # initial velocities are normal, not uniform
+    harl: ClassVar[Harl | None] = None  # None: that protocol never played this robot
 
     spec: TaskSpec
 
@@ -55,42 +67,63 @@ class Robot:
             UsageError: a partition, depth, constant or protocol that this robot does not have.
         """
         self.cfg = cfg
-        if cfg.protocol is not Protocol.v5:
-            raise UsageError(f"{self.scenario} is not defined under protocol={cfg.protocol.value}; use protocol=v5.")
-        self.definition = define(self.template or self.scenario, dict(cfg.constants))
+        old = self._old()
+        changes = {**(old.constants if old else {}), **cfg.constants}
+        self.definition = define(self.template or self.scenario, changes)
+        if old and old.state_fields is not None:
+            self.state_fields = old.state_fields
         self._blocks = self._layout()
-        self._width = max(stop for _, stop in self._blocks.values())
+        self._zeros = old.zeros if old else 0
+        self._width = max(stop for _, stop in self._blocks.values()) + self._zeros
         self._dtype = _DTYPES[cfg.precision]
         conf = cfg.agent_conf or self.partitions[0]
         if cfg.partition:
-            graph, conf = custom_graph(self.scenario, cfg.partition, self.partitions), "custom"
+            self.graph, conf = custom_graph(self.scenario, cfg.partition, self.partitions), "custom"
         else:
-            graph = self._graph(conf)
-        self.graph = graph
-        depth = _depth(cfg.agent_obsk)
+            self.graph = self._graph(conf)
+        depth = None if old else _depth(cfg.agent_obsk)
         local = cfg.local_categories or self.local_categories
-        parts = factorise(graph, self._columns(), self._width, depth, local, cfg.global_categories)
+        parts = factorise(self.graph, self._columns(), self._width, depth, local, cfg.global_categories)
         self._index = None if depth is None else _padded(parts.columns, self._width)
-        self._set_actions(parts.actuators)
-        widths = sorted({len(columns) for columns in parts.columns})
-        agents = len(parts.actuators)
+        actuators = _flat(parts.actuators, self.scenario) if old else parts.actuators
+        self._set_actions(actuators)
+        self._agents = len(actuators)
+        widths = sorted({len(columns) + (self._agents if old else 0) for columns in parts.columns})
         self.spec = TaskSpec(
             name=self.scenario,
-            dims=Dims(agents=agents, state=self._width, obs=widths[-1], action=self._slots),
+            dims=Dims(agents=self._agents, state=self._width, obs=widths[-1], action=self._slots),
             episode_length=cfg.episode_length or self.definition.episode_length,
             control_dt=float("nan"),
-            agent_names=tuple(f"agent_{i}" for i in range(agents)),
+            agent_names=tuple(f"agent_{i}" for i in range(self._agents)),
             action_mask=None if bool(self._used.all()) else self._used,
-            notes=(
-                "protocol v5: Gymnasium -v5 rewards, actions clipped to [-1, 1]",
-                f"{conf}: " + " | ".join(" ".join(labels) for labels in parts.labels),
-                f"agent_obsk={cfg.agent_obsk}: an agent sees "
-                + " or ".join(map(str, widths))
-                + f" numbers of a state of {self._width}",
-            ),
+            notes=self._notes(conf, actuators, widths),
         )
 
     # ---- construction ------------------------------------------------------------------------------------------
+
+    def _old(self) -> Harl | None:
+        """What protocol ``harl`` changes, None under ``v5``."""
+        if self.cfg.protocol is Protocol.v5:
+            return None
+        if self.harl is None:
+            raise UsageError(f"{self.scenario} was never played under protocol=harl; use protocol=v5.")
+        return self.harl
+
+    def _notes(self, conf: str, actuators: list[list[int]], widths: list[int]) -> tuple[str, ...]:
+        labels = {node.act_ids: node.label for part in self.graph.parts for node in part}
+        shared = f"{conf}: " + " | ".join(" ".join(labels[u] for u in part) for part in actuators)
+        if self._old():
+            return (
+                "protocol harl: -v2 rewards, unclipped actions in actuator order whatever the partition's name says",
+                shared,
+                f"every agent sees the whole state of {self._width} and its own number, standardised sample by sample",
+            )
+        seen = " or ".join(map(str, widths))
+        return (
+            "protocol v5: Gymnasium -v5 rewards, actions clipped to [-1, 1]",
+            shared,
+            f"agent_obsk={self.cfg.agent_obsk}: an agent sees {seen} numbers of a state of {self._width}",
+        )
 
     def _graph(self, conf: str) -> Graph:
         return named_graph(self.scenario, conf, self.partitions)
@@ -132,8 +165,11 @@ class Robot:
     def scene(self) -> Scene:
         """The robot's file as the whole world."""
         fields = dict.fromkeys(("qpos", "qvel", *self.state_fields, *self.extra_fields))
+        old = self._old()
         return Scene(
-            world=self.definition.asset(), fields=tuple(fields), frame_skip=int(self.definition.constants["frame_skip"])
+            world=self.definition.asset(old.asset if old else ""),
+            fields=tuple(fields),
+            frame_skip=int(self.definition.constants["frame_skip"]),
         )
 
     def bind(self, engine: Engine) -> None:
@@ -163,8 +199,10 @@ class Robot:
         self._before = self._progress().clone()
 
     def act(self, engine: Engine, action: Tensor) -> None:
-        """Controls (E, nu) from actions (E, N, A), clipped to [-1, 1] and stretched to the actuators' range."""
-        ctrl = self.scatter(action).to(torch.float64).clamp(-1.0, 1.0)
+        """Controls (E, nu) from actions (E, N, A), stretched to the actuators' range; v5 clips them first."""
+        ctrl = self.scatter(action).to(torch.float64)
+        if self.cfg.protocol is Protocol.v5:
+            ctrl = ctrl.clamp(-1.0, 1.0)
         self._ctrl = ctrl if self._unit_range else self._middle + self._half * ctrl
         engine.set_field(self._everywhere, "ctrl", self._ctrl)
         self._before = self._progress().clone()
@@ -186,11 +224,29 @@ class Robot:
     def observe(self, state: Tensor) -> Tensor:
         """What each agent sees: (..., D) -> (..., N, O)."""
         dims = self.spec.dims
+        if self.cfg.protocol is Protocol.harl:
+            return self._standardised(state)
         if self._index is None:
             return state.unsqueeze(-2).expand(*state.shape[:-1], dims.agents, dims.state)
         if self._index.device != state.device:
             self._index = self._index.to(state.device)
         return pad(state, (0, 1)).index_select(-1, self._index).unflatten(-1, (dims.agents, dims.obs))
+
+    def _standardised(self, state: Tensor) -> Tensor:
+        """z([s; one-hot_i]): less the mean of this very vector, by its population standard deviation.
+
+        The one-hot adds 1 to the sum and to the sum of squares whoever's it is, so mean and deviation are everybody's.
+        """
+        width = self._width + self._agents
+        mean = (state.sum(-1, keepdim=True) + 1.0) / width
+        centred = state - mean
+        # of the one-hot: one entry at 1 - mean, the others at -mean
+        spread = centred.square().sum(-1, keepdim=True) + (1.0 - mean).square() + (self._agents - 1) * mean.square()
+        scale = (spread / width).rsqrt()
+        one_hot = torch.eye(self._agents, dtype=state.dtype, device=state.device)
+        own = (one_hot - mean.unsqueeze(-1)) * scale.unsqueeze(-1)
+        everybody = (centred * scale).unsqueeze(-2).expand(*state.shape[:-1], self._agents, self._width)
+        return torch.cat([everybody, own], -1)
 
     def judge(self, engine: Engine) -> Verdict:
         """The team's reward and whether the robot has fallen; computed in float64."""
@@ -240,6 +296,8 @@ class Robot:
             block = self._fields[name][:, skipped:]
             limit = self.limits.get(name)
             blocks.append(block if limit is None else block.clamp(-limit, limit))
+        if self._zeros:
+            blocks.append(self._qpos.new_zeros(len(self._qpos), self._zeros))
         return torch.cat(blocks, 1)
 
     def _progress(self) -> Tensor:
@@ -256,6 +314,11 @@ class Robot:
 
     def _fallen(self) -> Tensor:
         return self._never
+
+    def _upright(self, fallen: Tensor) -> Tensor:
+        """(E,) the bonus for standing; the old protocol paid it in the last step too."""
+        standing = ~fallen if self.cfg.protocol is Protocol.v5 else torch.ones_like(fallen)
+        return standing * self._constant("healthy_reward")
 
     def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward (E,), added up in the benchmark's order, and its named parts; float64."""
@@ -276,6 +339,18 @@ def _depth(obsk: str) -> int | None:
     if not obsk.isdigit():
         raise UsageError(f"agent_obsk={obsk} is neither a depth (0, 1, 2, ...) nor full.")
     return int(obsk)
+
+
+def _flat(parts: list[list[int]], scenario: str) -> list[list[int]]:
+    """Agents of equal size in actuator order: what a flat concatenation of actions does to any partition.
+
+    Raises:
+        UsageError: agents of unequal size.
+    """
+    size = len(parts[0])
+    if any(len(part) != size for part in parts):
+        raise UsageError(f"protocol=harl shares {scenario} out in equal parts only; use protocol=v5.")
+    return [list(range(i * size, (i + 1) * size)) for i in range(len(parts))]
 
 
 def _padded(columns: list[list[int]], zero: int) -> Tensor:

@@ -6,7 +6,7 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dima_isaac.tasks.mamujoco.robot import Robot
+from dima_isaac.tasks.mamujoco.robot import Harl, Robot
 
 
 class Swimmer(Robot):
@@ -16,6 +16,7 @@ class Swimmer(Robot):
     partitions = ("2x1",)
     nq, nv, nu = 5, 5, 2
     state_fields: ClassVar[dict[str, int]] = {"qpos": 2, "qvel": 0}
+    harl = Harl()
 
     def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._constant("forward_reward_weight") * self._speed()

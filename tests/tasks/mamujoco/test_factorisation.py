@@ -28,7 +28,7 @@ def test_custom_partition_by_joint_names() -> None:
 
 
 def test_depth_zero_sees_own_joints_and_the_root() -> None:
-    """HalfCheetah's state is qpos[1:9], qvel[0:9]; the front leg (sorted by name: ffoot, fshin, fthigh) sees 11 of it."""
+    """HalfCheetah's state is qpos[1:9], qvel[0:9]; the front leg, sorted by name, sees 11 of it."""
     state = torch.arange(17.0)
     seen = build("HalfCheetah", "2x3", 0).observe(state)[1]
     position = {"z": 0, "pitch": 1, "fthigh": 5, "fshin": 6, "ffoot": 7}

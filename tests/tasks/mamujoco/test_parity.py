@@ -32,7 +32,7 @@ REWARD_ERROR = 1e-12
 def seen_by(view: Any, agent: int) -> np.ndarray:
     """What upstream's ``agent`` sees, less upstream's defects.
 
-    - Walker2d: ``state()`` clips velocities to +-10 and the agents' observations do not. Ours are functions of the state.
+    - Walker2d: ``state()`` clips velocities to +-10 and the agents' observations do not. Ours come from the state.
     - Pusher: two joints carry a third one's label, and upstream sorts a set by label, so the order of what an agent
       sees changes from process to process. Ours breaks ties by actuator.
     - ManySegmentAnt: a sign error makes joints of all but the last segment read other joints' numbers, among them the
