@@ -106,6 +106,11 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
         Raises:
             UsageError: there is no display.
         """
+        # without a display the viewer's thread ends the whole process, so nothing could be caught
+        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+            raise UsageError(
+                "the viewer needs a display and DISPLAY is not set; use headless=True or capture_video=True"
+            )
         viewer = importlib.import_module("mujoco.viewer")
         self._engine, self.env = engine, 0
         self._model = compile_visuals(engine.scene, engine.cfg)

@@ -10,6 +10,7 @@ import torch
 from dima_isaac.errors import SimulationError, UsageError
 from dima_isaac.sim.config import MujocoConfig, Pace
 from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.render import Viewer
 from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene
 
@@ -365,3 +366,11 @@ def test_a_picture_shows_the_environment_asked_for() -> None:
         engine.close()
     assert first.shape == (48, 64, 3) and first.dtype.name == "uint8"
     assert (first != second).any() and first.std() > 1.0
+
+
+def test_a_viewer_without_a_display_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    with pytest.raises(UsageError, match="DISPLAY is not set"):
+        Viewer(toss(1))
