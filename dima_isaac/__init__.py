@@ -16,7 +16,9 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def make(task: str, num_envs: int = 64, engine: str = "auto", seed: int = 0, device: str = "auto", **overrides: Any) -> VecEnv:
+def make(
+    task: str, num_envs: int = 64, engine: str = "auto", seed: int = 0, device: str = "auto", **overrides: Any
+) -> VecEnv:
     """Build ``num_envs`` copies of a task; keyword ``overrides`` reach the task's configuration.
 
     >>> env = make("ShadowHandOver", num_envs=64, engine="mujoco", seed=0)

@@ -51,5 +51,5 @@ def unknown(kind: str, value: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     lower = {name.lower(): name for name in names}
     near = difflib.get_close_matches(value.lower(), lower, n=1, cutoff=0.5)
-    hint = f"; did you mean {lower[near[0]]}?" if near else ""
-    return UsageError(f"unknown {kind} '{value}'{hint} Known: {', '.join(names)}." if hint else f"unknown {kind} '{value}'. Known: {', '.join(names)}.")
+    hint = f"; did you mean {lower[near[0]]}?" if near else "."
+    return UsageError(f"unknown {kind} '{value}'{hint} Known: {', '.join(names)}.")

@@ -1,0 +1,96 @@
+"""``auto`` becomes a value with a reason; what cannot be had is refused with the cure."""
+
+import pytest
+import torch
+
+from dima_isaac.catalog import Catalog, resolve
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import UsageError
+from dima_isaac.train import build
+
+
+class OneEngine(Catalog):
+    """The packaged catalogue with one more engine that says what it needs."""
+
+    def __init__(self, **requires) -> None:
+        super().__init__()
+        self.requires = requires
+
+    def names(self, group):
+        return super().names(group) + (["special"] if group == "engine" else [])
+
+    def values(self, group, name):
+        if name == "special":
+            return {**super().values("engine", "mujoco"), "name": "special", "requires": self.requires}
+        if (group, name) == ("engine", "auto"):
+            return {"name": "auto", "candidates": ["special", "mujoco"]}
+        return super().values(group, name)
+
+
+def run_config(engine: str = "auto", **kw) -> RunConfig:
+    task = {"name": "Toy", "target": "tests.toy_plugin:Toy", "fence": 2.0}
+    return RunConfig(task=task, engine={"name": engine}, **kw)
+
+
+@pytest.mark.parametrize(
+    ("requires", "said"),
+    [
+        ({"modules": ["no_such_module"], "cure": "pip install it"}, "needs no_such_module (pip install it)"),
+        ({"variable": "NO_SUCH_VARIABLE", "cure": "set it"}, "needs NO_SUCH_VARIABLE (set it)"),
+        ({"gpu": True}, "needs an NVIDIA GPU"),
+    ],
+)
+def test_an_engine_that_cannot_run_is_refused_by_name_and_passed_over_by_auto(requires, said, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    catalog = OneEngine(**requires)
+    with pytest.raises(UsageError) as caught:
+        build.resolve_run(run_config("special"), catalog)
+    assert said in str(caught.value)
+    resolved, reasons = build.resolve_run(run_config(), catalog)
+    assert resolved.engine["name"] == "mujoco" and said in reasons["engine"]
+
+
+def test_every_auto_gets_a_value_and_a_reason(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    resolved, reasons = build.resolve_run(run_config(), Catalog())
+    assert set(reasons) == {"engine", "sim_device", "rl_device", "num_envs", "threads"}
+    assert resolved.num_envs == build.ENVS_PER_CORE * build.cores() and resolved.threads == build.cores()
+    assert resolved.task["episode_length"] == 20 and resolved.task["fence"] == 2.0
+    assert resolved.engine["pace"] == "standard" and resolved.engine["name"] == "mujoco"
+
+
+def test_the_original_is_left_alone():
+    cfg = run_config()
+    build.resolve_run(cfg, Catalog())
+    assert cfg == run_config()
+
+
+def test_a_continued_run_keeps_its_engine_and_number_of_environments():
+    stored = {"engine": {"name": "mujoco"}, "num_envs": 6}
+    resolved, reasons = build.resolve_run(run_config(), Catalog(), stored)
+    assert resolved.num_envs == 6 and "as this run began" in reasons["num_envs"]
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99"])
+def test_a_device_that_is_not_there(device):
+    with pytest.raises(UsageError, match=f"sim_device={device}|rl_device={device}"):
+        build.resolve_run(run_config(rl_device=device), Catalog())
+
+
+def test_threads_follow_omp(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    resolved, reasons = build.resolve_run(run_config(), Catalog())
+    assert resolved.threads == 3 and "OMP_NUM_THREADS" in reasons["threads"]
+
+
+@pytest.mark.parametrize(
+    ("target", "said"),
+    [
+        ("os.system", "not of the form"),
+        ("dima_isaac.nowhere:Task", "no module dima_isaac.nowhere"),
+        ("dima_isaac.errors:Nothing", "has no Nothing"),
+    ],
+)
+def test_targets(target, said):
+    with pytest.raises(UsageError, match=said):
+        resolve(target)
