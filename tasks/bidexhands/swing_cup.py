@@ -10,6 +10,7 @@ differs the mug starts at rest on the table, not 8.4 cm inside it
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -21,7 +22,7 @@ from dima_isaac.tasks.bidexhands.handles import HandleTask, sum_of
 from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_facing, table, thing
 from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
 
-GOAL_YAW = 4.71239  # 1.5 pi, half a turn from the start
+GOAL_YAW = 1.5 * math.pi  # half a turn from the start
 
 
 @dataclass
