@@ -32,8 +32,9 @@ class Ridge(nn.Module):
     @torch.no_grad()
     def update(self, inputs: Tensor, targets: Tensor, counts: Tensor) -> None:
         """Add rows (M, inputs), (M, targets), each ``counts`` (M,) times (0 or 1)."""
-        mask = counts.unsqueeze(1).to(inputs.dtype)
-        rows, targets = torch.cat([inputs * mask, mask], 1), targets * mask
+        # float64 before the product: in the GPU's shortened float32 the normal equations may lose definiteness
+        mask = counts.unsqueeze(1).double()
+        rows, targets = torch.cat([inputs.double() * mask, mask], 1), targets.double() * mask
         self.gram.mul_(self.decay).add_(rows.T @ rows)
         self.cross.mul_(self.decay).add_(rows.T @ targets)
         self.square.mul_(self.decay).add_(targets.square().sum(0))
@@ -41,15 +42,19 @@ class Ridge(nn.Module):
 
     @torch.no_grad()
     def solve(self) -> None:
-        """Make ``weight`` and ``miss`` those of the rows so far. No synchronisation."""
+        """Make ``weight`` and ``miss`` those of the rows so far. No synchronisation.
+
+        Should the equations be singular in spite of the penalty, the previous solution stays.
+        """
         count = self.count.clamp_min(1.0)
         eye = torch.eye(self.gram.shape[0], dtype=torch.float64, device=self.gram.device)
-        factor = torch.linalg.cholesky_ex(self.gram / count + self.penalty * eye, check_errors=False).L
+        factor, failed = torch.linalg.cholesky_ex(self.gram / count + self.penalty * eye, check_errors=False)
         weight = torch.cholesky_solve(self.cross / count, factor)
         # |y - f w|^2 = y'y - 2 w'f'y + w'f'f w
         left = self.square - 2.0 * (weight * self.cross).sum(0) + (weight * (self.gram @ weight)).sum(0)
-        self.weight.copy_(weight)
-        self.miss.copy_((left / count).clamp_min(0.0).sqrt())
+        good = (failed == 0) & weight.isfinite().all()
+        self.weight.copy_(torch.where(good, weight.float(), self.weight))
+        self.miss.copy_(torch.where(good, (left / count).clamp_min(0.0).sqrt().float(), self.miss))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """inputs (..., inputs) -> (..., targets), by the last solution."""

@@ -6,6 +6,8 @@ connections from a level's second block, first block and input, in that order.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -50,7 +52,7 @@ class UNet1d(nn.Module):
     def forward(self, x: Tensor, cond: Tensor) -> Tensor:
         """x (B, channels, L), cond (B, cond)."""
         skips: list[list[Tensor]] = []
-        for level, blocks in enumerate(self.down):
+        for level, blocks in enumerate(cast(list[nn.ModuleList], list(self.down))):
             if level:
                 x = self.shrink[level - 1](x)
             kept = [x]
@@ -60,7 +62,7 @@ class UNet1d(nn.Module):
             skips.append(kept)
         for block in self.middle:
             x = block(x, cond)
-        for level, blocks in enumerate(self.up):
+        for level, blocks in enumerate(cast(list[nn.ModuleList], list(self.up))):
             if level:
                 x = self.stretch[level - 1](x)
             kept = skips.pop()

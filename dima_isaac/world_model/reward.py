@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -24,7 +26,7 @@ class RewardHead(nn.Module):
         wide = 2 * dims.state + dims.agents * dims.action
         self.net = mlp([wide, *[cfg.width] * cfg.layers, 2])
         with torch.no_grad():
-            self.net[-1].bias[1] = 4.0  # episodes go on until data say otherwise
+            cast(nn.Linear, self.net[-1]).bias[1] = 4.0  # episodes go on until data say otherwise
 
     def forward(self, space: Space, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Raw s (B, T, D) and actions (B, T - 1, N, A) -> reward and continuation logit of the T - 1 steps."""

@@ -58,14 +58,13 @@ class Space(nn.Module):
 
     @torch.no_grad()
     def track(self, window: Window, history: int) -> None:
-        """Learn the change's moments, and the rows of the regression, from replayed rows (B, T, ...)."""
+        """Learn from replayed rows (B, T, ...): the change's moments from all, the regression from the newest step."""
         counts = window.valid & ~window.first
         self.change.update(window.state[:, 1:] - window.state[:, :-1], counts[:, 1:])
         if self.linear is not None:
-            now, after = window.state[:, history - 1 : -1], window.state[:, history:]
-            acts = window.action.flatten(2).unfold(1, history, 1)[:, :-1].transpose(2, 3)  # (B, T - history, h, N A)
-            inputs, moved = torch.cat([self.x(now), acts.flatten(2)], 2), self.moved(now, after)
-            self.linear.update(inputs.flatten(0, 1), moved.flatten(0, 1), counts[:, history:].flatten())
+            now, after, acts = window.state[:, -2], window.state[:, -1], window.action[:, -1 - history : -1]
+            inputs = torch.cat([self.x(now), acts.flatten(1)], 1)
+            self.linear.update(inputs, self.moved(now, after), counts[:, -1])
 
     def z(self, s: Tensor) -> Tensor:
         """s -> z."""

@@ -56,3 +56,15 @@ def test_before_any_row_the_prediction_is_zero():
     ridge = Ridge(3, 2, 1.0, 1e-3)
     ridge.solve()
     assert ridge(torch.ones(1, 3)).abs().max() == 0
+
+
+def test_a_poisoned_row_keeps_the_previous_solution():
+    inputs, targets, _ = data(100, 0.1)
+    ridge = Ridge(3, 2, 1.0, 1e-3)
+    ridge.update(inputs, targets, torch.ones(100))
+    ridge.solve()
+    before = ridge.weight.clone()
+    inputs[0] = float("nan")
+    ridge.update(inputs, targets, torch.ones(100))
+    ridge.solve()
+    assert torch.equal(ridge.weight, before) and ridge.miss.isfinite().all()
