@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dima_isaac.agent.config import ActorConfig, PolicyKind
-from dima_isaac.nn.orthogonal import orthogonal_mlp
 from dima_isaac.nn.moments import Moments
+from dima_isaac.nn.orthogonal import orthogonal_mlp
 from dima_isaac.types import Dims
 
 _LOG_2PI = math.log(2.0 * math.pi)

@@ -51,8 +51,8 @@ class AgentConfig:
     gamma: float = 0.99
     lam: float = 0.95
     gamma_twice: bool = False  # upstream's lambda-return discounts the one-step bootstrap twice
-    epochs: int = 5
-    minibatches: int = 1
+    epochs: int = 3
+    minibatches: int = 4
     clip: float = 0.1
     entropy: float = 0.001
     grad_clip: float = 10.0

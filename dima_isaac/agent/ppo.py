@@ -17,7 +17,9 @@ from dima_isaac.types import Dims, Metrics, Rollout
 class ActorCritic(nn.Module):
     """``act(obs)`` anywhere; ``update(rollout)`` on experience of any origin."""
 
-    def __init__(self, cfg: AgentConfig, dims: Dims, device: torch.device, action_mask: Tensor | None = None, seed: int = 0):
+    def __init__(
+        self, cfg: AgentConfig, dims: Dims, device: torch.device, action_mask: Tensor | None = None, seed: int = 0
+    ):
         super().__init__()
         self.cfg = cfg
         self.actor = Actor(cfg.actor, dims, action_mask)
@@ -61,8 +63,8 @@ class ActorCritic(nn.Module):
             advantage = _standardise(target - raw[:, :-1], weight, cfg.advantage_eps)
         rows = [  # (B * H, ...)
             column.flatten(0, 1)
-            for column in (rollout.obs, rollout.action, rollout.logp, rollout.state[:, :-1], rollout.last_action[:, :-1],
-                           value[:, :-1], target, advantage, weight)
+            for column in (rollout.obs, rollout.action, rollout.logp, rollout.state[:, :-1],
+                           rollout.last_action[:, :-1], value[:, :-1], target, advantage, weight)
         ]  # fmt: skip
         count = rows[0].shape[0]
         size = count // cfg.minibatches

@@ -1,4 +1,4 @@
-"""One optimiser step that cannot poison the weights: a non-finite gradient leaves parameters and moments as they are."""
+"""One optimiser step that cannot poison the weights: a non-finite gradient leaves parameters and moments alone."""
 
 from __future__ import annotations
 

@@ -100,7 +100,8 @@ class ReplayBuffer:
         for name in self._columns:
             mine, theirs = getattr(self, name), state[name]
             if theirs.shape[1:] != mine.shape[1:]:
-                raise ValueError(f"replay column '{name}' has rows {tuple(theirs.shape[1:])}, this run {tuple(mine.shape[1:])}")
+                rows, ours = tuple(theirs.shape[1:]), tuple(mine.shape[1:])
+                raise ValueError(f"replay column '{name}' has rows {rows}, this run {ours}")
             mine[: theirs.shape[0]] = theirs.to(self.device)
         self._added = int(state["added"])
         self._generator.set_state(state["generator"].cpu())

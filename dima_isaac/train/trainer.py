@@ -151,7 +151,8 @@ class Trainer:
             self.replay.load_state_dict(state["replay"])
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
-            raise CheckpointError(f"checkpoint={self.cfg.checkpoint} does not fit this run's settings: {reason}") from error
+            which = self.cfg.checkpoint
+            raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
         self.logger.rewind(self.env_steps)
         self.logger.note(f"continuing at {self.env_steps:,} environment steps")
 

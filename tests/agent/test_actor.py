@@ -7,9 +7,8 @@ import torch
 from torch import distributions as dist
 
 from dima_isaac.agent.actor import Actor
-from dima_isaac.agent.config import ActorConfig, PolicyKind
+from dima_isaac.agent.config import ActorConfig, CriticConfig, PolicyKind
 from dima_isaac.agent.critic import Critic, ValueNorm
-from dima_isaac.agent.config import CriticConfig
 from dima_isaac.types import Dims
 
 DIMS = Dims(agents=2, state=17, obs=19, action=3)

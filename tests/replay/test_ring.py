@@ -29,7 +29,7 @@ def test_windows_are_consecutive_rows_of_one_environment_and_episode():
     window = ring.sample(2_000, 6)
     t, env, episode = window.state.unbind(-1)
     assert window.valid[:, -1].all()
-    assert ((window.valid[:, 1:] | ~window.valid[:, :-1])).all(), "invalid rows are a prefix"
+    assert (window.valid[:, 1:] | ~window.valid[:, :-1]).all(), "invalid rows are a prefix"
     same = window.valid[:, :-1] & window.valid[:, 1:]
     assert (t[:, 1:] - t[:, :-1])[same].eq(1).all()
     assert (env[:, 1:] == env[:, :-1])[same].all() and (episode[:, 1:] == episode[:, :-1])[same].all()
@@ -59,7 +59,7 @@ def test_age_weights():
     weights = torch.tensor([0.1, 0.1, 0.1, 0.7])
     generator = torch.Generator().manual_seed(0)
     age = draw_ages(40_000, 1_000, weights, generator)
-    assert 0 <= age.min() and age.max() == 999
+    assert age.min() >= 0 and age.max() == 999
     share = torch.histc(age.float(), 4, 0, 1_000) / 40_000
     torch.testing.assert_close(share, torch.tensor([0.7, 0.1, 0.1, 0.1]), atol=0.02, rtol=0)
     assert draw_ages(100, 2, weights, generator).unique().tolist() == [0, 1]

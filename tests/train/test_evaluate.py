@@ -25,7 +25,7 @@ def test_early_ends_stop_counting():
 
 def test_independent_of_history():
     env = toy_env(num_envs=4)
-    push = lambda obs: 0.3 * torch.ones(4, 2, 1)  # noqa: E731
+    push = lambda obs: 0.3 * torch.ones(4, 2, 1)
     first = evaluate(env, push, episode=3)
     evaluate(env, push, episode=4)
     env.step(torch.rand(4, 2, 1))
@@ -35,6 +35,6 @@ def test_independent_of_history():
 
 def test_success_is_latched():
     env = toy_env(num_envs=4)
-    steer = lambda obs: (0.5 - obs[:, 0, :2] - 0.5 * obs[:, 0, 2:4]).clamp(-1, 1).unsqueeze(-1)  # noqa: E731
+    steer = lambda obs: (0.5 - obs[:, 0, :2] - 0.5 * obs[:, 0, 2:4]).clamp(-1, 1).unsqueeze(-1)
     assert evaluate(env, steer, episode=1)["success"] == 1
     assert evaluate(env, lambda obs: -torch.ones(4, 2, 1), episode=1)["success"] == 0

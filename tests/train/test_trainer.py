@@ -19,15 +19,16 @@ from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
 from tests.toy import toy_env
 
-LEARN = LearnConfig(start=40, behaviour_start=80, round=40, dynamics_per_step=0.05, dynamics_batch=8, reward_per_step=0.05,
-                    reward_batch=8, rollouts_per_step=0.025, dreams=6, horizon=3)  # fmt: skip
+LEARN = LearnConfig(start=40, behaviour_start=80, round=40, dynamics_per_step=0.05, dynamics_batch=8,
+                    reward_per_step=0.05, reward_batch=8, rollouts_per_step=0.025, dreams=6, horizon=3)  # fmt: skip
 
 
 def config(steps: int, checkpoint: str = "", eval_every: int = 80) -> RunConfig:
     train = TrainConfig(LEARN, EvalConfig(eval_every, 3), CheckpointConfig(80, 2), probe_every=120)
     return RunConfig(
         task={"name": "Toy"}, num_envs=4, rl_device="cpu", sim_device="cpu", max_env_steps=steps, checkpoint=checkpoint,
-        world_model=WorldModelConfig(denoiser=DenoiserConfig(width=16, blocks=1, cond=8), reward=RewardConfig(width=16)),
+        world_model=WorldModelConfig(
+            denoiser=DenoiserConfig(width=16, blocks=1, cond=8), reward=RewardConfig(width=16)),
         agent=AgentConfig(actor=ActorConfig(hidden=[16]), critic=CriticConfig(hidden=[16]), epochs=2),
         replay=ReplayConfig(capacity=400), train=train,
     )  # fmt: skip
@@ -52,7 +53,10 @@ def flat(tree, prefix="") -> dict:
 
 
 def assert_same(one: Trainer, other: Trainer) -> None:
-    a, b = flat({**one.state_dict(), "replay": one.replay.state_dict()}), flat({**other.state_dict(), "replay": other.replay.state_dict()})
+    a, b = (
+        flat({**one.state_dict(), "replay": one.replay.state_dict()}),
+        flat({**other.state_dict(), "replay": other.replay.state_dict()}),
+    )
     assert a.keys() == b.keys()
     for name, value in a.items():
         same = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]
