@@ -116,8 +116,8 @@ class BenchConfig:
     task: str = ""
     num_envs: int | str = AUTO
     seconds: float = 20.0  # how long to measure, roughly
-    repeats: int = 3  # imagine: rounds at least
-    batch: int = 600  # imagine: dreams
+    repeats: int = 3  # imagine: rounds, at least
+    batch: int | str = AUTO  # imagine: dreams; auto: 600, or fewer where that would take longer than `seconds`
     horizon: int = 15  # imagine: steps of each
     against: str = "paper"  # imagine: the preset compared with `preset`
     seed: int = 0

@@ -1,0 +1,140 @@
+"""How fast two presets dream, side by side in one process: same task, batch, horizon and machine.
+
+Rounds alternate, so that both meet the same load; the ratio is the median of the rounds' ratios. A dreamt step is
+all that a policy's rollout needs of it: K denoiser calls, observations, the policy, and its share of judging reward and
+continuation. Operations are counted, not estimated: every matrix product, convolution and attention of one dream.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from dima_isaac.agent.ppo import ActorCritic
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.task import Task
+from dima_isaac.types import Window
+from dima_isaac.world_model.imagine import imagine
+from dima_isaac.world_model.world_model import WorldModel
+
+BATCH = 600  # dreams per rollout, as published
+_TRIAL = 16
+_FEW = 4  # dreams in which operations are counted: they are proportional to the batch
+
+
+class Dreamer:
+    """The untrained world model and policy of one configuration, with something to dream from."""
+
+    def __init__(self, cfg: RunConfig, task: Task, batch: int) -> None:
+        dims, device = task.spec.dims, torch.device(cfg.rl_device)
+        torch.manual_seed(cfg.seed)
+        self.device = device
+        self.world = WorldModel(cfg.world_model, dims, task.observe, task.spec.echo).to(device).eval()
+        self.agent = ActorCritic(cfg.agent, dims, device, task.spec.action_mask, cfg.seed)
+        length = max(self.world.history, self.world.window)
+        state = torch.randn(batch, length, dims.state, device=device)
+        action = torch.randn(batch, length, dims.agents, dims.action, device=device).clamp(-1.0, 1.0)
+        truth = torch.ones(batch, length, dtype=torch.bool, device=device)
+        self.world.track(state)
+        self.agent.track(task.observe(state[:, -1]))
+        window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, ~truth, truth)
+        with torch.enable_grad():  # one small update, so that every running scale has seen something
+            self.world.update_dynamics(Window(**{n: v[:_FEW, -self.world.window :] for n, v in vars(window).items()}))
+        self.world.requires_grad_(False)
+        self.agent.requires_grad_(False)
+        self.start = Window(**{name: value[:, -self.world.history :] for name, value in vars(window).items()})
+
+    def dream(self, horizon: int, batch: int) -> float:
+        """Seconds for one dream of ``batch`` starts."""
+        start = Window(**{name: value[:batch] for name, value in vars(self.start).items()})
+        _wait(self.device)
+        began = time.perf_counter()
+        imagine(self.world, self.agent.act, start, horizon)
+        _wait(self.device)
+        return time.perf_counter() - began
+
+    def flops(self, horizon: int) -> float:
+        """Floating-point operations (a multiply-add is two) of one dreamt step of one dream."""
+        few = min(_FEW, self.start.state.shape[0])
+        # attention as plain matrix products, which the counter knows on every device
+        with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+            self.dream(horizon, few)
+        return counter.get_total_flops() / (few * horizon)
+
+    def parameters(self) -> dict[str, int]:
+        """Of every part that takes part in a dream."""
+        parts: dict[str, nn.Module | None] = {
+            "denoiser": self.world.denoiser,
+            "reward": self.world.reward,
+            "decoder": self.world.decoder,
+            "actor": self.agent.actor,
+        }
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
+
+
+def bench_imagine(
+    cfgs: dict[str, RunConfig],
+    task: Task,
+    batch: int | None,
+    horizon: int,
+    repeats: int,
+    seconds: float,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Dream alternately under each configuration, at least ``repeats`` times and for about ``seconds``.
+
+    Without a ``batch`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``.
+
+    Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and
+    ``gflops_per_s``; and ``ratio``, the first configuration's speed over the second's.
+    """
+    with torch.no_grad():
+        dreamers = {name: Dreamer(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
+        flops = {name: one.flops(horizon) for name, one in dreamers.items()}
+        for one in dreamers.values():
+            one.dream(2, _TRIAL)  # first calls allocate and choose kernels
+        if batch is None:
+            trial = sum(one.dream(2, _TRIAL) for one in dreamers.values()) / (2 * _TRIAL)
+            fits = int(seconds / (repeats * horizon * trial))
+            batch = min(BATCH, max(_TRIAL, fits))
+            if batch < BATCH:
+                say(f"batch {batch} instead of {BATCH}, to make {repeats} rounds in about {seconds:g} s (batch= decides)")
+        times: dict[str, list[float]] = {name: [] for name in cfgs}
+        end = time.perf_counter() + seconds
+        while len(next(iter(times.values()))) < repeats or time.perf_counter() < end:
+            for name, one in dreamers.items():
+                times[name].append(one.dream(horizon, batch))
+            last = "   ".join(f"{name} {batch * horizon / spent[-1]:,.0f}/s" for name, spent in times.items())
+            say(f"round {len(times[name])}: {last}")
+    steps = batch * horizon
+    out: dict[str, Any] = {"batch": batch, "horizon": horizon, "rounds": len(times[name])}
+    for name, spent in times.items():
+        rate = steps / statistics.median(spent)
+        sizes = dreamers[name].parameters()
+        out[name] = {
+            "imagined_steps_per_s": rate,
+            "best": steps / min(spent),
+            "parameters": sum(sizes.values()),
+            "parts": sizes,
+            "reverse_steps": dreamers[name].world.steps,
+            "flops_per_step": flops[name],
+            "gflops_per_s": rate * flops[name] / 1e9,
+        }
+    if len(cfgs) == 2:
+        first, second = times.values()
+        out["ratio"] = statistics.median(b / a for a, b in zip(first, second, strict=True))
+        one, other = (flops[name] for name in cfgs)
+        out["flops_ratio"] = other / one
+    return out
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

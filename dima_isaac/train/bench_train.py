@@ -1,0 +1,117 @@
+"""How fast the whole loop runs, and where its time goes.
+
+The loop is the trainer's own, method for method, in its steady state: learning from the first round on. Evaluation,
+probes and checkpoints are left out. Time is exclusive: what a part spends in another part counts there only.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.train.config import CheckpointConfig, EvalConfig
+from dima_isaac.train.logger import Logger
+from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.signals import Signals
+from dima_isaac.train.trainer import Trainer
+
+PARTS = ("collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
+
+
+class Stopwatch:
+    """Exclusive seconds of wrapped calls: the innermost running one is charged."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds = dict.fromkeys(PARTS, 0.0)
+        self._running: list[str] = []
+        self._since, self._device = 0.0, device
+
+    def wrap(self, owner: Any, method: str, part: str) -> None:
+        """Charge calls of ``owner.method`` to ``part``."""
+        inner: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._charge()
+            self._running.append(part)
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self._charge()
+                self._running.pop()
+
+        setattr(owner, method, timed)
+
+    def _charge(self) -> None:
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        now = time.perf_counter()
+        if self._running:
+            self.seconds[self._running[-1]] += now - self._since
+        self._since = now
+
+
+def steady(cfg: RunConfig) -> RunConfig:
+    """``cfg`` that learns in every round, from the first, and does nothing else on the side."""
+    learn = replace(cfg.train.learn, start=cfg.train.learn.round, behaviour_start=cfg.train.learn.round)
+    train = replace(
+        cfg.train,
+        learn=learn,
+        eval=EvalConfig(every=0, episodes=1),
+        checkpoint=CheckpointConfig(every=0),
+        probe_every=0,
+    )
+    return replace(cfg, train=train, checkpoint="", wandb_activate=False, max_env_steps=1 << 60)
+
+
+def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -> dict[str, Any]:
+    """Warm up for one round, then run whole rounds for about ``seconds``.
+
+    Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, and each part's share of the time.
+    """
+    with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
+        quiet = Logger(folder, cfg, cfg.max_env_steps)
+        trainer = Trainer(cfg, folder, env, eval_env, quiet, Signals())
+        _round(trainer)
+        watch = Stopwatch(trainer.device)
+        watch.wrap(trainer, "collect", "collect")
+        watch.wrap(trainer.replay, "sample", "replay")
+        watch.wrap(trainer.world, "update_dynamics", "dynamics")
+        watch.wrap(trainer.world, "update_reward", "reward")
+        watch.wrap(trainer.world, "update_decoder", "decoder")
+        watch.wrap(trainer, "learn_behaviour", "dream")
+        watch.wrap(trainer.agent, "update", "policy")
+        steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
+        while not rounds or time.perf_counter() - began < seconds:
+            _round(trainer)
+            rounds += 1
+        spent, steps = time.perf_counter() - began, trainer.env_steps - steps
+        quiet.close()
+    learn = cfg.train.learn
+    imagined = steps * learn.rollouts_per_step * learn.dreams * learn.horizon
+    dreaming = watch.seconds["dream"]
+    return {
+        "env_steps_per_s": steps / spent,
+        "imagined_steps_per_s": imagined / dreaming if dreaming and imagined else None,
+        "env_steps": steps,
+        "rounds": rounds,
+        "seconds": spent,
+        "share": {name: value / spent for name, value in watch.seconds.items()},
+        "other": 1.0 - sum(watch.seconds.values()) / spent,
+    }
+
+
+def _round(trainer: Trainer) -> None:
+    """What ``Trainer.run`` does between two ticks."""
+    trainer.collect()
+    while not trainer.round(trainer.env_steps):
+        trainer.collect()
+    trainer.learn_world()
+    trainer.learn_behaviour()
