@@ -40,6 +40,10 @@ class EpisodeTally:
         self._done += self._running @ last.to(self._running.dtype)
         self._count += last.sum()
 
+    def forget(self, mask: Tensor) -> None:
+        """Drop the running sums where ``mask`` (E,): those episodes are over, or were cut off."""
+        self._running.masked_fill_(mask, 0.0)
+
     def read(self) -> dict[str, Tensor]:
         """Mean per finished episode of every value, and ``episodes``; starts anew."""
         mean = self._done / self._count
@@ -87,6 +91,26 @@ class VecEnv:
         """Start episode number ``episode`` everywhere, whatever came before."""
         self._episode.fill_(episode - 1)
         return self.reset()
+
+    @torch.no_grad()
+    def begin(self, mask: Tensor) -> Step:
+        """Start a new episode where ``mask`` (E,) at once, without a tick: for trainers that reset within the step.
+
+        Returns the rows seen now; only those of ``mask`` are ``first``.
+        """
+        self._stage_reset(mask)
+        self.engine.refresh(mask)
+        return self._started(mask)
+
+    def _started(self, mask: Tensor) -> Step:
+        """Episode clocks at zero where ``mask``, and the rows seen now."""
+        self.tally.forget(mask)
+        self._over = self._over & ~mask
+        self._time = torch.where(mask, 0, self._time)
+        self._success = self._success & ~mask
+        state = self.task.state(self.engine)
+        reward, nothing = torch.zeros_like(state[:, 0]), torch.zeros_like(mask)
+        return Step(state, self.task.observe(state), reward, mask.clone(), nothing, nothing.clone())
 
     @property
     def success(self) -> Tensor:
@@ -150,13 +174,7 @@ class VecEnv:
             UsageError: a task without that door.
             ValueError: arrays of another shape.
         """
-        moved = self._injectable().set_physics_state(self.engine, qpos, qvel)
-        self._over = self._over & ~moved
-        self._time = torch.where(moved, 0, self._time)
-        self._success = self._success & ~moved
-        state = self.task.state(self.engine)
-        nothing = torch.zeros_like(moved)
-        return Step(state, self.task.observe(state), torch.zeros_like(state[:, 0]), moved, nothing, nothing.clone())
+        return self._started(self._injectable().set_physics_state(self.engine, qpos, qvel))
 
     def _injectable(self) -> Any:
         if not hasattr(self.task, "set_physics_state"):

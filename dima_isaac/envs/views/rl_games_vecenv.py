@@ -1,0 +1,81 @@
+"""A ``VecEnv`` as rl-games' ``IVecEnv``: one row per agent and environment, torch tensors throughout.
+
+rl-games resets within the step, so a finished episode's last observation is seen only by the bootstrap that
+``infos["time_outs"]`` asks for (which uses the value before the step: rl-games' own choice).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from gymnasium.spaces import Box
+from rl_games.common.ivecenv import IVecEnv
+from torch import Tensor
+
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.types import Step
+
+
+class RlGamesView(IVecEnv):
+    """Rows are environments' agents in turn: (E * N, O). With ``central`` the state (E, D) comes along for the critic.
+
+    All agents share one policy, so each row also carries the agent's one-hot number.
+    """
+
+    def __init__(self, env: VecEnv, central: bool = False) -> None:
+        self.env, self.central = env, central
+        self.frames = 0
+        dims = env.spec.dims
+        self._one_hot = torch.eye(dims.agents, device=env.device).expand(env.num_envs, -1, -1)
+        self._rows = env.num_envs * dims.agents
+
+    def reset(self) -> Tensor | dict[str, Tensor]:
+        """Start new episodes everywhere."""
+        return self._observe(self.env.reset())
+
+    def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
+        """One environment step: (E * N, A) -> observations, rewards (E * N,), dones (E * N,), infos."""
+        dims = self.env.spec.dims
+        row = self.env.step(actions.view(self.env.num_envs, dims.agents, dims.action).clamp(-1.0, 1.0))
+        self.frames += self.env.num_envs
+        infos = {"time_outs": self._by_agent(row.last & ~row.terminal)}
+        seen = row
+        if bool(row.last.any()):
+            seen = self.env.begin(row.last)
+        return self._observe(seen), self._by_agent(row.reward.float()), self._by_agent(row.last), infos
+
+    def get_number_of_agents(self) -> int:
+        """Agents per environment."""
+        return self.env.spec.dims.agents
+
+    def get_env_info(self) -> dict[str, Any]:
+        """Spaces of one row, and of the state where a central critic reads it."""
+        dims = self.env.spec.dims
+        info: dict[str, Any] = {
+            "observation_space": Box(-np.inf, np.inf, (dims.obs + dims.agents,), np.float32),
+            "action_space": Box(-1.0, 1.0, (dims.action,), np.float32),
+            "agents": dims.agents,
+            "value_size": 1,
+        }
+        if self.central:
+            info["state_space"] = Box(-np.inf, np.inf, (dims.state,), np.float32)
+        return info
+
+    def get_env_state(self) -> dict[str, Any]:
+        """The environment's own checkpoint."""
+        return {"env": self.env.state_dict(), "frames": self.frames}
+
+    def set_env_state(self, env_state: dict[str, Any] | None) -> None:
+        """Continue from ``get_env_state``."""
+        if env_state is not None:
+            self.env.load_state_dict(env_state["env"])
+            self.frames = int(env_state["frames"])
+
+    def _by_agent(self, value: Tensor) -> Tensor:
+        return value.repeat_interleave(self.env.spec.dims.agents)
+
+    def _observe(self, row: Step) -> Tensor | dict[str, Tensor]:
+        obs = torch.cat([row.obs.float(), self._one_hot], -1).reshape(self._rows, -1)
+        return {"obs": obs, "states": row.state.float()} if self.central else obs

@@ -1,0 +1,139 @@
+"""The views: each passes its own library's checker, and loses no terminal observation."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dima_isaac import make
+from dima_isaac.envs.views.gymnasium_vector import GymnasiumVectorView
+from dima_isaac.envs.views.pettingzoo_parallel import PettingZooView
+
+
+def hopper(num_envs: int, **task: Any) -> Any:
+    return make("Hopper", num_envs=num_envs, engine="mujoco", seed=3, **task)
+
+
+def test_pettingzoo_passes_its_checkers() -> None:
+    from pettingzoo.test import parallel_api_test, parallel_seed_test
+
+    with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        parallel_api_test(PettingZooView(hopper(1)), num_cycles=60)
+        parallel_seed_test(lambda: PettingZooView(hopper(1)), num_cycles=20)
+
+
+def test_pettingzoo_offers_each_agent_its_own_actions() -> None:
+    view = PettingZooView(make("Humanoid", agent_conf="9|8", agent_obsk=1, num_envs=1, engine="mujoco"))
+    assert [view.action_space(name).shape for name in view.possible_agents] == [(9,), (8,)]
+    obs, _ = view.reset(seed=1)
+    assert obs["agent_1"].shape == (242,) and not obs["agent_1"][170:].any()
+    with pytest.raises(ValueError, match="num_envs=1"):
+        PettingZooView(hopper(2))
+
+
+def test_gymnasium_keeps_the_next_step_convention() -> None:
+    """The tick after the last ignores its action, pays nothing, and shows a start: as Gymnasium's own vectors do."""
+    import gymnasium
+
+    view = GymnasiumVectorView(hopper(3))
+    assert view.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.NEXT_STEP
+    view.action_space.seed(0)
+    obs, infos = view.reset(seed=7)
+    assert view.observation_space.contains(obs) and infos["state"].shape == (3, 11)
+    again, _ = view.reset(seed=7)
+    np.testing.assert_array_equal(obs, again)
+    over, starts = np.zeros(3, bool), 0
+    for _ in range(80):
+        obs, reward, terminated, truncated, _ = view.step(view.action_space.sample())
+        assert view.observation_space.contains(obs) and reward.shape == (3,)
+        starts += int(over.sum())
+        assert not reward[over].any() and not terminated[over].any() and not truncated[over].any()
+        # starts are within 5 mm of the rest height of 1.25 m
+        assert (np.abs(obs[over][:, 0, 0] - 1.25) <= 5e-3).all()
+        over = terminated | truncated
+    assert starts > 3
+
+
+def test_gymnasium_same_step_hands_the_last_observation_over() -> None:
+    plain, same = GymnasiumVectorView(hopper(2)), GymnasiumVectorView(hopper(2), autoreset="same_step")
+    plain.reset(seed=1), same.reset(seed=1)
+    plain.action_space.seed(0)
+    for _ in range(200):
+        action = plain.action_space.sample()
+        expected, _, ended, _, _ = plain.step(action)
+        obs, _, also, _, infos = same.step(action)
+        np.testing.assert_array_equal(ended, also)
+        if ended.any():
+            np.testing.assert_array_equal(infos["_final_obs"], ended)
+            np.testing.assert_array_equal(infos["final_obs"][ended], expected[ended])
+            assert (np.abs(obs[ended][:, 0, 0] - 1.25) <= 5e-3).all()
+            return
+        np.testing.assert_array_equal(obs, expected)
+    raise AssertionError("nobody fell in 200 steps")
+
+
+def test_gymnasiums_own_wrappers_take_it() -> None:
+    from gymnasium.wrappers.vector import RecordEpisodeStatistics
+
+    env = RecordEpisodeStatistics(GymnasiumVectorView(hopper(2, episode_length=5)))
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    for _ in range(5):
+        *_, infos = env.step(env.action_space.sample() * 0.0)
+    assert infos["episode"]["l"].tolist() == [5, 5]
+
+
+def test_rl_games_rows_are_environments_agents() -> None:
+    from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
+
+    view = RlGamesView(make("HalfCheetah", num_envs=3, engine="mujoco", episode_length=4), central=True)
+    info = view.get_env_info()
+    assert info["agents"] == 2 and info["observation_space"].shape == (19,) and info["state_space"].shape == (17,)
+    seen = view.reset()
+    assert seen["obs"].shape == (6, 19) and seen["states"].shape == (3, 17)
+    assert torch.equal(seen["obs"][:, 17:], torch.eye(2).repeat(3, 1))
+    assert torch.equal(seen["obs"][2:4, :17], seen["states"][1].expand(2, 17))
+    for tick in range(1, 9):
+        seen, reward, done, infos = view.step(torch.zeros(6, 3))
+        assert reward.shape == done.shape == (6,)
+        ends = tick % 4 == 0
+        assert bool(done.all()) == ends and torch.equal(infos["time_outs"], done)
+        # after an end the row already shows the next start, at rest but for its noise
+        assert (float(seen["states"][:, 1].abs().max()) <= 0.1) or not ends
+    assert view.frames == 24
+
+
+def test_torchrl_passes_its_checker() -> None:
+    pytest.importorskip("torchrl")
+    from torchrl.envs.utils import check_env_specs
+
+    from dima_isaac.envs.views.torchrl_env import TorchRLView
+
+    check_env_specs(TorchRLView(hopper(3)))
+    view = TorchRLView(hopper(3))
+    rolled = view.rollout(60, break_when_any_done=False)
+    assert rolled["agents", "observation"].shape == (3, 60, 3, 11)
+    assert bool(rolled["next", "terminated"].any())
+
+
+def test_beginning_at_once_equals_spending_the_tick() -> None:
+    """Seen by whoever waits one tick, both roads lead to the same start."""
+    one, other = hopper(2), hopper(2)
+    one.reset(), other.reset()
+    action = torch.zeros(2, 3, 1)
+    for _ in range(300):
+        row, also = one.step(action), other.step(action)
+        if bool(row.last.any()):
+            break
+        assert torch.equal(row.state, also.state)
+    begun = one.begin(row.last)
+    ticked = other.step(action)
+    assert torch.equal(begun.state[row.last], ticked.state[row.last])
+    assert torch.equal(begun.first, row.last)
