@@ -256,8 +256,8 @@ def _banner(cfg: RunConfig, reasons: dict[str, str], path: Any, notes: Sequence[
     print(f"task        {cfg.task['name']}")
     for note in notes:
         print(f"            {note}")
-    for key in ("engine", "sim_device", "rl_device", "num_envs", "threads"):
-        value = cfg.engine["name"] if key == "engine" else getattr(cfg, key)
+    shown = {key: getattr(cfg, key) for key in ("sim_device", "rl_device", "num_envs", "threads")}
+    for key, value in {"engine": cfg.engine["name"], **shown, "precision": cfg.world_model.precision.name}.items():
         print(f"{key:<12}{value}" + (f"  (auto: {reasons[key].removeprefix(f'{value}: ')})" if key in reasons else ""))
     print(f"run         {path}")
     print(f"            Ctrl-C saves; continue with: {again}", flush=True)

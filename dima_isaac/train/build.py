@@ -20,6 +20,7 @@ from dima_isaac.envs.task import Task
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
+from dima_isaac.world_model.config import Precision
 
 ENVS_PER_CORE = 16
 ENVS_PER_GPU = 2048
@@ -62,6 +63,10 @@ def resolve_run(
         limit = os.environ.get("OMP_NUM_THREADS", "")
         threads = int(limit) if limit.isdigit() and int(limit) > 0 else cores()
         reasons["threads"] = f"{threads}: " + ("OMP_NUM_THREADS" if limit.isdigit() else "cores this process may use")
+    if cfg.world_model.precision is Precision.auto:
+        precision, why = _precision(rl_device)
+        cfg = replace(cfg, world_model=replace(cfg.world_model, precision=precision))
+        reasons["precision"] = f"{precision.name}: {why}"
     task = {key: value for key, value in cfg.task.items() if key not in ("requires", "defaults")}
     task |= as_dict(task_config(cfg))
     settings: dict[str, Any] = {"sim_device": sim_device, "rl_device": rl_device, "num_envs": num_envs}
@@ -191,6 +196,17 @@ def _refusal(description: dict[str, Any], sim_device: str) -> str:
     if gpu and sim_device != "cpu" and not torch.cuda.is_available():
         return f"needs an NVIDIA GPU, and {_why_device('cpu')}"
     return ""
+
+
+def _precision(rl_device: str) -> tuple[Precision, str]:
+    """What the world model's networks compute in, and why."""
+    if rl_device.startswith("cuda"):
+        native, what = torch.cuda.is_bf16_supported(), "this GPU"
+    else:
+        native, what = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(), "this CPU"
+    if native:
+        return Precision.bf16, f"{what} multiplies bfloat16 natively"
+    return Precision.fp32, f"{what} has no bfloat16 arithmetic"
 
 
 def _check_device(key: str, name: str) -> None:

@@ -73,6 +73,7 @@ class DecoderKind(Enum):
 
 
 class Precision(Enum):
+    auto = "auto"  # bf16 where the device multiplies it natively, else fp32; resolved once, at the start of a run
     fp32 = "fp32"
     bf16 = "bf16"  # inside the networks only
 
@@ -92,7 +93,7 @@ class OptimConfig:
 class DenoiserConfig:
     """D(x; sigma, history, actions, visible agents), its noise and its reverse process."""
 
-    reveal: Reveal = Reveal.sequential
+    reveal: Reveal = Reveal.cumulative
     order: Order = Order.per_sample
     full_fraction: float = 0.5  # cumulative training: how often every agent is visible
     steps: int = 0  # K; 0 means N, or 2 N when N <= 2
@@ -161,7 +162,7 @@ class WorldModelConfig:
     clip_actions: bool = True  # to [-1, 1], as environments do
     z_clamp: float = 10.0  # dreamt states stay within this many standard deviations; 0 = unbounded
     prior_count: float = 0.0  # weight of the moments' prior N(0, 1); published 1e-4
-    precision: Precision = Precision.fp32
+    precision: Precision = Precision.auto
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
