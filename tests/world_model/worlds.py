@@ -14,6 +14,7 @@ from dima_isaac.world_model.config import (
     DenoiserConfig,
     OptimConfig,
     Order,
+    Precision,
     Reveal,
     RewardConfig,
     RewardKind,
@@ -44,7 +45,9 @@ def paper() -> WorldModelConfig:
         clip_actions=False,
         z_clamp=0.0,
         prior_count=1e-4,
+        precision=Precision.fp32,
         denoiser=DenoiserConfig(
+            reveal=Reveal.sequential,
             order=Order.descending,
             backbone=Backbone.unet,
             fourier=256,
