@@ -21,7 +21,7 @@ import torch
 from dima_isaac import make
 from dima_isaac.catalog import Catalog
 
-STILL = (640, 480)
+STILL = (480, 360)
 CLIP = (320, 240)
 EVERY = 3  # control steps per frame of a clip: 20 frames per second
 

@@ -35,6 +35,7 @@ _SHARED_BIT = 1  # ground and single bodies: they cannot touch themselves, so on
 _EVERYTHING = (1 << 31) - 1
 _CONTACT_DATA = (1 << 1) | (1 << 2) | (1 << 4)  # force, torque, position
 _NET_FORCE = 3
+_HIDDEN = 5  # a group of sites that pictures leave out
 FRAME = 13  # numbers per frame block: position 3, quaternion 4, linear 3 and angular velocity 3
 WRENCH = 18  # numbers per contact block: force 3, torque 3, point 3, then the link's three axes
 
@@ -188,7 +189,7 @@ def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid, cf
         condim=4,
     )
     _set_contact(geom, actor, _SHARED_BIT, own=True, cfg=cfg)
-    body.add_site(name=f"{actor.name}#root")
+    body.add_site(name=f"{actor.name}#root", group=_HIDDEN)
 
 
 def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: MujocoConfig) -> Array:
@@ -213,11 +214,13 @@ def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: Mu
     if actor.fixed:
         frame = spec.worldbody.add_frame(pos=list(actor.pos), quat=_wxyz(actor.quat))
         frame.attach_body(root, prefix, "")
-        spec.worldbody.add_site(name=f"{actor.name}#root", pos=list(actor.pos), quat=_wxyz(actor.quat))
+        spec.worldbody.add_site(
+            name=f"{actor.name}#root", pos=list(actor.pos), quat=_wxyz(actor.quat), group=_HIDDEN
+        )
     else:
         base = _base(spec, actor, f"{actor.name}#base", np.asarray(actor.pos) + _turn(actor.quat, offset))
         base.add_frame(pos=list(-offset)).attach_body(root, prefix, "")
-        base.add_site(name=f"{actor.name}#root", pos=list(-offset))
+        base.add_site(name=f"{actor.name}#root", pos=list(-offset), group=_HIDDEN)
     return offset
 
 

@@ -72,7 +72,7 @@ class ShadowHandBlockStack(HandleTask):
             ],
             points=[("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0))],
             tail_size=13 + 13 + PADDING,
-            camera=((0.85, 0.3, 1.1), (0.0, 0.0, 0.65)),
+            camera=((1.0, 0.25, 1.2), (0.0, 0.0, 0.63)),
         )
         self.cfg: ShadowHandBlockStackConfig = cfg
 

@@ -64,7 +64,7 @@ class ShadowHandBottleCap(HandleTask):
             ],
             points=[("bottle", (0.0, 0.0, 0.15)), ("bottle", (0.0, 0.0, 0.0)), ("bottle/cap", (0.0, 0.0, 0.0))],
             seen=(BOTTLE, PLACE, CAP),
-            camera=((-0.75, -0.75, 0.95), (0.0, -0.62, 0.5)),
+            camera=((-0.9, -0.7, 0.95), (0.0, -0.64, 0.5)),
         )
         self.cfg: ShadowHandBottleCapConfig = cfg
 

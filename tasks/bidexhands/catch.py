@@ -61,7 +61,7 @@ class Layout:
     eggs: tuple[Vec3, ...]
     goals: tuple[Vec3, ...]
     fence: tuple[Vec3, Vec3] | None = None  # where the bases' measured points should stay
-    camera: tuple[Vec3, Vec3] = ((0.85, -0.575, 1.05), (0.0, -0.575, 0.48))
+    camera: tuple[Vec3, Vec3] = ((1.05, -0.575, 1.1), (0.0, -0.575, 0.48))
 
 
 _UNDERARM = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)))

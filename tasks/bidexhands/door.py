@@ -86,7 +86,7 @@ class Door(HandleTask):
             [thing("door", "door", (0.0, 0.0, 0.7), rpy, fixed=True, friction=0.1, joints=start, joint_vel=speed)],
             points=[("door/right", (side, -0.39, -0.5)), ("door/left", (side, 0.39, -0.5))],
             seen=(1, 0),
-            camera=((1.55, 1.05, 1.45), (0.1, 0.0, 0.6)),
+            camera=((1.75, 1.0, 1.5), (0.1, 0.0, 0.62)),
         )
         self.cfg: DoorConfig = cfg
 

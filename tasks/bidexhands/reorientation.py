@@ -67,7 +67,7 @@ class ShadowHandReOrientation(TwoHandTask):
         for i, (x, y, _) in enumerate(STARTS):
             props.append(Prop(Actor(f"goal{i}", marker, (x, y, GOAL_HEIGHT), ghost=True), spin="goal"))
         hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), free=False)
-        camera = ((0.85, -0.575, 1.05), (0.0, -0.575, 0.48))
+        camera = ((1.05, -0.575, 1.1), (0.0, -0.575, 0.5))
         super().__init__("ShadowHandReOrientation", cfg, hands, props, tail_size=2 * (13 + 11), camera=camera)
         self.cfg: ShadowHandReOrientationConfig = cfg
 

@@ -1,0 +1,45 @@
+"""The generated page is what the tasks say, and every task says what it pays, when it ends and when it is solved."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from dima_isaac.catalog import Catalog
+from tests.tasks.bidexhands.test_suite import TASKS
+
+SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "gen_task_docs.py"
+
+
+@pytest.fixture(scope="module")
+def docs():
+    spec = importlib.util.spec_from_file_location("gen_task_docs", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_is_up_to_date(docs):
+    assert docs.PAGE.read_text() == docs.page(), "run scripts/gen_task_docs.py"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_is_described(docs, name):
+    row, text = docs.section(name, Catalog())
+    assert name in row
+    for title in ("**Reward**", "**Ends**", "**Solved**"):
+        assert title in text
+    assert "{" not in text
+
+
+def test_a_block_is_read_with_its_continuations(docs, tmp_path):
+    module = type(docs)("example")
+    module.__doc__ = "A task.\n\n    reward  one\n            and two\n    ends    never\n\nMore."
+    assert docs.card(module) == ("A task.", {"reward": "one and two", "ends": "never"})
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_has_its_picture(name):
+    assert (SCRIPT.parents[1] / "docs" / "gallery" / f"{name}.png").is_file()
