@@ -9,7 +9,7 @@ import torch
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import CheckpointError
+from dima_isaac.errors import CheckpointError, DivergenceError
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.train import probes
 from dima_isaac.train.checkpoint import Checkpoints
@@ -22,6 +22,9 @@ from dima_isaac.train.signals import Signals
 from dima_isaac.types import Step
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
+
+
+_HOPELESS = 10  # rounds in a row without one finite loss before the run gives up
 
 
 class Trainer:
@@ -38,6 +41,7 @@ class Trainer:
         self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
         self.env_steps = 0
         self.evaluations = 0
+        self._lost_rounds = 0
         self.step: Step
         self.round = Every(learn.round, learn.start)
         self.eval_due = Every(cfg.train.eval.every)
@@ -129,7 +133,14 @@ class Trainer:
         """One line of metrics: the only place in the loop where numbers reach the host."""
         self.logger.add({f"train/{name}": value for name, value in self.env.tally.read().items()})
         self.logger.add({f"engine/{name}": value for name, value in self.env.engine.stats().items()})
-        self.logger.tick(self.env_steps)
+        row = self.logger.tick(self.env_steps)
+        lost = [name for name in ("world/denoise", "world/reward", "agent/policy") if name in row and row[name] is None]
+        self._lost_rounds = self._lost_rounds + 1 if lost else 0
+        if self._lost_rounds >= _HOPELESS:
+            raise DivergenceError(
+                f"{' and '.join(lost)} stayed non-finite for {_HOPELESS} rounds; no update was made from them, and"
+                f" {self.run_folder.checkpoints / 'last.pt'} is from before or during them. Lower the learning rate."
+            )
 
     def save(self) -> None:
         """Keep everything, so that a kill costs at most the steps since here."""

@@ -10,7 +10,7 @@ import torch
 
 from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig
 from dima_isaac.config import RunConfig
-from dima_isaac.errors import CheckpointError
+from dima_isaac.errors import CheckpointError, DivergenceError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.train.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
 from dima_isaac.train.logger import Logger
@@ -113,3 +113,25 @@ def test_a_checkpoint_of_other_sizes_is_refused(tmp_path):
     other.world_model.denoiser.width = 24
     with pytest.raises(CheckpointError, match="does not fit"):
         trained(tmp_path / "b", other)
+
+
+def test_losses_that_stay_non_finite_end_the_run_and_change_no_weight(tmp_path):
+    cfg = config(2_000, eval_every=0)
+    cfg.train.probe_every = 0
+    cfg.train.checkpoint.every = 0
+    with RunFolder(tmp_path) as run:
+        logger = Logger(run, cfg, 2_000)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        before = {name: value.clone() for name, value in trainer.world.reward.net.state_dict().items()}
+        collect = trainer.collect
+
+        def poisoned() -> None:
+            collect()
+            trainer.replay.reward.fill_(float("nan"))
+
+        trainer.collect = poisoned
+        with pytest.raises(DivergenceError, match="world/reward"):
+            trainer.run()
+        logger.close()
+    assert trainer.env_steps < 600
+    assert all(torch.equal(before[name], value) for name, value in trainer.world.reward.net.state_dict().items())
