@@ -39,6 +39,7 @@ class Verdict:
     terminal: Tensor  # (E,) bool, the task ends the episode here
     success: Tensor  # (E,) bool, the goal is met in this state; the environment latches it over the episode
     terms: dict[str, Tensor]  # (E,) each; their sum is the reward where the task says so
+    truncated: Tensor | None = None  # (E,) bool: a clock of the task's own ended the episode here
 
 
 class Task(Protocol):

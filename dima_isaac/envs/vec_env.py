@@ -138,7 +138,8 @@ class VecEnv:
         state = self.task.state(self.engine)
         reward = verdict.reward.masked_fill(first, 0.0)
         terminal = verdict.terminal & ~first
-        last = (terminal | (self._time >= self.spec.episode_length)) & ~first
+        over = terminal | (self._time >= self.spec.episode_length)
+        last = (over if verdict.truncated is None else over | verdict.truncated) & ~first
         self._success = torch.where(first, False, self._success | verdict.success)
         self._over = last
         ticks = torch.ones_like(reward)

@@ -92,7 +92,10 @@ def build_task(cfg: RunConfig) -> Task:
 
 
 def build_engine(cfg: RunConfig, task: Task, num_envs: int) -> Engine:
-    """``num_envs`` copies of the task's scene on the engine of a resolved ``cfg``."""
+    """``num_envs`` copies of the task's scene on the engine of a resolved ``cfg``, or on the task's own engine."""
+    if hasattr(task, "build_engine"):
+        own: Engine = task.build_engine(num_envs)
+        return own
     values = {key: value for key, value in cfg.engine.items() if key not in CODE_KEYS}
     config = fill(resolve(cfg.engine["config"]), values, f"engine {cfg.engine['name']}")
     device = {"device": torch.device(cfg.sim_device)} if cfg.engine.get("requires", {}).get("gpu") else {}

@@ -72,7 +72,7 @@ class PettingZooView(ParallelEnv):
         row = self.env.step(joint.to(self.env.device))
         reward, terminal = float(row.reward[0]), bool(row.terminal[0])
         truncated = bool(row.last[0]) and not terminal
-        out = (
+        out: tuple[Named, Named, Named, Named, Named] = (
             self._observe(row),
             {name: reward for name in self.agents},
             {name: terminal for name in self.agents},

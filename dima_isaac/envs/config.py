@@ -1,0 +1,18 @@
+"""Settings of the environments that bring their own physics. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class PettingZooConfig:
+    """Which environment, and how long to wait for it."""
+
+    env_id: str = ""  # package.module:factory, or a module with parallel_env
+    env_args: dict[str, Any] = field(default_factory=dict)  # the factory's arguments
+    workers: int = 0  # processes; 0: one per core, at most one per environment
+    patience: float = 5.0  # seconds without an answer to one step after which a worker is taken for hung
+    start_patience: float = 60.0  # seconds that imports and construction may take
+    episode_length: int = 0  # control steps; 0: the environment's own limit

@@ -1,0 +1,168 @@
+"""The other side of ``pettingzoo_workers``: a process with a slice of the environments. Torch-free.
+
+A command is one byte; the answer is ``ok`` or a traceback. Everything else goes through the shared arrays.
+"""
+
+from __future__ import annotations
+
+import importlib
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+
+from dima_isaac.errors import UsageError
+
+STEP, RESET, STOP = b"s", b"r", b"q"
+OK = "ok"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Sizes of the shared arrays, and of every agent's part in them."""
+
+    envs: int
+    agents: tuple[str, ...]
+    obs: tuple[int, ...]  # numbers that each agent sees
+    actions: tuple[int, ...]  # numbers that each agent acts by
+
+    def arrays(self) -> dict[str, tuple[type, tuple[int, ...]]]:
+        """Name -> type and shape of every shared array, in the order in which they lie."""
+        return {
+            "seed": (np.int64, (self.envs,)),
+            "state": (np.float32, (self.envs, sum(self.obs))),
+            "action": (np.float32, (self.envs, len(self.agents), max(self.actions))),
+            "reward": (np.float32, (self.envs,)),
+            "mask": (np.bool_, (self.envs,)),
+            "terminal": (np.bool_, (self.envs,)),
+            "truncated": (np.bool_, (self.envs,)),
+        }
+
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for kind, shape in self.arrays().values())
+
+    def on(self, buffer: Any) -> dict[str, np.ndarray]:
+        """The arrays on a shared block."""
+        out, offset = {}, 0
+        for name, (kind, shape) in self.arrays().items():
+            out[name] = np.ndarray(shape, kind, buffer, offset)
+            offset += out[name].nbytes
+        return out
+
+
+def build(env_id: str, arguments: dict[str, Any]) -> Any:
+    """Make the environment: ``package.module:factory``, or a module that has PettingZoo's ``parallel_env``.
+
+    Raises:
+        UsageError: no such module or factory.
+    """
+    module, _, name = env_id.partition(":")
+    try:
+        factory = getattr(importlib.import_module(module), name or "parallel_env")
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UsageError(
+            f"env_id='{env_id}' cannot be made: {error}. Write package.module:factory, or a module with parallel_env."
+        ) from error
+    return factory(**arguments)
+
+
+def numbers(space: Any) -> int:
+    """How many numbers act in ``space``: a Box's own, or one per choice (the largest is taken).
+
+    Raises:
+        UsageError: a space that is neither.
+    """
+    if hasattr(space, "n"):
+        return int(space.n)
+    if getattr(space, "shape", None) is not None and hasattr(space, "low"):
+        return int(np.prod(space.shape))
+    raise UsageError(f"an action space that is neither Box nor Discrete: {space}.")
+
+
+def decode(space: Any, action: np.ndarray) -> Any:
+    """What the environment wants, from numbers in [-1, 1]."""
+    if hasattr(space, "n"):
+        return int(np.argmax(action)) + int(getattr(space, "start", 0))
+    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    scaled = low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+    return scaled.astype(space.dtype).reshape(space.shape)
+
+
+class Slice:
+    """One process's environments."""
+
+    def __init__(self, envs: dict[int, Any], layout: Layout, shared: Any) -> None:
+        """``envs`` by their place in the arrays."""
+        self.layout, self.shared, self.envs = layout, shared, envs
+        some = next(iter(envs.values()))
+        self.spaces = {name: some.action_space(name) for name in layout.agents}
+
+    def reset(self) -> None:
+        """Start episodes where the mask says so."""
+        for i, env in self.envs.items():
+            if self.shared["mask"][i]:
+                self._start(i, env)
+
+    def step(self) -> None:
+        """One tick; where the mask says so it is spent on a reset."""
+        for i, env in self.envs.items():
+            if self.shared["mask"][i]:
+                self._start(i, env)
+            else:
+                self._advance(i, env)
+
+    def _start(self, i: int, env: Any) -> None:
+        obs, _ = env.reset(seed=int(self.shared["seed"][i]))
+        self._see(i, obs)
+        self.shared["reward"][i] = 0.0
+        self.shared["terminal"][i] = self.shared["truncated"][i] = False
+
+    def _advance(self, i: int, env: Any) -> None:
+        own = {}
+        for k, name in enumerate(self.layout.agents):
+            if name in env.agents:
+                own[name] = decode(self.spaces[name], self.shared["action"][i, k, : self.layout.actions[k]])
+        obs, rewards, terminations, truncations, _ = env.step(own)
+        self._see(i, obs)
+        self.shared["reward"][i] = np.mean(list(rewards.values())) if rewards else 0.0
+        over = not env.agents or all(terminations[a] or truncations[a] for a in terminations)
+        self.shared["terminal"][i] = over and any(terminations.values())
+        self.shared["truncated"][i] = over and not any(terminations.values())
+
+    def _see(self, i: int, obs: dict[str, Any]) -> None:
+        start = 0
+        for name, size in zip(self.layout.agents, self.layout.obs, strict=True):
+            # an agent that has left sees zeros
+            seen = obs.get(name)
+            self.shared["state"][i, start : start + size] = 0.0 if seen is None else np.asarray(seen).reshape(-1)
+            start += size
+
+
+def serve(
+    pipe: Connection, block: str, env_id: str, arguments: dict[str, Any], layout: Layout, first: int, last: int
+) -> None:
+    """The process's main: make the slice, then obey until told to stop or the other side is gone."""
+    memory = SharedMemory(block)
+    shared = layout.on(memory.buf)
+    try:
+        own = Slice({i: build(env_id, arguments) for i in range(first, last)}, layout, shared)
+        pipe.send(OK)
+        while True:
+            command = pipe.recv_bytes()
+            if command == STOP:
+                break
+            (own.step if command == STEP else own.reset)()
+            pipe.send(OK)
+    except (EOFError, KeyboardInterrupt):
+        pass  # the learner is gone; there is nobody to tell
+    except Exception:  # the environment is somebody else's code: whatever it raises goes to the learner by name
+        pipe.send(traceback.format_exc())
+    finally:
+        del shared
+        if "own" in locals():
+            del own
+        pipe.close()

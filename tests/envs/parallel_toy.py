@@ -1,0 +1,63 @@
+"""A ParallelEnv whose numbers tell who they are, and that dies or hangs when asked to."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box, Discrete
+from pettingzoo import ParallelEnv
+
+
+class Counter(ParallelEnv):
+    """Agent a sees (seed, tick), b sees (a's action, b's, tick). Ends at tick 4, by the clock at ``limit``."""
+
+    metadata: dict[str, Any] = {"name": "counter"}  # noqa: RUF012
+    possible_agents = ["a", "b"]  # noqa: RUF012
+
+    def __init__(self, limit: int = 100, die_at: int = 0, hang_at: int = 0, only_once: str = "") -> None:
+        self.limit, self.die_at, self.hang_at, self.only_once = limit, die_at, hang_at, only_once
+        self.agents: list[str] = []
+        self.life = 0
+
+    def observation_space(self, agent: str) -> Box:
+        return Box(-np.inf, np.inf, (2,) if agent == "a" else (3,), np.float64)
+
+    def action_space(self, agent: str) -> Any:
+        return Box(np.array([0.0, 10.0]), np.array([1.0, 20.0]), dtype=np.float64) if agent == "a" else Discrete(3)
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        self.agents, self.tick, self.seed = ["a", "b"], 0, seed or 0
+        return self._observe(0.0, 0.0), {"a": {}, "b": {}}
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        self.tick += 1
+        self.life += 1
+        if self._due(self.die_at):
+            os._exit(9)
+        if self._due(self.hang_at):
+            time.sleep(60)
+        terminal, truncated = self.tick == 4, self.tick == self.limit
+        obs = self._observe(float(actions["a"][1]), float(actions["b"]))
+        reward = {"a": 1.0, "b": 2.0}
+        flags = [{name: flag for name in self.agents} for flag in (terminal, truncated)]
+        if terminal or truncated:
+            self.agents = []
+        return obs, reward, *flags, {"a": {}, "b": {}}
+
+    def _due(self, at: int) -> bool:
+        """Once in a lifetime, and with ``only_once`` (a file) once in all."""
+        if not at or self.life != at or (self.only_once and os.path.exists(self.only_once)):
+            return False
+        if self.only_once:
+            open(self.only_once, "w").close()
+        return True
+
+    def _observe(self, first: float, second: float) -> dict[str, np.ndarray]:
+        return {"a": np.array([float(self.seed), self.tick]), "b": np.array([first, second, self.tick])}
+
+
+def make(**arguments: Any) -> Counter:
+    return Counter(**arguments)

@@ -1,0 +1,85 @@
+"""Other people's environments in worker processes: what arrives, what ends, and what happens to lost workers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from dima_isaac import make
+from dima_isaac.errors import UsageError, WorkerError
+
+TOY = "tests.envs.parallel_toy:make"
+
+
+def toy(num_envs: int, workers: int = 1, patience: float = 5.0, seed: int = 0, **arguments: Any) -> Any:
+    options = {"env_id": TOY, "env_args": arguments, "workers": workers, "patience": patience}
+    return make("pettingzoo", num_envs=num_envs, engine="mujoco", seed=seed, **options)
+
+
+def test_numbers_arrive_where_they_belong() -> None:
+    env = toy(3, workers=2)
+    assert (env.spec.dims.agents, env.spec.dims.state, env.spec.dims.obs, env.spec.dims.action) == (2, 5, 3, 3)
+    assert env.spec.action_mask.tolist() == [[True, True, False], [True, True, True]]
+    row = env.reset()
+    seeds = row.state[:, 0]
+    assert len(set(seeds.tolist())) == 3 and bool(row.first.all())
+    action = torch.zeros(3, 2, 3)
+    action[:, 0, 1] = torch.tensor([-1.0, 0.0, 2.0])  # a's second number: 10, 15, 20 (clipped)
+    action[:, 1] = torch.eye(3)  # b's choice: environment i takes i
+    row = env.step(action)
+    assert row.state.tolist() == [[float(seeds[i]), 1.0, (10.0, 15.0, 20.0)[i], float(i), 1.0] for i in range(3)]
+    assert row.obs[1].tolist() == [[float(seeds[1]), 1.0, 0.0], [15.0, 1.0, 1.0]]
+    assert row.reward.tolist() == [1.5] * 3
+    env.close()
+
+
+def test_ends_and_clocks_are_told_apart() -> None:
+    ends = toy(1)
+    clock = toy(1, limit=3)
+    for env, tick, terminal in ((ends, 4, True), (clock, 3, False)):
+        env.reset()
+        rows = [env.step(torch.zeros(1, 2, 3)) for _ in range(tick + 1)]
+        assert [bool(row.last[0]) for row in rows] == [False] * (tick - 1) + [True, False]
+        assert bool(rows[tick - 1].terminal[0]) == terminal
+        assert bool(rows[tick].first[0]) and float(rows[tick].state[0, 1]) == 0.0
+        env.close()
+
+
+def test_a_start_depends_on_its_seed_alone() -> None:
+    one, other, third = toy(2), toy(3, workers=2), toy(2, seed=1)
+    a, b, c = (env.reset().state for env in (one, other, third))
+    assert torch.equal(a, b[:2]) and not torch.equal(a, c)
+    for env in (one, other, third):
+        env.close()
+
+
+@pytest.mark.parametrize(("fault", "said"), [("die_at", "died with exit code 9"), ("hang_at", "gave no answer")])
+def test_a_lost_worker_is_replaced_once(
+    fault: str, said: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    env = toy(2, workers=2, patience=1.0, only_once=str(tmp_path / "done"), **{fault: 2})
+    env.reset()
+    rows = [env.step(torch.zeros(2, 2, 3)) for _ in range(3)]
+    firsts = torch.stack([row.first for row in rows])
+    # one environment was lost at the second tick and begins there; the other never noticed
+    assert firsts.sum(0).sort().values.tolist() == [0, 1] and bool(firsts[1].any())
+    assert said in caplog.text and "worker " in caplog.text
+    assert int(env.quarantined) == 1 and int(env.engine.stats()["restarts"]) == 1
+    env.close()
+
+
+def test_the_second_loss_is_final() -> None:
+    env = toy(1, die_at=1)
+    env.reset()
+    env.step(torch.zeros(1, 2, 3))
+    with pytest.raises(WorkerError, match=r"worker 0 \(environments 0 to 0\) died .*replaced before"):
+        env.step(torch.zeros(1, 2, 3))
+
+
+def test_wrong_names_are_refused() -> None:
+    for env_id, said in (("", "env_id"), ("tests.envs.nothing", "cannot be made"), ("math:sqrt2", "cannot be made")):
+        with pytest.raises(UsageError, match=said):
+            make("pettingzoo", env_id=env_id, num_envs=1, engine="mujoco")
