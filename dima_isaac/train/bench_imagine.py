@@ -105,7 +105,7 @@ def bench_imagine(
             fits = int(seconds / (repeats * horizon * trial))
             batch = min(BATCH, max(_TRIAL, fits))
             if batch < BATCH:
-                say(f"batch {batch} instead of {BATCH}, to make {repeats} rounds in about {seconds:g} s (batch= decides)")
+                say(f"batch {batch} instead of {BATCH}, to make {repeats} rounds in about {seconds:g} s")
         times: dict[str, list[float]] = {name: [] for name in cfgs}
         end = time.perf_counter() + seconds
         while len(next(iter(times.values()))) < repeats or time.perf_counter() < end:

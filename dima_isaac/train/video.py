@@ -36,6 +36,7 @@ class Writer:
             raise UsageError(f"out={path} is neither .mp4 nor .gif.")
         if path.suffix == ".mp4" and not can_write_mp4():
             raise UsageError(f"{path.name} needs ffmpeg: pip install imageio imageio-ffmpeg, or choose a .gif.")
+        self._made = not path.parent.exists()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.touch()
@@ -67,6 +68,8 @@ class Writer:
             palette[0].save(self.path, save_all=True, append_images=palette[1:], duration=shown, loop=0)
         if failed or not self.frames:
             self.path.unlink(missing_ok=True)
+            if self._made:
+                self.path.parent.rmdir()
 
 
 def tile(pictures: Sequence[Array], columns: int = 0) -> Array:
