@@ -1,0 +1,62 @@
+"""A task to copy: two hands lift a cube off a table. docs/new_task.md goes through it step by step.
+
+    reward  1 - F_R - F_L + {lift_scale:g} h
+    where   F: the summed distances of a hand's five fingertips to its side of the cube; h: the cube's height above
+            its start
+    ends    F_R or F_L >= {far:g} m
+    solved  h > {success_height:g} m
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine
+from dima_isaac.tasks.bidexhands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, cube, palms_facing, table
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
+
+START = 0.625  # height of the cube's centre at rest, m
+
+
+@dataclass
+class TemplateConfig(TwoHandConfig):
+    """The task's numbers; cfg/task/template.yaml lists them, and the command line sets them (task.far=2)."""
+
+    episode_length: int = 125
+    transition_scale: float = 0.5
+    orientation_scale: float = 0.1
+    far: float = 2.0
+    lift_scale: float = 5.0
+    success_height: float = 0.1
+
+
+class Template(HandleTask):
+    """Lift a cube: 2 agents x 26 actions, state 417."""
+
+    Config = TemplateConfig
+
+    def __init__(self, cfg: TemplateConfig) -> None:
+        # the scene: hands, then things (the first one is observed) and what they stand on
+        super().__init__(
+            "template",
+            cfg,
+            palms_facing(0.7, x=0.45),
+            [cube("cube", (0.0, 0.0, START), (0.9, 0.55, 0.2, 1.0)), table((0.5, 1.0, 0.6))],
+            # points that hands reach for, in the axes of their link: the right hand's, then the left one's
+            points=[("cube", (0.0, 0.025, 0.0)), ("cube", (0.0, -0.025, 0.0))],
+            camera=TABLETOP_VIEW,
+        )
+        self.cfg: TemplateConfig = cfg
+
+    def judge(self, engine: Engine) -> Verdict:
+        """Reward as named terms (E,), when the episode ends, and when the task is solved."""
+        reach = self.reach(engine, self.points(engine))  # (E, 2)
+        height = self.root(engine, "cube")[:, 2] - START
+        terms = {
+            "reach_right": 0.5 - reach[:, 0],
+            "reach_left": 0.5 - reach[:, 1],
+            "lift": self.cfg.lift_scale * height,
+        }
+        return sum_of(terms, (reach >= self.cfg.far).any(1), height > self.cfg.success_height)
