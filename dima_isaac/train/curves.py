@@ -134,7 +134,10 @@ def group(runs: list[Run]) -> list[Group]:
             str(one.get(key)) if key == "task.name" else f"{name}={one.get(key)}"
             for key, name in zip(differing, names, strict=True)
         ]
-        label = ", ".join(words[:3]) + (f" (+{len(words) - 3})" if len(words) > 3 else "")
+        if len(words) > 3:  # too much to tell on a label: the folders' names say more
+            words = [str(one["task.name"])] if "task.name" in differing else []
+            words += [" ".join(run.path.name for run in members[:3]) + (" ..." if len(members) > 3 else "")]
+        label = ", ".join(words)
         out.append(Group(label or str(one.get("task.name", members[0].path.name)), members))
     return out
 

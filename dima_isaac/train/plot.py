@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
@@ -31,6 +32,7 @@ PANELS = (  # metric, title, unit of the vertical axis, logarithmic
     ("world/reward", "reward model loss", "loss", True),
     ("agent/entropy", "policy entropy", "nats per agent", False),
 )
+DREAMS = 8  # averaged in the open-loop figure
 _AXES = {"env_steps": "environment steps", "wall_time": "hours"}
 
 
@@ -95,6 +97,7 @@ def learning_curves(groups: list[Group], axis: str, path: Path, lines: list[tupl
             place.set_ylim(-0.03, 1.03)
         if log:
             place.set_yscale("log")
+            _plain_log(place)
         _dress(place, title, _AXES[axis], unit)
         if axis == "env_steps":
             place.xaxis.set_major_formatter(plt.FuncFormatter(_thousands))
@@ -228,78 +231,76 @@ def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
         world, agent = restored.world(env), restored.agent(env.spec)
         linear = probes.LinearModel(world, restored.replay(env.spec))
         held_out = probes.record(env, agent.actor, 1, max(2 * env.spec.episode_length, 3 * horizon), cfg.seed)
-        loop = probes.open_loop(world, held_out, linear, horizon)
+        loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
     finally:
         env.close()
     title = (
         f"{env.spec.name}, {restored.env_steps:,} environment steps, preset {restored.cfg.preset}, held-out episodes"
     )
     run = restored.path.parent.parent if restored.path.parent.name == "checkpoints" else restored.path.parent
-    return open_loop_figure(loop, title, (Path(cfg.out) if cfg.out else run / "plots") / "open_loop.png")
+    names = getattr(env.task, "describe", lambda d: f"state dimension {d}")
+    path = (Path(cfg.out) if cfg.out else run / "plots") / "open_loop.png"
+    return open_loop_figure(loop, title, path, telling(loop, env.spec.echo), names)
 
 
-def open_loop_figure(loop: probes.OpenLoop, title: str, path: Path, dimensions: int = 6) -> Path:
-    """Error per horizon step beside both baselines, and the state dimensions that move most, true and dreamt."""
+def open_loop_figure(
+    loop: probes.OpenLoop, title: str, path: Path, shown: list[int], names: Callable[[int], str]
+) -> Path:
+    """Error per horizon step beside both baselines, and the ``shown`` (even number of) state dimensions of a dream."""
     plt = _matplotlib()
-    figure = plt.figure(figsize=(13.8, 5.6))
-    grid = figure.add_gridspec(dimensions // 2, 4, width_ratios=[1.5, 0.12, 1, 1], wspace=0.28, hspace=0.32)
+    from matplotlib.ticker import MaxNLocator
+
+    figure = plt.figure(figsize=(14.0, 6.4))
+    grid = figure.add_gridspec(len(shown) // 2, 4, width_ratios=[1.5, 0.08, 1, 1], wspace=0.26, hspace=0.5)
     place = figure.add_subplot(grid[:, 0])
-    h = np.arange(1, len(loop.model) + 1)
-    looks = (
-        ("world model", loop.model, "-", "o"),
-        ("linear model", loop.linear, (0, (5, 2)), "s"),
-        ("last state repeated", loop.repeat, (0, (1.5, 1.5)), "^"),
-    )
-    for i, (name, error, dash, marker) in enumerate(looks):
-        place.plot(
-            h,
-            error.cpu().numpy(),
-            color=COLOURS[i],
-            linestyle=dash,
-            marker=marker,
-            markersize=4,
-            linewidth=1.8,
-            label=name,
-        )
+    steps = np.arange(1, len(loop.model) + 1)
+    for (name, error, marker), colour, dash in zip(
+        (
+            ("world model, one dream", loop.model, "o"),
+            (f"world model, mean of {DREAMS} dreams", loop.average, "D"),
+            ("linear model", loop.linear, "s"),
+            ("last state repeated", loop.repeat, "^"),
+        ),
+        (COLOURS[0], COLOURS[5], COLOURS[1], COLOURS[2]),
+        ("-", "-", DASHES[1], DASHES[2]),
+        strict=True,
+    ):
+        look = {"linestyle": dash, "marker": marker, "markersize": 4, "linewidth": 1.8}
+        place.plot(steps, error.cpu().numpy(), color=colour, label=name, **look)
     place.set_yscale("log")
     _plain_log(place)
+    place.xaxis.set_major_locator(MaxNLocator(integer=True))
     _dress(place, "error of a dream", "imagined steps", "RMS error over state dimensions (standard deviations)")
-    place.legend(frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=3, columnspacing=1.2)
-    true, dreamt = loop.true.cpu().numpy(), loop.dreamt.cpu().numpy()
-    past = loop.past.cpu().numpy()
-    begins = len(past)
-    moving = np.argsort(-_wander(np.concatenate([past, true])))[:dimensions]
-    time = np.arange(-begins, len(true))
-    for n, d in enumerate(sorted(moving.tolist())):
+    below = {"frameon": False, "fontsize": 9, "loc": "upper center"}
+    place.legend(**below, bbox_to_anchor=(0.5, -0.11), ncols=2, columnspacing=1.2)
+    past, true, dreamt = (part.cpu().numpy() for part in (loop.past, loop.true, loop.dreamt))
+    time = np.arange(-len(past), len(true))
+    for n, d in enumerate(shown):
         place = figure.add_subplot(grid[n // 2, 2 + n % 2])
-        place.axvspan(-begins - 0.5, 0, color="#EEEEEE", linewidth=0)
+        place.axvspan(time[0] - 0.5, 0, color="#EEEEEE", linewidth=0, label="before imagination begins")
         place.axvline(0, color="#777777", linewidth=1.0)
         place.plot(time, np.concatenate([past[:, d], true[:, d]]), color=INK, linewidth=1.6, label="simulator")
         place.plot(
-            np.arange(len(dreamt)), dreamt[:, d], color=COLOURS[1], linewidth=1.6, linestyle=(0, (5, 2)), label="dream"
+            time[-len(dreamt) :], dreamt[:, d], color=COLOURS[1], linewidth=1.8, linestyle=DASHES[1], label="dream"
         )
-        place.set_xlim(-begins - 0.5, len(true) - 0.5)
-        _dress(place, f"state dimension {d}", "steps" if n >= dimensions - 2 else "", "z" if n % 2 == 0 else "")
-        if n == 0:
-            handles, labels = place.get_legend_handles_labels()
-            handles.append(plt.Rectangle((0, 0), 1, 1, color="#E4E4E4"))
-            figure.legend(
-                handles,
-                [*labels, "before imagination begins"],
-                frameon=False,
-                fontsize=9,
-                loc="lower right",
-                ncols=3,
-                bbox_to_anchor=(0.9, -0.045),
-            )
-    figure.suptitle(title, fontsize=11, color=INK, y=0.97)
+        place.set_xlim(time[0] - 0.5, time[-1] + 0.5)
+        place.xaxis.set_major_locator(MaxNLocator(integer=True))
+        _dress(place, names(d), "control steps" if n >= len(shown) - 2 else "", "z" if n % 2 == 0 else "")
+    handles, labels = place.get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, loc="upper center", bbox_to_anchor=(0.7, 0.035), ncols=3)
+    figure.suptitle(title, fontsize=11, color=INK, y=0.96)
     return _save(figure, path, tight=False)
 
 
-def _wander(z: np.ndarray) -> np.ndarray:
-    """How far each dimension travels smoothly: the spread of its three-step average, (D,)."""
-    kernel = np.ones(3) / 3
-    return np.stack([np.convolve(column, kernel, mode="valid").std() for column in z.T])
+def telling(loop: probes.OpenLoop, echo: torch.Tensor | None, count: int = 6) -> list[int]:
+    """The ``count`` dimensions that travel furthest and smoothly: no contact spikes, no repeated actions."""
+    z = torch.cat([loop.past, loop.true]).cpu()
+    smooth = z.unfold(0, 3, 1).mean(-1)
+    score = smooth.std(0) - (z[1:-1] - smooth).std(0)
+    if echo is not None:
+        score[echo.flatten()[echo.flatten() >= 0].cpu()] = -torch.inf
+    count = min(count, score.shape[0]) // 2 * 2
+    return sorted(score.topk(count).indices.tolist())
 
 
 # ---- results ---------------------------------------------------------------------------------------------------

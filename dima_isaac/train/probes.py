@@ -27,6 +27,7 @@ class OpenLoop:
     repeat: Tensor  # (H,)  the last state repeated
     linear: Tensor  # (H,)  a linear model fitted on the same replay
     average: Tensor  # (H,)  the mean of several dreams: what is left when their randomness cancels
+    typical: Tensor  # (3, H)  the median state dimension's error: model, repeat, linear; contact spikes weigh nothing
     past: Tensor  # (history - 1, D) one example window, z, before the dream
     true: Tensor  # (H + 1, D) what came
     dreamt: Tensor  # (H + 1, D) what was dreamt
@@ -106,11 +107,14 @@ def open_loop(
     fitted = [true[:, 0]]
     for h in range(horizon):
         fitted.append(linear(fitted[-1], actions[:, h]).clamp(-10.0, 10.0))
+    misses = (dreamt[0] - true, true[:, :1] - true, torch.stack(fitted, 1) - true)
+    model, repeat, fit = (_rms_by_step(miss) for miss in misses)
     return OpenLoop(
-        model=_rms_by_step(dreamt - true),
-        repeat=_rms_by_step(true[:, :1] - true),
-        linear=_rms_by_step(torch.stack(fitted, 1) - true),
+        model=model,
+        repeat=repeat,
+        linear=fit,
         average=_rms_by_step(dreamt.mean(0) - true),
+        typical=torch.stack([miss.square().mean(0).sqrt().median(1).values[1:] for miss in misses]),
         past=past[0],
         true=true[0],
         dreamt=dreamt[0, 0],

@@ -191,6 +191,10 @@ def probe(restored: Restored, cfg: EvaluateConfig) -> dict[str, Any]:
             ["step", "world model", f"mean of {DREAMS} dreams", "last state", "linear model", "below both"], rows
         )
     )
+    typical = loop.typical.tolist()
+    rows = [[str(h + 1), *(f"{errors[h]:.4f}" for errors in typical)] for h in range(horizon)]
+    print("\nthe same for the median state dimension, in which rare contact forces weigh nothing")
+    print(table.text(["step", "world model", "last state", "linear model"], rows))
     denoiser = restored.cfg.world_model.denoiser
     dreamt, true = moved.dreamt.tolist(), moved.true.tolist()
     rows = [
@@ -208,6 +212,7 @@ def probe(restored: Restored, cfg: EvaluateConfig) -> dict[str, Any]:
         "average": average,
         "repeat": repeat,
         "linear": fitted,
+        "typical": dict(zip(("model", "repeat", "linear"), typical, strict=True)),
         "below_both": all(best),
         "reveal": denoiser.reveal.name,
         "order": denoiser.order.name,

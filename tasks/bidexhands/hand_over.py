@@ -59,6 +59,12 @@ class ShadowHandOver(TwoHandTask):
         relative = quat_div(self._egg_quat, self._goal_quat)
         return torch.cat([object_block(self.root(engine, "egg")), goal_block(self.root(engine, "goal"), relative)], 1)
 
+    def describe_tail(self, index: int) -> str:
+        """A short name of one number of the egg's and the goal's part."""
+        numbers = ("x", "y", "z", "qx", "qy", "qz", "qw", "vx", "vy", "vz", "wx", "wy", "wz")
+        names = [f"egg {number}" for number in numbers] + [f"goal {number}" for number in numbers[:7]]
+        return [*names, *(f"egg to goal {number}" for number in numbers[3:7])][index]
+
     def pose(self, engine: Engine, state: Tensor) -> None:
         """Stage hands, egg and goal as ``state`` (E, D) shows them, for pictures of dreams."""
         self.pose_hands(engine, state)

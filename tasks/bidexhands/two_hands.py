@@ -324,6 +324,25 @@ class TwoHandTask(ABC):
         view = self._view.to(state.device)
         return state.index_select(-1, view.flatten()).unflatten(-1, tuple(view.shape))
 
+    def describe(self, index: int) -> str:
+        """A short name of one number of the state, for figures."""
+        side, k = divmod(index, self._block)
+        if side > 1:
+            return self.describe_tail(index - 2 * self._block)
+        for size, name in (
+            *((len(JOINTS), kind) for kind in ("joint angle", "joint speed", "joint force")),
+            *((13 * len(TIPS), "fingertip"), (6 * len(TIPS), "fingertip force")),
+            *((BASE_ACTIONS if self.hands.free else 0, "base"), (self._per_hand, "last action")),
+        ):
+            if k < size:
+                return f"{HANDS[side]} {JOINTS[k] if size == len(JOINTS) else ''} {name} {k}".replace("  ", " ")
+            k -= size
+        raise IndexError(index)
+
+    def describe_tail(self, index: int) -> str:
+        """A short name of one number of the task's own part."""
+        return f"object {index}"
+
     def pose_hands(self, engine: Engine, state: Tensor) -> None:
         """Stage the joints that ``state`` (E, D) shows, for pictures; other dofs go to their start."""
         shown = torch.nonzero(self._gather < len(engine.dof_names)).flatten()

@@ -126,6 +126,13 @@ def test_runs_are_grouped_by_what_they_differ_in():
     assert curves.group(runs[:3])[0].label == "Toy"
 
 
+def test_groups_that_differ_in_much_go_by_their_folders():
+    runs = [run_of([1.0], [0], agent={"a": n, "b": n, "c": n, "d": n}) for n in range(2)]
+    for n, run in enumerate(runs):
+        run.path = Path(f"runs/try{n}")
+    assert [one.label for one in curves.group(runs)] == ["try0", "try1"]
+
+
 def test_a_preset_speaks_for_all_that_it_sets():
     runs = [run_of([1.0], [0], preset=preset, agent={"gamma": gamma}) for preset, gamma in (("a", 0.9), ("b", 0.99))]
     assert [one.label for one in curves.group(runs)] == ["preset=a", "preset=b"]
