@@ -43,6 +43,7 @@ def test_steps_after_a_certain_end_do_not_teach():
     other.reward[:, 1:] = 1e3  # unreachable
     twin = ActorCritic(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
     twin.load_state_dict(agent.state_dict())
+    twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     agent.update(rollout)
     twin.update(other)
     for mine, theirs in zip(agent.parameters(), twin.parameters(), strict=True):
@@ -69,6 +70,7 @@ def test_continues_bit_for_bit():
     agent.update(rollout)
     twin = ActorCritic(AgentConfig(), DIMS, torch.device("cpu"), seed=2)
     twin.load_state_dict(agent.state_dict())
+    twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     twin.load_optim_state(copy.deepcopy(agent.optim_state()))
     for each in (agent, twin):
         each.update(rollout)
