@@ -4,7 +4,9 @@
     python scripts/untrained.py ShadowHandPen --profile fixed
 
 Actions are drawn from N(0, 0.64^2) and clipped to [-1, 1]; the mean team reward per control step after a fresh
-reset over all environments, in three spans of control steps. An environment that starts a new episode drops out.
+reset over all environments, in three spans of control steps. The first control step is the benchmark's own reset
+step, with actions 0.01 (1 - 2 u); the spans are three rollouts of eight steps after it. An environment that starts a
+new episode drops out.
 """
 
 from __future__ import annotations
@@ -31,8 +33,10 @@ def rewards(task: str, profile: str, envs: int, seed: int) -> tuple[list[float],
     env.reset()
     alive = torch.ones(envs, dtype=torch.bool)
     rows, weights = [], []
-    for _ in range(SPANS[-1][1]):
-        action = STD * torch.randn(envs, dims.agents, dims.action, generator=generator)
+    shape = (envs, dims.agents, dims.action)
+    tiny = 0.01 * (1.0 - 2.0 * torch.rand(shape, generator=generator))
+    for index in range(SPANS[-1][1]):
+        action = STD * torch.randn(shape, generator=generator) if index else tiny
         step = env.step(action.clamp(-1.0, 1.0))
         alive &= ~step.first
         rows.append(torch.where(alive, step.reward, 0.0))

@@ -27,7 +27,7 @@ import numpy as np
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import Cone, MujocoConfig
-from dima_isaac.sim.scene import IDENTITY, Actor, Box, Ellipsoid, Mjcf, Quat, Scene, Vec3
+from dima_isaac.sim.scene import FIRM_GRIP, IDENTITY, Actor, Box, Ellipsoid, Mjcf, Quat, Scene, Vec3
 
 Array = np.ndarray
 _JOINT = mujoco.mjtJoint
@@ -100,6 +100,10 @@ def _build(
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC if cfg.cone is Cone.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
     option.impratio, option.tolerance = cfg.impratio, cfg.tolerance
+    if FIRM_GRIP in scene.options:
+        # pyramidal cones let a held object creep out of the hand, the faster the larger its friction
+        option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
+        option.impratio = max(cfg.impratio, scene.options[FIRM_GRIP])
     option.iterations, option.ls_iterations = cfg.iterations, cfg.ls_iterations
     option.gravity = scene.gravity
     spec.compiler.discardvisual = not visuals

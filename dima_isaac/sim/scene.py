@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
 IDENTITY: Quat = (0.0, 0.0, 0.0, 1.0)
+FIRM_GRIP = "firm_grip"
+"""``Scene.options``: exact friction cones, and friction at least this many times as stiff as contact; holds objects."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,4 @@ class Scene:
     world: str = ""  # path of a complete MJCF that is the whole world; then there are no actors
     fields: Sequence[str] = ()  # raw engine fields exposed as they are (``Engine.field``), in the engine's precision
     frame_skip: int = 0  # with ``world``: physics steps of the file's own timestep per control step
-    options: dict[str, float] = field(
-        default_factory=dict
-    )  # reserved for per-scene solver needs, by engine-neutral name
+    options: dict[str, float] = field(default_factory=dict)  # solver needs by engine-neutral name: ``FIRM_GRIP``

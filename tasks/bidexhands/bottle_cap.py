@@ -6,7 +6,7 @@
     ends    the cap's place at or below {drop_height:g} m, or {far_right:g} m or more from P_R, or the bottle
             {far_left:g} m from P_L
     solved  e > {success_lift:g} m: the cap is 2.8 cm up (0.0103 m when closed)
-    differs bottle friction: 5 for the published 100, of which MuJoCo would make a contact that nothing can leave
+    differs bottle friction: 5 for the published 100, which holds as well
 
 The cap's place does not move with the cap, and the cap lifts without being turned, as published.
 """

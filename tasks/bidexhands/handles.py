@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -10,9 +11,10 @@ from torch import Tensor
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import rotate
-from dima_isaac.sim.scene import Vec3
+from dima_isaac.sim.scene import FIRM_GRIP, Scene, Vec3
 from dima_isaac.tasks.bidexhands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask, object_block
 
+GRIP = 10.0
 Place = tuple[str, Vec3]
 """A link (or an actor's root link) and a point in its axes."""
 
@@ -49,6 +51,10 @@ class HandleTask(TwoHandTask):
             notes=notes,
             **extra,
         )
+
+    def scene(self) -> Scene:
+        """The scene, with contacts that hold what is gripped."""
+        return replace(super().scene(), options={FIRM_GRIP: GRIP})
 
     def bind(self, engine: Engine) -> None:
         """Resolve the points' links, too."""

@@ -222,3 +222,9 @@ def test_force_moves_a_base_like_a_velocity():
         speeds.append(60 * float((world.engine.root_state[0, root, :3] - before)[1]))
     assert speeds[-1] == pytest.approx(0.0277, rel=0.1)
     assert speeds[2] == pytest.approx(speeds[-1], rel=0.1)
+
+
+def test_an_idle_hand_holds_the_bottle_for_an_episode():
+    world = World("ShadowHandBottleCap")
+    for _ in range(world.env.spec.episode_length - 1):
+        assert not world.env.step(torch.zeros(1, 2, 26)).last.any()
