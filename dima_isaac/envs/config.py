@@ -15,4 +15,4 @@ class PettingZooConfig:
     workers: int = 0  # processes; 0: one per core, at most one per environment
     patience: float = 5.0  # seconds without an answer to one step after which a worker is taken for hung
     start_patience: float = 60.0  # seconds that imports and construction may take
-    episode_length: int = 0  # control steps; 0: the environment's own limit
+    episode_length: int = 1000  # control steps at most; the environment's own end or clock may come before

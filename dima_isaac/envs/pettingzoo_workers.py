@@ -32,7 +32,6 @@ from dima_isaac.sim.scene import Scene
 from dima_isaac.types import Dims
 
 _LOG = logging.getLogger(__name__)
-_NEVER = 2**31 - 1  # control steps: the environment keeps the clock itself
 _SEEDS = 1 << 24  # as many as a float32 tells apart
 
 
@@ -71,7 +70,7 @@ class PettingZooTask:
         self.spec = TaskSpec(
             name=cfg.env_id,
             dims=Dims(agents=len(agents), state=width, obs=longest, action=slots),
-            episode_length=cfg.episode_length or _NEVER,
+            episode_length=cfg.episode_length,
             control_dt=float("nan"),
             agent_names=agents,
             action_mask=None if bool(used.all()) else used,
