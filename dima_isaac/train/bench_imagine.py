@@ -130,8 +130,8 @@ def bench_imagine(
     if len(cfgs) == 2:
         first, second = times.values()
         out["ratio"] = statistics.median(b / a for a, b in zip(first, second, strict=True))
-        one, other = (flops[name] for name in cfgs)
-        out["flops_ratio"] = other / one
+        fewer, more = (flops[name] for name in cfgs)
+        out["flops_ratio"] = more / fewer
     return out
 
 

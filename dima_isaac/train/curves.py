@@ -31,14 +31,15 @@ class Run:
     def curve(self, metric: str, axis: str) -> tuple[Array, Array]:
         """Where ``metric`` was reported as a finite number: (positions on ``axis``, values), ascending.
 
-        Until the next evaluation a run repeats nothing, so every point is a measurement.
+        A row holds only what was measured since the one before it, so every point is a measurement.
         """
-        pairs = [
-            (row[axis], row[metric]) for row in self.rows if row.get(metric) is not None and row.get(axis) is not None
-        ]
-        last = dict(pairs)  # one value for each position: the newest
-        x = np.array(sorted(last), dtype=float)
-        return x, np.array([last[one] for one in x.tolist()], dtype=float)
+        last: dict[float, float] = {}  # one value for each position: the newest
+        for row in self.rows:
+            x, y = row.get(axis), row.get(metric)
+            if x is not None and y is not None:
+                last[x] = y
+        positions = sorted(last)
+        return np.array(positions, dtype=float), np.array([last[x] for x in positions], dtype=float)
 
 
 @dataclass

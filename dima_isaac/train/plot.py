@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,8 @@ def _references(place: Any, lines: list[tuple[str, float]]) -> None:
         place.axhline(value, color="#777777", linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
         place.annotate(
             name, (1.0, value), xycoords=("axes fraction", "data"), xytext=(-3, 2), textcoords="offset points",
-            ha="right", va="bottom", fontsize=7, color="#555555",
+            ha="right", va="bottom", fontsize=7, color="#444444", zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
         )  # fmt: skip
 
 
@@ -147,56 +149,26 @@ def probe_curves(groups: list[Group], path: Path) -> Path:
     """What the probes said while training: error over the horizon at the end, over training, and sensitivity."""
     plt = _matplotlib()
     figure, (first, second, third) = plt.subplots(1, 3, figsize=(13.8, 4.0))
+    horizon = agents = 0
     for i, one in enumerate(groups):
-        colour = COLOURS[i % len(COLOURS)]
         for run in one.runs:
-            probed = [row for row in run.rows if row.get("probe/model_01") is not None]
-            if not probed:
+            rows = [row for row in run.rows if "probe/model_01" in row]
+            if not rows:
                 continue
-            final = _horizon(probed[-1])
-            steps = np.arange(1, len(final["model"]) + 1)
-            first.plot(steps, final["model"], color=colour, linewidth=1.8, marker="o", markersize=3)
-            first.plot(steps, final["linear"], color=colour, linewidth=1.2, linestyle=(0, (5, 2)))
-            first.plot(steps, final["repeat"], color=colour, linewidth=1.2, linestyle=(0, (1.5, 1.5)))
-            when = np.array([row["env_steps"] for row in probed], dtype=float)
-            for h, dash in ((1, "-"), (len(steps), (0, (5, 2)))):
-                ratio = [row[f"probe/model_{h:02d}"] / _best_baseline(row, h) for row in probed]
-                second.plot(when, ratio, color=colour, linestyle=dash, linewidth=1.6, marker="o", markersize=3)
-            agents = sorted(key for key in probed[-1] if key.startswith("probe/sensitivity_dreamt_"))
-            for agent, key in enumerate(agents):
-                ratio = [_over(row.get(key), row.get(key.replace("dreamt", "true"))) for row in probed]
-                third.plot(
-                    when,
-                    ratio,
-                    color=colour,
-                    linestyle=DASHES[agent % len(DASHES)],
-                    linewidth=1.6,
-                    marker="o",
-                    markersize=3,
-                )
+            keys = [key for key in rows[-1] if key.startswith("probe/")]
+            horizon = max(horizon, sum(re.fullmatch(r"probe/model_\d+", key) is not None for key in keys))
+            agents = max(agents, sum(key.startswith("probe/sensitivity_true_") for key in keys))
+            _probe(first, second, third, rows, COLOURS[i % len(COLOURS)])
     first.set_yscale("log")
     _plain_log(first)
     _dress(first, "open-loop error at the last probe", "imagined steps", "RMS error (standard deviations)")
-    _style_legend(first, [("world model", "-"), ("linear model", (0, (5, 2))), ("last state", (0, (1.5, 1.5)))])
-    horizon = max(
-        (len(_horizon(row)["model"]) for g in groups for r in g.runs for row in r.rows if "probe/model_01" in row),
-        default=15,
-    )
+    _style_legend(first, [("world model", "-"), ("linear model", DASHES[1]), ("last state", DASHES[2])])
     second.axhline(1.0, color="#777777", linewidth=0.9)
     _dress(second, "world model / better baseline", "environment steps", "ratio of errors (below 1 is better)")
-    _style_legend(second, [("1 step", "-"), (f"{horizon} steps", (0, (5, 2)))])
+    _style_legend(second, [("1 step", "-"), (f"{horizon} steps", DASHES[1])])
     third.axhline(1.0, color="#777777", linewidth=0.9)
     third.set_ylim(bottom=0.0)
     _dress(third, "sensitivity to one agent's action", "environment steps", "dreamt / true")
-    agents = max(
-        (
-            sum(key.startswith("probe/sensitivity_dreamt_") for key in row)
-            for g in groups
-            for r in g.runs
-            for row in r.rows
-        ),
-        default=0,
-    )
     _style_legend(third, [(f"agent {n}", DASHES[n % len(DASHES)]) for n in range(min(agents, len(DASHES)))])
     for place in (second, third):
         place.xaxis.set_major_formatter(plt.FuncFormatter(_thousands))
@@ -205,20 +177,27 @@ def probe_curves(groups: list[Group], path: Path) -> Path:
     return _save(figure, path)
 
 
-def _horizon(row: dict[str, Any]) -> dict[str, list[float]]:
-    out: dict[str, list[float]] = {}
-    for name in ("model", "linear", "repeat"):
-        keys = sorted(key for key in row if key.startswith(f"probe/{name}_") and key[-2:].isdigit())
-        out[name] = [row[key] if row[key] is not None else float("nan") for key in keys]
-    return out
+def _probe(first: Any, second: Any, third: Any, rows: list[dict[str, float | None]], colour: str) -> None:
+    """One run in the three panels; what was not finite leaves a gap."""
 
+    def series(key: str) -> np.ndarray:
+        return np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
 
-def _best_baseline(row: dict[str, Any], h: int) -> float:
-    return min(row[f"probe/linear_{h:02d}"] or np.inf, row[f"probe/repeat_{h:02d}"] or np.inf)
-
-
-def _over(part: float | None, whole: float | None) -> float:
-    return part / whole if part is not None and whole else float("nan")
+    marked = {"color": colour, "linewidth": 1.6, "marker": "o", "markersize": 3}
+    steps = [key[-2:] for key in rows[-1] if re.fullmatch(r"probe/model_\d+", key)]
+    for name, look in (
+        ("model", {**marked, "linestyle": "-"}),
+        ("linear", {"color": colour, "linewidth": 1.2, "linestyle": DASHES[1]}),
+        ("repeat", {"color": colour, "linewidth": 1.2, "linestyle": DASHES[2]}),
+    ):
+        first.plot([int(h) for h in steps], [series(f"probe/{name}_{h}")[-1] for h in steps], **look)
+    when = series("env_steps")
+    for h, dash in ((steps[0], "-"), (steps[-1], DASHES[1])):
+        better = np.fmin(series(f"probe/linear_{h}"), series(f"probe/repeat_{h}"))
+        second.plot(when, series(f"probe/model_{h}") / better, linestyle=dash, **marked)
+    for key in (key for key in rows[-1] if key.startswith("probe/sensitivity_true_")):
+        dash = DASHES[int(key.rpartition("_")[2]) % len(DASHES)]
+        third.plot(when, series(key.replace("true", "dreamt")) / series(key), linestyle=dash, **marked)
 
 
 # ---- the open-loop figure --------------------------------------------------------------------------------------
@@ -323,15 +302,12 @@ def results(groups: list[Group]) -> str:
     ]
     rows = []
     for one in groups:
-        last, best, first, solved = ([f(run) for run in one.runs if len(run.curve(m, "env_steps")[1])] for m, f in (
-            ("eval/return", lambda r: r.curve("eval/return", "env_steps")[1][-1]),
-            ("eval/return", lambda r: r.curve("eval/return", "env_steps")[1].max()),
-            ("eval/return", lambda r: r.curve("eval/return", "env_steps")[1][0]),
-            ("eval/success", lambda r: r.curve("eval/success", "env_steps")[1][-1]),
-        ))  # fmt: skip
-        steps = [row["env_steps"] for run in one.runs for row in run.rows[-1:]]
-        hours = [row["wall_time"] / 3600 for run in one.runs for row in run.rows[-1:] if row.get("wall_time")]
-        speed = [s / (3600 * t) for s, t in zip(steps, hours, strict=False) if s and t]
+        measured = [y for run in one.runs if len(y := run.curve("eval/return", "env_steps")[1])]
+        solved = [y[-1] for run in one.runs if len(y := run.curve("eval/success", "env_steps")[1])]
+        last, best, first = ([pick(y) for y in measured] for pick in (lambda y: y[-1], np.max, lambda y: y[0]))
+        steps = [int(run.rows[-1]["env_steps"] or 0) for run in one.runs]
+        hours = [(run.rows[-1].get("wall_time") or 0.0) / 3600 for run in one.runs]
+        speed = [count / (3600 * spent) for count, spent in zip(steps, hours, strict=True) if spent]
         band = "-"
         if len(last) > 1:
             low, high = bootstrap([np.array(last)])
