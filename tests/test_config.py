@@ -53,7 +53,11 @@ def test_every_task_file_lists_every_field_and_builds(name):
     cls = resolve(values["target"])
     config = fill(cls.Config, {key: value for key, value in values.items() if key not in CODE_KEYS}, f"task {name}")
     assert set(CATALOG.settable("task", name)) == set(as_dict(cls.Config())), "list every field, or name `config`"
-    assert values["name"] == name and cls(config).spec.episode_length >= 1
+    assert values["name"] == name
+    try:
+        assert cls(config).spec.episode_length >= 1
+    except UsageError as error:  # an adapter that must be told what to adapt
+        assert f"task={name} needs task." in str(error)
 
 
 @pytest.mark.parametrize("name", [name for name in CATALOG.names("engine") if name != "auto"])
