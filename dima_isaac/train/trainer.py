@@ -120,9 +120,9 @@ class Trainer:
         horizon = self.cfg.train.learn.horizon
         held_out = probes.record(self.eval_env, self.agent.actor, -self.evaluations, 3 * horizon, seed=self.env_steps)
         linear = probes.LinearModel(self.world, self.replay, seed=self.env_steps)
-        result = probes.open_loop(self.world, held_out, linear, horizon, seed=self.env_steps)
+        result = probes.open_loop(self.world, held_out, linear, horizon, seed=self.env_steps, dreams=8)
         moved = probes.sensitivity(self.world, self.eval_env, self.agent.actor, -self.evaluations)
-        for name in ("model", "repeat", "linear"):
+        for name in ("model", "average", "repeat", "linear"):
             errors = getattr(result, name)
             self.logger.add({f"probe/{name}_{h + 1:02d}": errors[h] for h in range(horizon)})
         for name in ("dreamt", "true"):

@@ -102,7 +102,7 @@ class DenoiserConfig:
     sigma_min: float = 0.002
     sigma_max: float = 5.0
     rho: float = 7.0
-    temperature: float = 0.0  # of the noise a dream starts from; 0 follows the most likely path
+    temperature: float = 1.0  # of the noise a dream starts from; 0 follows the most likely path
     train_mean: float = -0.4  # of ln sigma in training
     train_std: float = 1.2
     train_max: float = 20.0
@@ -113,6 +113,7 @@ class DenoiserConfig:
     fourier: int = 16  # numbers that describe the noise level
     cond: int = 128  # width of the condition vector and of the action code
     actions: ActionEncoder = ActionEncoder.light
+    ema: float = 0.998  # dreams use this moving average of the weights, which generalises better; 0 the weights (published)
     linear_skip: bool = False  # a linear prediction, learned by gradients, is the mean that diffusion starts from
     optim: OptimConfig = field(default_factory=OptimConfig)
 

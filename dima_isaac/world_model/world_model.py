@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.errors import UsageError
+from dima_isaac.nn.average import averaged, follow
 from dima_isaac.nn.optimiser import Optimiser
 from dima_isaac.types import Decoder, Dims, Metrics, Window
 from dima_isaac.world_model import karras, reveal
@@ -53,6 +54,7 @@ class WorldModel(nn.Module):
         self.window = cfg.history + cfg.unroll
         self.space = Space(cfg, dims, echo)
         self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
+        self.average = averaged(self.denoiser) if cfg.denoiser.ema else None
         self.reward = RewardModel(cfg.reward, dims, cfg.precision)
         self.reward_window: int = self.reward.window
         self.decoder = None if cfg.decoder.kind is DecoderKind.exact else LearnedDecoder(cfg.decoder, dims)
@@ -63,6 +65,11 @@ class WorldModel(nn.Module):
         self._seed = int(torch.randint(2**62, ()))
         self._generator: torch.Generator | None = None
         self._optimisers: dict[str, Optimiser] | None = None
+
+    @property
+    def dreamer(self) -> Denoiser:
+        """The denoiser that dreams: the averaged one, if there is one."""
+        return self.denoiser if self.average is None else self.average
 
     @property
     def device(self) -> torch.device:
@@ -103,7 +110,10 @@ class WorldModel(nn.Module):
         if self.space.linear is not None and done and done % self.cfg.linear_every == 0:
             self.space.linear.solve()
         loss = self.denoiser.loss(self.space, window, self.cfg.unroll, self.generator)
-        norm = self._optimiser("denoiser").step(loss)
+        optimiser = self._optimiser("denoiser")
+        norm = optimiser.step(loss)
+        if self.average is not None:
+            follow(self.average, self.denoiser, self.cfg.denoiser.ema, optimiser.updates)
         return {"world/denoise": loss.detach(), "world/grad_norm": norm}
 
     def update_reward(self, window: Window) -> Metrics:
@@ -148,14 +158,14 @@ class WorldModel(nn.Module):
         batch, agents = action.shape[:2]
         actions = torch.cat([memory.action, action.unsqueeze(1)], 1)
         order = reveal.draw_order(cfg.order, batch, agents, generator)
-        shown = self.denoiser.encode(
+        shown = self.dreamer.encode(
             self.space.features(memory.x, memory.valid), actions, reveal.stages(cfg.reveal, order)
         )
         conditions = [shown[reveal.stage_of(k, self.steps, len(shown))] for k in range(self.steps)]
         free = self.space.diffused()
 
         def denoise(y: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
-            return self.denoiser(y, sigma, condition, free)
+            return self.dreamer(y, sigma, condition, free)
 
         noise = cfg.temperature * torch.randn(memory.state.shape, device=self.device, generator=generator)
         base = self.space.base(memory.x[:, -1], actions)

@@ -54,6 +54,7 @@ def paper() -> WorldModelConfig:
             cond=256,
             actions=ActionEncoder.perceiver,
             temperature=1.0,
+            ema=0.0,
             linear_skip=False,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, warmup=100, clip=1.0),
         ),

@@ -1,0 +1,26 @@
+"""An exponential moving average of a network's weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import TypeVar
+
+import torch
+from torch import nn
+
+Net = TypeVar("Net", bound=nn.Module)
+
+
+def averaged(net: Net) -> Net:
+    """A copy of ``net`` that will follow it and is never trained itself."""
+    return copy.deepcopy(net).requires_grad_(False)
+
+
+@torch.no_grad()
+def follow(average: nn.Module, net: nn.Module, decay: float, updates: int) -> None:
+    """Move ``average`` towards ``net`` after its update number ``updates``.
+
+    The decay is (1 + n) / (10 + n) until that exceeds ``decay``, so that early weights are soon forgotten.
+    """
+    step = 1.0 - min(decay, (1.0 + updates) / (10.0 + updates))
+    torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), step)
