@@ -35,7 +35,7 @@ their sum is the reward.
 
 **Agents.** One per hand by default (`hand_agent_index=[[0,1,2,3,4,5]]`); `[[0],[1,2,3,4,5]]` makes two per hand and
 `[[0],[1],[2],[3],[4],[5]]` six (palm and wrist, ff, mf, rf, lf, th). Hand 0 is the benchmark's right hand, hand 1 its
-left one; both are right hands, as published.
+left one; both are right hands, as published, unless `left_hand=mirrored`.
 
 **Action**, in [-1, 1]: on free bases force 3 and torque 3 on the forearm in world axes, which heavy damping turns into
 a velocity command; then 20 joint targets, -1 and 1 being the joint's limits, so that zero is a half-curled hand.

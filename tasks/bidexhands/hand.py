@@ -41,9 +41,9 @@ FOREARM = "forearm"
 COUPLINGS = ("T_FFJ1c", "T_MFJ1c", "T_RFJ1c", "T_LFJ1c")
 
 
-@lru_cache(maxsize=1)
-def shadow_hand() -> Mjcf:
-    """The right hand: 24 joints, 20 position drives, four distal couplings, no sensors.
+@lru_cache(maxsize=2)
+def shadow_hand(mirrored: bool = False) -> Mjcf:
+    """The right hand, or its mirror image: 24 joints, 20 position drives, four distal couplings, no sensors.
 
     Joint friction is dropped: 0.001 N m on each of 48 joints moves nothing one can see and costs the solver a fifth
     of its time, because every one of those rows is always active.
@@ -67,8 +67,32 @@ def shadow_hand() -> Mjcf:
         if node.tag == "geom" and node.get("name") in ("robot0:V_thbase", "robot0:V_thhub"):
             # millimetre markers of the thumb's axes; without these masks they would be colliders inside the palm
             node.attrib.update(contype="0", conaffinity="0")
+    if mirrored:
+        _mirror(model)
     text = ET.tostring(model, encoding="unicode").replace("robot0:", "")
     return Mjcf(xml=text, keep_tendons=COUPLINGS, frictionless_joints=True)
+
+
+_FLIPS = {
+    "pos": (-1, 1, 1),
+    "axis": (1, -1, -1),
+    "euler": (1, -1, -1),
+    "axisangle": (1, -1, -1, 1),
+    "quat": (1, 1, -1, -1),
+}
+"""What a reflection of x does: to a point its x, to a turn its parts about y and z (to a joint's axis, too, so that
+its angle, limits and drive keep their sense)."""
+
+
+def _mirror(model: ET.Element) -> None:
+    """Reflect x in every frame of ``model``."""
+    for node in model.iter():
+        for name in _FLIPS.keys() & node.keys():
+            numbers = [float(number) for number in node.attrib[name].split()]
+            node.set(name, " ".join(repr(sign * n) for sign, n in zip(_FLIPS[name], numbers, strict=True)))
+        if node.tag == "mesh":
+            x, rest = node.get("scale", "1 1 1").split(maxsplit=1)
+            node.set("scale", f"-{x} {rest}")
 
 
 def _assets() -> Path:

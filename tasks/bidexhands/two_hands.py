@@ -1,7 +1,8 @@
 """What every two-handed task shares: the scene, the action map, the observation layout and the reset.
 
 The hand is an axis, not a prefix: joint tensors are (E, 2, 24), hand 0 is the benchmark's "right" hand (its agent 0),
-hand 1 its "left" one; both are right hands. A task adds its props, its tail of the state, and its verdict.
+hand 1 its "left" one; both are right hands unless ``left_hand=mirrored``. A task adds its props, its tail of the
+state, and its verdict.
 
 State, 2 x 187 (fixed base) or 2 x 199 (free base) numbers and then the task's tail, all clipped to +-5:
 
@@ -53,11 +54,24 @@ class Profile(Enum):
     compat = "compat"  # as published, to compare with published curves
 
 
+class LeftHand(Enum):
+    """What hand 1 is."""
+
+    right = "right"  # a second right hand, as published
+    mirrored = "mirrored"  # a left one
+
+
 class BasePoint(Enum):
     """What the three base position numbers of a free hand are."""
 
     root = "root"
     palm = "palm"
+
+
+_LEFT_NOTES = {
+    LeftHand.right: "both hands are right hands, as published",
+    LeftHand.mirrored: "hand 1 is a left hand, unlike the published benchmark",
+}
 
 
 @dataclass
@@ -68,6 +82,7 @@ class TwoHandConfig:
     episode_length: int = 75
     hand_agent_index: list[list[int]] = field(default_factory=lambda: [[0, 1, 2, 3, 4, 5]])
     """The agents of one hand, each a list of parts (0 palm and wrist, 1 ff, 2 mf, 3 rf, 4 lf, 5 th)."""
+    left_hand: LeftHand = LeftHand.right
     reset_position_noise: float = 0.0  # m, half range per axis
     reset_dof_noise: float = 0.0  # share of the joint range
     transition_scale: float = 0.0  # free bases: force per action
@@ -98,12 +113,12 @@ class Hands:
     self_collision: bool = False
     start: dict[str, float] = field(default_factory=dict)  # joints that do not start at 0, for both hands
 
-    def actors(self) -> list[Actor]:
+    def actors(self, left: LeftHand = LeftHand.right) -> list[Actor]:
         """The two hands of the scene."""
         return [
             Actor(
                 name,
-                shadow_hand(),
+                shadow_hand(mirrored=side == 1 and left is LeftHand.mirrored),
                 pos=self.pos[side],
                 quat=from_rpy(*self.rpy[side]),
                 fixed=not self.free,
@@ -186,7 +201,7 @@ class TwoHandTask(ABC):
             agent_names=names,
             echo=echo,
             action_mask=None if bool(used.all()) else used,
-            notes=(f"profile={cfg.profile.value}", "both hands are right hands, as published", *notes),
+            notes=(f"profile={cfg.profile.value}", _LEFT_NOTES[cfg.left_hand], *notes),
         )
 
     # ---- what a task adds --------------------------------------------------------------------------------------
@@ -206,7 +221,7 @@ class TwoHandTask(ABC):
         tips = [f"{hand}/{tip}" for hand in HANDS for tip in TIPS]
         palms = [f"{hand}/{PALM}" for hand in HANDS] if self._reads_palms else []
         return Scene(
-            actors=[*self.hands.actors(), *(prop.actor for prop in self.props)],
+            actors=[*self.hands.actors(self.cfg.left_hand), *(prop.actor for prop in self.props)],
             links=[*tips, *palms, *self._extra_links],
             force_sensors=tips,
             control_dt=self.spec.control_dt,
@@ -433,7 +448,7 @@ class TwoHandTask(ABC):
         pos[names_to_index(engine.dof_names, list(starts))] = torch.tensor(list(starts.values()))
         vel[names_to_index(engine.dof_names, list(speeds))] = torch.tensor(list(speeds.values()))
         self._start_pos, self._start_vel = pos.to(engine.device), vel.to(engine.device)
-        actors = [*self.hands.actors(), *(prop.actor for prop in self.props)]
+        actors = [*self.hands.actors(self.cfg.left_hand), *(prop.actor for prop in self.props)]
         still = (0.0,) * 6
         self._start_root = torch.tensor([(*a.pos, *a.quat, *still) for a in actors], device=engine.device)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import torch
 import yaml
 
 import dima_isaac.cfg
+from dima_isaac.config import as_dict
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
@@ -231,10 +231,7 @@ def test_the_yaml_says_what_the_config_says() -> None:
     values = yaml.safe_load((folder / "task" / "ShadowHandOver.yaml").read_text())
     assert values.pop("name") == "ShadowHandOver"
     assert values.pop("target") == f"dima_isaac.tasks.bidexhands.hand_over:{ShadowHandOver.__name__}"
-    default = ShadowHandOverConfig()
-    expected = {f.name: getattr(default, f.name) for f in fields(default)}
-    expected["profile"] = expected["profile"].value
-    assert values == expected
+    assert values == as_dict(ShadowHandOverConfig())
 
 
 def test_an_untrained_policy_earns_the_published_reward() -> None:
