@@ -124,6 +124,7 @@ def bench_imagine(
             "parameters": sum(sizes.values()),
             "parts": sizes,
             "reverse_steps": dreamers[name].world.steps,
+            "precision": cfgs[name].world_model.precision.name,
             "flops_per_step": flops[name],
             "gflops_per_s": rate * flops[name] / 1e9,
         }
