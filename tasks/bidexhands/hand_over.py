@@ -84,5 +84,5 @@ class ShadowHandOver(TwoHandTask):
             reward=reward,
             terminal=self._egg_height <= self.cfg.drop_height,
             success=distance < self.cfg.success_distance,
-            terms={"distance": distance, "angle": theta},
+            terms={"throw": reward},
         )

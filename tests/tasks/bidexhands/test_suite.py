@@ -79,6 +79,13 @@ def test_yaml_lists_every_field(name):
         assert as_dict(fill(config, {k: v for k, v in values.items() if k not in CODE_KEYS}, name)) == as_dict(config())
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_the_terms_sum_to_the_reward(name):
+    verdict = Stage(name).judge()
+    assert torch.allclose(torch.stack(list(verdict.terms.values())).sum(0), verdict.reward, atol=1e-5)
+    assert all(term.shape == verdict.reward.shape for term in verdict.terms.values())
+
+
 # ---- the tail of the state -----------------------------------------------------------------------------------------
 
 
