@@ -161,7 +161,9 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
 
     place = plan(cfg)
     _say_if_slow_import()
+    from dima_isaac.config import Algo
     from dima_isaac.train import build
+    from dima_isaac.train.baselines import train_baseline
     from dima_isaac.train.logger import Logger
     from dima_isaac.train.signals import Signals
     from dima_isaac.train.trainer import Trainer
@@ -177,7 +179,10 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
             _banner(resolved, reasons, folder.path, env.spec.notes, folder.resume_command)
             logger = Logger(folder, resolved, resolved.max_env_steps)
             try:
-                Trainer(resolved, folder, env, eval_env, logger, signals).run()
+                if resolved.algo is Algo.dima:
+                    Trainer(resolved, folder, env, eval_env, logger, signals).run()
+                else:
+                    train_baseline(resolved, resolved.algo is Algo.mappo, folder, env, eval_env, logger, signals)
             finally:
                 logger.close()
             if signals.stop:

@@ -27,6 +27,8 @@ class Algo(Enum):
     """Who learns."""
 
     dima = "dima"  # the world model and policies that learn in its dreams
+    ppo = "ppo"  # rl-games, one policy for all agents
+    mappo = "mappo"  # the same with a central value
 
 
 @dataclass

@@ -1,0 +1,178 @@
+"""Baselines: rl-games' PPO with shared parameters, alone (``ppo``) or with a central value (``mappo``).
+
+They write the same metric names into the same run folder, and count the same environment steps: one tick of one
+environment is one step, however many agents it has. Deterministic episodes on ``eval_env`` are our own.
+
+The networks are left in ``checkpoints/rl_games_last.pth`` as plain tensors; continuing a baseline is not offered.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.train.evaluate import evaluate
+from dima_isaac.train.logger import Logger
+from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.signals import Signals
+
+_NAME = "dima_isaac"
+_ROUND = 2048  # environment steps between updates, at least 16 ticks
+
+
+class _Stop(Exception):
+    """Leaves rl-games' endless loop."""
+
+
+def train_baseline(
+    cfg: RunConfig, central: bool, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals
+) -> int:
+    """Train until ``cfg.max_env_steps`` or a signal; returns the environment steps taken.
+
+    Args:
+        central: the value sees the state instead of one agent's observation (mappo).
+
+    Raises:
+        ModuleNotFoundError: rl-games is not installed.
+    """
+    from rl_games.common import env_configurations, vecenv
+    from rl_games.torch_runner import Runner
+
+    from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
+
+    view = RlGamesView(env, central)
+    observer = _observer(cfg, run, eval_env, logger, signals, view)
+    # by name, because rl-games copies its configuration deeply
+    vecenv.register(_NAME, lambda *_, **__: view)
+    env_configurations.register(_NAME, {"vecenv_type": _NAME, "env_creator": lambda **_: view})
+    runner = Runner(observer)
+    # rl-games tells its life to stdout; ours tells the same in the run's own words
+    with contextlib.redirect_stdout(io.StringIO()):
+        runner.load({"params": parameters(cfg, central, run, view)})
+        with contextlib.suppress(_Stop):
+            runner.run({"train": True, "play": False})
+    return view.frames
+
+
+def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict[str, Any]:
+    """rl-games' configuration: usual settings for continuous control, and safe ones where its defaults are not."""
+    envs, agents = view.env.num_envs, view.env.spec.dims.agents
+    horizon = max(16, _ROUND // envs)
+    rows = horizon * envs * agents
+    mlp = {"units": [256, 128, 64], "activation": "elu", "initializer": {"name": "default"}}
+    gaussian = {
+        "mu_activation": "None",
+        "sigma_activation": "None",
+        "mu_init": {"name": "default"},
+        "sigma_init": {"name": "const_initializer", "val": 0},
+        "fixed_sigma": True,
+    }
+    device = str(view.env.device)
+    learner = {
+        "minibatch_size": rows // 4,
+        "mini_epochs": 5,
+        "learning_rate": 3e-4,
+        "lr_schedule": "adaptive",
+        "kl_threshold": 0.008,
+        "clip_value": True,
+        "normalize_input": True,
+        "truncate_grads": True,
+        "grad_norm": 1.0,
+    }
+    config: dict[str, Any] = {
+        **learner,
+        "name": "baseline",
+        "full_experiment_name": "rl_games",
+        "train_dir": str(run.path),
+        "env_name": _NAME,
+        "num_actors": envs,
+        "horizon_length": horizon,
+        "device": device,
+        "device_name": device,
+        "reward_shaper": {"scale_value": 0.1},
+        "gamma": 0.99,
+        "tau": 0.95,
+        "e_clip": 0.2,
+        "entropy_coef": 0.0,
+        "critic_coef": 2.0,
+        "bounds_loss_coef": 1e-4,
+        "normalize_advantage": True,
+        "normalize_value": True,
+        "value_bootstrap": True,
+        "clip_actions": False,
+        "ppo": True,
+        "mixed_precision": False,
+        "score_to_win": float("inf"),
+        "save_best_after": 10**9,
+        "save_frequency": 0,
+        "max_epochs": 10**9,
+        "print_stats": True,
+        "use_diagnostics": False,
+        "torch_compile": False,
+    }
+    if central:
+        critic = {"name": "actor_critic", "central_value": True, "mlp": mlp}
+        value = {key: learner[key] for key in learner if key != "minibatch_size"}
+        config["central_value_config"] = {
+            **value,
+            "minibatch_size": horizon * envs // 4,
+            "lr_schedule": "linear",
+            "network": critic,
+        }
+    return {
+        "seed": cfg.seed,
+        "algo": {"name": "a2c_continuous"},
+        "model": {"name": "continuous_a2c_logstd"},
+        "network": {"name": "actor_critic", "separate": True, "space": {"continuous": gaussian}, "mlp": mlp},
+        "load_checkpoint": False,
+        "load_path": "",
+        "torch_threads": int(cfg.threads) if str(cfg.threads).isdigit() else 1,
+        "config": config,
+    }
+
+
+def _observer(cfg: RunConfig, run: RunFolder, eval_env: VecEnv, logger: Logger, signals: Signals, view: Any) -> Any:
+    """rl-games' hook after every round: metrics, evaluations, and the end."""
+    from rl_games.common.algo_observer import AlgoObserver
+
+    class Observer(AlgoObserver):
+        def __init__(self) -> None:
+            super().__init__()
+            self.evaluations, self.due = 0, 0
+
+        def after_init(self, algo: Any) -> None:
+            self.algo = algo
+
+        def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
+            done = view.frames >= cfg.max_env_steps or signals.stop
+            if view.frames >= self.due or done:
+                self.due += cfg.train.eval.every
+                self.evaluations += 1
+                metrics = evaluate(eval_env, self.policy, self.evaluations)
+                logger.add({f"eval/{name}": value for name, value in metrics.items()})
+            logger.add({f"train/{name}": value for name, value in view.env.tally.read().items()})
+            logger.tick(view.frames)
+            if done:
+                run.checkpoints.mkdir(exist_ok=True)
+                torch.save(self.algo.model.state_dict(), run.checkpoints / "rl_games_last.pth")
+                raise _Stop
+
+        def policy(self, obs: Tensor) -> Tensor:
+            """The mode of the shared policy: (E, N, O) -> (E, N, A)."""
+            envs, agents = obs.shape[:2]
+            one_hot = torch.eye(agents, device=obs.device).expand(envs, -1, -1)
+            rows = torch.cat([obs.float(), one_hot], -1).flatten(0, 1)
+            model = self.algo.model
+            training = model.training
+            model.eval()
+            out = model({"is_train": False, "prev_actions": None, "obs": rows, "rnn_states": None})
+            model.train(training)
+            return out["mus"].view(envs, agents, -1).clamp(-1.0, 1.0)
+
+    return Observer()

@@ -1,0 +1,27 @@
+"""rl-games' PPO on our environments: the same folder, the same names, the same clock."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from dima_isaac.cli import train
+
+pytest.importorskip("rl_games")
+
+
+@pytest.mark.parametrize("algo", ["ppo", "mappo"])
+def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["task=HalfCheetah", "engine=mujoco", f"algo={algo}", "num_envs=32", "max_env_steps=1000", f"run_dir={run}"]
+    assert train([*words, "task.episode_length=40", "train.eval.episodes=2", "threads=1"]) == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    # 64 ticks of 32 environments, not times two agents
+    assert [row["env_steps"] for row in rows] == [2048]
+    assert {"wall_time", "train/return", "eval/return", "eval/length"} <= rows[0].keys()
+    assert rows[0]["train/episodes"] == 32.0 and rows[0]["eval/length"] == 40.0
+    saved = torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
+    assert any(value.shape == (256, 19) for value in saved.values() if value.ndim == 2)
