@@ -228,3 +228,30 @@ def test_an_idle_hand_holds_the_bottle_for_an_episode():
     world = World("ShadowHandBottleCap")
     for _ in range(world.env.spec.episode_length - 1):
         assert not world.env.step(torch.zeros(1, 2, 26)).last.any()
+
+
+def drive(name: str, steps: int, act: Callable[[int, Tensor], None]) -> World:
+    """Play a script from the start until it succeeds."""
+    world = World(name)
+    for step in range(steps):
+        action = torch.zeros(1, 2, 26)
+        act(step, action[0])
+        assert not world.env.step(action).last.any()
+        if world.success():
+            break
+    return world
+
+
+def test_pushing_hands_open_the_outward_door():
+    def push(step: int, action: Tensor) -> None:
+        action[:, 0], action[:, 6:] = -1.0, -0.6
+
+    assert drive("ShadowHandDoorOpenOutward", 90, push).success()
+
+
+def test_pressing_hands_press_the_switches():
+    def press(step: int, action: Tensor) -> None:
+        action[:, 2], action[:, 6:] = -1.0, -0.6
+        action[:, 0] = -1.0 if step < 15 else 0.0
+
+    assert drive("ShadowHandSwitch", 80, press).success()
