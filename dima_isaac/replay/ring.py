@@ -64,6 +64,12 @@ class ReplayBuffer:
         env = torch.randint(self.num_envs, (batch,), device=self.device, generator=generator)
         return self.gather(age, env, length)
 
+    def newest(self, rows: int, length: int) -> Window:
+        """The windows that end in the newest ``rows`` rows of every environment, (rows * E, length, ...)."""
+        age = torch.arange(min(rows, self.size), device=self.device)
+        env = torch.arange(self.num_envs, device=self.device)
+        return self.gather(age.repeat_interleave(self.num_envs), env.repeat(age.shape[0]), length)
+
     def gather(self, age: Tensor, env: Tensor, length: int) -> Window:
         """The windows that end ``age`` (B,) rows before the newest one, in environments ``env`` (B,)."""
         back = torch.arange(length - 1, -1, -1, device=self.device)

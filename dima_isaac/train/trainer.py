@@ -39,7 +39,7 @@ class Trainer:
         self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo).to(to)
         self.agent = ActorCritic(cfg.agent, spec.dims, to, spec.action_mask, seed=cfg.seed + 1)
         self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
-        self.env_steps = 0
+        self.env_steps = self.learnt = 0
         self.evaluations = 0
         self._lost_rounds = 0
         self.step: Step
@@ -89,6 +89,10 @@ class Trainer:
     def learn_world(self) -> None:
         """Fit the world model to replayed windows (eq. 9)."""
         learn, world = self.cfg.train.learn, self.world
+        fresh = (self.env_steps - self.learnt) // self.env.num_envs
+        if self.learnt and fresh:  # what nothing has been learnt from yet is an honest test
+            self.logger.add(world.calibrate(self.replay.newest(fresh, world.history + 1)))
+        self.learnt = self.env_steps
         for _ in range(self.due["dynamics"](self.env_steps)):
             self.logger.add(world.update_dynamics(self.replay.sample(learn.dynamics_batch, world.window)))
         for _ in range(self.due["reward"](self.env_steps)):
@@ -171,6 +175,7 @@ class Trainer:
         """Everything needed to continue bit for bit on a deterministic engine."""
         return {
             "env_steps": self.env_steps,
+            "learnt": self.learnt,
             "evaluations": self.evaluations,
             "world": self.world.state_dict(),
             "world_optim": self.world.optim_state(),
@@ -189,7 +194,7 @@ class Trainer:
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``."""
-        self.env_steps, self.evaluations = state["env_steps"], state["evaluations"]
+        self.env_steps, self.learnt, self.evaluations = state["env_steps"], state["learnt"], state["evaluations"]
         self.world.load_state_dict(state["world"])
         self.world.load_optim_state(state["world_optim"])
         self.agent.load_state_dict(state["agent"])

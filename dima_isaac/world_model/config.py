@@ -158,6 +158,8 @@ class WorldModelConfig:
     linear_every: int = 50  # residual: updates between two solutions of the regression
     linear_decay: float = 0.9995  # residual: what the regression keeps of older updates, per update
     linear_penalty: float = 2.5e-4
+    trust_decay: float = 0.9  # what a dream believes of the denoiser, per dimension, is learnt from unseen steps: what a
+    # round keeps of the evidence before it; 0 believes all (published)
     residual_floor: float = 0.03  # residual: smallest unit of a dimension's residual, in units of its change
     exact_echo: bool = True  # where the state repeats the action just taken, write it instead of predicting it
     clip_actions: bool = True  # to [-1, 1], as environments do

@@ -94,8 +94,7 @@ class Denoiser(nn.Module):
         led to are not targets.
         """
         cfg, h = self.cfg, self.history
-        free = space.diffused()
-        weight = free / free.mean().clamp_min(1e-12)
+        free, weight = space.diffused(), space.emphasis()
         counts = window.valid & ~window.first
         rows = list(window.state.unbind(1))
         losses = []

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from dima_isaac.nn.moments import Moments
 from dima_isaac.nn.ridge import Ridge
+from dima_isaac.nn.trust import Trust
 from dima_isaac.types import Dims, Window
 from dima_isaac.world_model.config import Target, WorldModelConfig
 
 _STILL = 1e-10  # a dimension whose change has less than this part of its variance never moves
+
+_LEAST = 0.1  # loss weight of a dimension that has not been predicted yet, relative to one that always was
 
 
 class Space(nn.Module):
@@ -37,6 +40,7 @@ class Space(nn.Module):
         if cfg.target is Target.residual:
             self.linear = Ridge(dims.state + acts, dims.state, cfg.linear_decay, cfg.linear_penalty)
             self.linear.miss.fill_(self.data)
+        self.trust = Trust(dims.state, cfg.trust_decay) if self.by_change and cfg.trust_decay else None
         self.state = Moments(dims.state, cfg.prior_count)
         self.change = Moments(dims.state)
         flat = torch.full((1,), -1) if echo is None or not cfg.exact_echo else echo.detach().to("cpu").flatten()
@@ -98,6 +102,7 @@ class Space(nn.Module):
         """The s after ``now`` (B, D), given ``y`` and ``base`` (B, D) and the ``action`` (B, N, A) that is echoed."""
         mean, std = self._scale()
         if self.by_change:
+            y = y if self.trust is None else y * self.trust.gain
             shift, spread = self._change_scale()
             after = now + shift + spread * ((base + self._unit() * y) / self.data)
         else:
@@ -111,6 +116,13 @@ class Space(nn.Module):
     def diffused(self) -> Tensor:
         """(D,) 1 where y carries information, 0 where it is echoed or (``change``) constant."""
         return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
+
+    def emphasis(self) -> Tensor:
+        """(D,) weights of the denoiser's loss, mean 1: what proved predictable counts most."""
+        weight = self.diffused()
+        if self.trust is not None:
+            weight = weight * (_LEAST + (1.0 - _LEAST) * self.trust.gain)
+        return weight / weight.mean().clamp_min(1e-12)
 
     def features(self, x: Tensor, valid: Tensor) -> Tensor:
         """The history as the denoiser sees it: x (B, history, D), ``valid`` (B, history) bool -> same shape.

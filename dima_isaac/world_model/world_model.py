@@ -149,30 +149,54 @@ class WorldModel(nn.Module):
         """Raw s (B, D) -> what each agent sees (B, N, O)."""
         return self._view(state) if self.decoder is None else self.decoder(self.space.z(state))
 
-    # DIMA eq. 6
     @torch.no_grad()
     def step(self, memory: Memory, action: Tensor, generator: torch.Generator | None = None) -> Memory:
         """Dream one step under ``action`` (B, N, A), in K denoiser calls."""
-        generator = generator or self.generator
-        cfg, action = self.cfg.denoiser, self._act(action)
-        batch, agents = action.shape[:2]
+        action = self._act(action)
         actions = torch.cat([memory.action, action.unsqueeze(1)], 1)
-        order = reveal.draw_order(cfg.order, batch, agents, generator)
-        shown = self.dreamer.encode(
-            self.space.features(memory.x, memory.valid), actions, reveal.stages(cfg.reveal, order)
-        )
+        base = self.space.base(memory.x[:, -1], actions)
+        y = self._sample(memory, actions, self.cfg.denoiser.temperature, generator or self.generator)
+        state = self.space.advance(memory.state, y, base, action)
+        x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
+        valid = torch.cat([memory.valid[:, 1:], torch.ones_like(memory.valid[:, :1])], 1)
+        return Memory(state, x, actions[:, 1:], valid)
+
+    # DIMA eq. 6
+    def _sample(self, memory: Memory, actions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+        """Draw y (B, D) for ``actions`` (B, history, N, A), the last of them the current one."""
+        cfg = self.cfg.denoiser
+        order = reveal.draw_order(cfg.order, *actions[:, -1].shape[:2], generator)
+        features = self.space.features(memory.x, memory.valid)
+        shown = self.dreamer.encode(features, actions, reveal.stages(cfg.reveal, order))
         conditions = [shown[reveal.stage_of(k, self.steps, len(shown))] for k in range(self.steps)]
         free = self.space.diffused()
 
         def denoise(y: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
             return self.dreamer(y, sigma, condition, free)
 
-        noise = cfg.temperature * torch.randn(memory.state.shape, device=self.device, generator=generator)
-        base = self.space.base(memory.x[:, -1], actions)
-        state = self.space.advance(memory.state, sample(denoise, noise, self.sigmas, conditions), base, action)
-        x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
-        valid = torch.cat([memory.valid[:, 1:], torch.ones_like(memory.valid[:, :1])], 1)
-        return Memory(state, x, actions[:, 1:], valid)
+        noise = temperature * torch.randn(memory.state.shape, device=self.device, generator=generator)
+        return sample(denoise, noise, self.sigmas, conditions)
+
+    @torch.no_grad()
+    def calibrate(self, window: Window) -> Metrics:
+        """Learn from ``window`` (B, ``history`` + 1), rows that no update has seen, how far dreams may believe D.
+
+        ``world/explained`` is the share of y's power that the believed prediction accounts for; above 0 the
+        denoiser improves on the linear model (``target=residual``) or on the mean change.
+        """
+        if self.space.trust is None:
+            return {}
+        h = self.history
+        past = Window(**{name: column[:, :h] for name, column in vars(window).items()})
+        memory, actions = self.remember(past), self._act(window.action[:, :h])
+        truth = self.space.y(memory.state, window.state[:, h], self.space.base(memory.x[:, -1], actions))
+        guess = self._sample(memory, actions, 0.0, self.generator)
+        counted = window.valid[:, h] & ~window.first[:, h] & window.valid[:, h - 1]
+        keep = counted.unsqueeze(1) * self.space.diffused()
+        missed = ((truth - self.space.trust.gain * guess).square() * keep).sum()
+        explained = 1.0 - missed / (truth.square() * keep).sum().clamp_min(1e-12)
+        self.space.trust.update(guess, truth, counted)
+        return {"world/explained": explained, "world/trust": self.space.trust.gain.mean()}
 
     @torch.no_grad()
     def judge(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -72,3 +72,10 @@ def test_continues_bit_for_bit():
     a, b = ring.sample(64, 5), other.sample(64, 5)
     assert torch.equal(a.state, b.state) and torch.equal(a.valid, b.valid)
     assert len(other) == 120
+
+
+def test_newest_windows_end_in_the_last_rows_of_every_environment():
+    window = filled(40).newest(3, 2)
+    assert window.state.shape == (12, 2, 3)
+    ends = sorted((int(t), int(env)) for t, env in window.state[:, -1, :2])
+    assert ends == [(t, env) for t in (37, 38, 39) for env in range(4)]
