@@ -50,7 +50,7 @@ noisy starts stay within the joint limits (`clamp_reset`); an episode's last obs
 next row is the first of a new episode; a time-out is not a termination; goal markers touch nothing; objects are
 authored from primitives with the original's extents, joints, masses and handle points.
 
-Pictures: `python scripts/gallery.py`. Untrained rewards: `python scripts/untrained.py`.
+Pictures: `python scripts/gallery.py`. Rewards of an untrained policy: [untrained.md](untrained.md).
 """
 
 
