@@ -57,6 +57,8 @@ def bench(argv: Sequence[str] | None = None) -> int:
 
 def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
     """Run ``command``; what the user can mend is told in one sentence, without a traceback."""
+    # torch's idle threads would spin on the cores where the physics threads run; read when torch is imported
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         return command(list(sys.argv[1:] if argv is None else argv))
     except DimaError as error:
