@@ -1,4 +1,4 @@
-"""Fit fresh world models to one run's replay, one for each way of revealing agents, and hold them against the simulator.
+"""Fit world models to one run's replay, one for each way of revealing agents, and hold them against the simulator.
 
     python scripts/study_reveal.py checkpoint=runs/ShadowHandOver/... updates=3000
 

@@ -23,7 +23,8 @@ def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.
     ``bare_steps_per_s`` and their ``ratio`` (None for an engine without ``bare_physics``), ``ratio_of_ceiling``
     against physics that runs each environment's round in one go, and what the engine counted.
     """
-    dims, engine = env.spec.dims, env.engine
+    dims = env.spec.dims
+    engine: Any = env.engine  # recording a tape is the MuJoCo engine's own business
     generator = torch.Generator(device=env.device).manual_seed(seed)
     shape = (steps, env.num_envs, dims.agents, dims.action)
     make_bare = getattr(engine, "bare_physics", None)

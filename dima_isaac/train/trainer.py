@@ -23,7 +23,6 @@ from dima_isaac.types import Step
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
 
-
 _HOPELESS = 10  # rounds in a row without one finite loss before the run gives up
 
 

@@ -113,7 +113,7 @@ class DenoiserConfig:
     fourier: int = 16  # numbers that describe the noise level
     cond: int = 128  # width of the condition vector and of the action code
     actions: ActionEncoder = ActionEncoder.light
-    ema: float = 0.998  # dreams use this moving average of the weights, which generalises better; 0 the weights (published)
+    ema: float = 0.998  # dreams use this moving average of the weights, which generalises better; 0 (published) none
     linear_skip: bool = False  # a linear prediction, learned by gradients, is the mean that diffusion starts from
     optim: OptimConfig = field(default_factory=OptimConfig)
 
@@ -158,8 +158,9 @@ class WorldModelConfig:
     linear_every: int = 50  # residual: updates between two solutions of the regression
     linear_decay: float = 0.9995  # residual: what the regression keeps of older updates, per update
     linear_penalty: float = 2.5e-4
-    trust_decay: float = 0.9  # what a dream believes of the denoiser, per dimension, is learnt from unseen steps: what a
-    # round keeps of the evidence before it; 0 believes all (published)
+    # Dreams believe each dimension of D as far as steps that it had not seen bore it out; a round keeps this much of
+    # the evidence before it. 0 believes all (published).
+    trust_decay: float = 0.9
     residual_floor: float = 0.03  # residual: smallest unit of a dimension's residual, in units of its change
     exact_echo: bool = True  # where the state repeats the action just taken, write it instead of predicting it
     clip_actions: bool = True  # to [-1, 1], as environments do

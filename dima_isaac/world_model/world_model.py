@@ -165,7 +165,8 @@ class WorldModel(nn.Module):
     def _sample(self, memory: Memory, actions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """Draw y (B, D) for ``actions`` (B, history, N, A), the last of them the current one."""
         cfg = self.cfg.denoiser
-        order = reveal.draw_order(cfg.order, *actions[:, -1].shape[:2], generator)
+        batch, agents = actions.shape[0], actions.shape[2]
+        order = reveal.draw_order(cfg.order, batch, agents, generator)
         features = self.space.features(memory.x, memory.valid)
         shown = self.dreamer.encode(features, actions, reveal.stages(cfg.reveal, order))
         conditions = [shown[reveal.stage_of(k, self.steps, len(shown))] for k in range(self.steps)]
