@@ -39,7 +39,7 @@ def variants(cfg: WorldModelConfig) -> dict[str, WorldModelConfig]:
 
 def study(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[str, dict[str, list[float]]]:
     """Train every variant on the replay of ``where`` for ``updates`` updates and probe it."""
-    restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where), {})
+    restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where))
     build.set_global_state(restored.cfg)
     env = restored.build_env(32, seed)
     actor, rows = restored.agent(env.spec).actor, {}
@@ -50,6 +50,8 @@ def study(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[st
         world.track(replay.state[: replay.size])
         for _ in range(updates):
             loss = world.update_dynamics(replay.sample(restored.cfg.train.learn.dynamics_batch, world.window))
+        unseen = probes.record(env, actor, episode=3, ticks=3 * horizon, seed=seed + 1)
+        world.calibrate(unseen.newest(unseen.size, world.history + 1))
         held_out = probes.record(env, actor, episode=1, ticks=3 * horizon, seed=seed)
         error = probes.open_loop(world, held_out, probes.LinearModel(world, replay), horizon)
         moved = probes.sensitivity(world, env, actor, episode=2)

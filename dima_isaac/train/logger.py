@@ -200,9 +200,7 @@ class Panel:
             group, _, rest = name.partition("/")
             if rest and value is not None:
                 if group not in groups:
-                    groups[group] = Table(
-                        title=group, box=None, show_header=False, title_justify="left", title_style="bold"
-                    )
+                    groups[group] = Table(group, "", box=None)  # a title would be lost in columns
                 groups[group].add_row(Text(rest), Text(f"{value:,.4g}", justify="right"))
         words = f"{env_steps:,} / {total:,} steps" + (f"   ETA {duration(left)}" if left is not None else "")
         bar = ProgressBar(total=max(total, 1), completed=env_steps)
