@@ -203,10 +203,11 @@ class Panel:
                     groups[group] = Table(group, "", box=None)  # a title would be lost in columns
                 groups[group].add_row(Text(rest), Text(f"{value:,.4g}", justify="right"))
         words = f"{env_steps:,} / {total:,} steps" + (f"   ETA {duration(left)}" if left is not None else "")
-        bar = ProgressBar(total=max(total, 1), completed=env_steps)
-        self._live.update(
-            Box(Group(Text(words), bar, Columns(list(groups.values()), padding=(0, 4))), title=Text(self._title))
-        )
+        head = Table.grid(expand=True)  # a bare progress bar ends no line
+        head.add_row(Text(words))
+        head.add_row(ProgressBar(total=max(total, 1), completed=env_steps))
+        body = Columns(list(groups.values()), padding=(0, 4))
+        self._live.update(Box(Group(head, body), title=Text(self._title)))
 
     def close(self) -> None:
         self._live.stop()
