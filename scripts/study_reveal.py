@@ -27,10 +27,18 @@ from dima_isaac.world_model.world_model import WorldModel
 
 
 def variants(cfg: WorldModelConfig) -> dict[str, WorldModelConfig]:
-    """Name -> configuration: three reveal modes, with our constants and with the published ones."""
+    """Name -> configuration: three reveal modes with our constants and with the published ones.
+
+    Two more take apart what cumulative reveal needs: training on random subsets alone, and no noise floor.
+    """
     denoiser = replace(cfg.denoiser, order=Order.descending, temperature=1.0, linear_skip=False)
     published = replace(cfg, target=Target.state, exact_echo=False, z_clamp=0.0, denoiser=denoiser)
-    return {
+    cumulative = replace(denoiser, reveal=Reveal.cumulative)
+    apart = {
+        "published/cumulative, subsets only": replace(published, denoiser=replace(cumulative, full_fraction=0.0)),
+        "published/cumulative, no noise floor": replace(published, denoiser=replace(cumulative, offset=0.0)),
+    }
+    return apart | {
         f"{name}/{reveal.value}": replace(base, denoiser=replace(base.denoiser, reveal=reveal))
         for name, base in (("ours", cfg), ("published", published))
         for reveal in Reveal
