@@ -146,7 +146,7 @@ def sensitivity(
     start, action, memory = env.clone_state(), window.action[:, -1], world.remember(window)
     physical = torch.ones(dims.state, device=action.device)
     if env.spec.echo is not None:
-        physical[env.spec.echo.flatten().clamp_min(0)] = 0.0
+        physical[env.spec.echo[env.spec.echo >= 0]] = 0.0
 
     def true_next(a: Tensor) -> Tensor:
         env.load_state_dict(start)

@@ -1,0 +1,92 @@
+"""The probes against a world that is the simulator itself, and against numbers worked out by hand."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dima_isaac.agent.actor import Actor
+from dima_isaac.agent.config import ActorConfig
+from dima_isaac.train import probes
+from dima_isaac.types import Window
+from tests.toy import toy_env
+
+
+@dataclass
+class Now:
+    state: Tensor
+
+
+class Identity:
+    def z(self, s: Tensor) -> Tensor:
+        return s
+
+
+class Oracle:
+    """The toy's own equations; ``blind`` agents' actions have no effect, ``drift`` is added to every step."""
+
+    history, space = 3, Identity()
+
+    def __init__(self, blind: int | None = None, drift: float = 0.0) -> None:
+        self.blind, self.drift = blind, drift
+
+    def remember(self, window: Window) -> Now:
+        return Now(window.state[:, -1])
+
+    def step(self, memory: Now, action: Tensor, generator: torch.Generator) -> Now:
+        pos, vel, _ = memory.state.split(2, 1)
+        push = action.squeeze(-1).clamp(-1, 1)
+        if self.blind is not None:
+            push = push * (torch.arange(2) != self.blind)
+        vel = vel + 0.1 * (5 * push - vel)
+        return Now(torch.cat([pos + 0.1 * vel + self.drift, vel, push], 1))
+
+
+def setting(ticks: int = 30):
+    torch.manual_seed(0)
+    env = toy_env(6, 3)
+    actor = Actor(ActorConfig(hidden=[8]), env.spec.dims)
+    return env, actor, probes.record(env, actor, episode=1, ticks=ticks, seed=0)
+
+
+def test_a_perfect_world_misses_nothing_and_baselines_are_what_they_say():
+    _, _, kept = setting(60)
+    linear = probes.LinearModel(Oracle(), kept, rows=2_000, ridge=1e-9)
+    found = probes.open_loop(Oracle(), kept, linear, horizon=4)
+    assert found.model.shape == (4,) and found.model.max() < 1e-5
+    assert found.linear.max() < 1e-3, "the toy is linear"
+    window = probes._whole_windows(kept, 512, 7)
+    assert window.valid.all()
+    gap = (window.state[:, 4] - window.state[:, 2]).square().mean().sqrt()
+    torch.testing.assert_close(found.repeat[1], gap)
+    assert found.repeat.min() > 0.1
+
+
+def test_a_known_drift_is_measured_as_such():
+    _, _, kept = setting(60)
+    linear = probes.LinearModel(Oracle(), kept)
+    found = probes.open_loop(Oracle(drift=0.01), kept, linear, horizon=3)
+    torch.testing.assert_close(found.model, 0.01 * torch.arange(1.0, 4.0) * (2 / 6) ** 0.5, rtol=1e-3, atol=1e-5)
+
+
+def test_sensitivity_tells_a_blind_world_from_a_seeing_one():
+    env, actor, _ = setting()
+    before = env.clone_state()
+    seeing = probes.sensitivity(Oracle(), env, actor, episode=5)
+    torch.testing.assert_close(seeing.dreamt, seeing.true, rtol=1e-4, atol=1e-6)
+    expected = (0.25**2 + 0.025**2) ** 0.5  # 0.1 * 5 * 0.5 in velocity, a tenth of it in position
+    torch.testing.assert_close(seeing.true, torch.full((2,), expected), rtol=1e-3, atol=0)
+    half = probes.sensitivity(Oracle(blind=1), env, actor, episode=5)
+    assert half.dreamt[0] > 0.2 and half.dreamt[1] == 0 and half.true[1] > 0.2
+    assert before.keys() == env.state_dict().keys()
+
+
+def test_short_agents_do_not_hide_the_first_state_dimension():
+    env, actor, _ = setting()
+    whole = probes.sensitivity(Oracle(), env, actor, episode=5)
+    env.task.spec = replace(env.spec, echo=torch.tensor([[4, -1], [5, -1]]))
+    torch.testing.assert_close(probes.sensitivity(Oracle(), env, actor, episode=5).true, whole.true)
+
+
