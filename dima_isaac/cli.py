@@ -159,17 +159,19 @@ def register_schema() -> None:
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
     """One training run from a checked configuration; returns the exit code."""
-    from dima_isaac.train.run_folder import RunFolder, plan
+    from dima_isaac.train.run_folder import CONTINUE, RunFolder, plan
 
     place = plan(cfg)
     _say_if_slow_import()
     from dima_isaac.config import Algo
-    from dima_isaac.train import build
+    from dima_isaac.train import build, checkpoint
     from dima_isaac.train.baselines import train_baseline
     from dima_isaac.train.logger import Logger
     from dima_isaac.train.signals import Signals
     from dima_isaac.train.trainer import Trainer
 
+    if cfg.checkpoint not in ("", *CONTINUE):
+        checkpoint.verify(checkpoint.find(cfg.checkpoint))  # before a folder is made for nothing
     resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
     build.set_global_state(resolved)
     env = build.build_env(resolved, int(resolved.num_envs), resolved.seed)

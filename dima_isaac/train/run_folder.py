@@ -33,6 +33,9 @@ from dima_isaac.errors import CheckpointError, UsageError
 ROOT = Path("runs")
 _CODE = ("task.target", "task.config", "engine.target", "engine.config")
 
+LATEST = "latest"
+CONTINUE = (AUTO, LATEST)
+
 
 @dataclass
 class Plan:
@@ -52,11 +55,15 @@ def plan(cfg: RunConfig) -> Plan:
         return _plan_named(cfg, Path(cfg.run_dir).expanduser())
     parent = ROOT / (cfg.experiment or str(cfg.task["name"]))
     _check_writable(parent)
-    if cfg.checkpoint == AUTO and parent.is_dir():
+    if cfg.checkpoint in CONTINUE and parent.is_dir():
         for folder in sorted(_runs(parent), key=_started, reverse=True):
             stored = read_config(folder)
             if stored is not None and not changes(stored, cfg) and not _locked(folder):
                 return Plan(folder, stored)
+    if cfg.checkpoint == LATEST:
+        raise CheckpointError(
+            f"checkpoint=latest: no run in {parent} has these settings; checkpoint=auto would start one."
+        )
     return Plan(parent / time.strftime(f"%Y%m%d-%H%M%S-seed{cfg.seed}"), None)
 
 
@@ -66,9 +73,11 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
     if owner:
         raise UsageError(f"{folder} is in use by {owner}; wait for it or choose another run_dir.")
     stored = read_config(folder)
+    if stored is None and cfg.checkpoint == LATEST:
+        raise CheckpointError(f"checkpoint=latest: {folder} holds no run; checkpoint=auto would start one.")
     if stored is None:
         return Plan(folder, None)
-    if cfg.checkpoint != AUTO:
+    if cfg.checkpoint not in CONTINUE:
         raise UsageError(f"{folder} holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
     changed = changes(stored, cfg)
     if changed:

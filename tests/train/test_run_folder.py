@@ -140,3 +140,12 @@ def test_resume_command_replaces_what_it_must(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["scripts/train.py", "task=Toy", "checkpoint=x", "experiment=e", "seed=3"])
     with RunFolder(Path("my run")) as run:
         assert run.resume_command == "python scripts/train.py task=Toy seed=3 'run_dir=my run' checkpoint=auto"
+
+
+def test_latest_demands_a_run_where_auto_would_start_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match="auto would start one"):
+        plan(RunConfig(task={"name": "Toy"}, checkpoint="latest"))
+    with pytest.raises(CheckpointError, match="holds no run"):
+        plan(RunConfig(task={"name": "Toy"}, checkpoint="latest", run_dir=str(tmp_path / "new")))
+    assert plan(RunConfig(task={"name": "Toy"}, checkpoint="auto")).stored is None
