@@ -83,13 +83,13 @@ class VecEnv:
 
     def reset(self) -> Step:
         """Start a new episode everywhere."""
-        self._over.fill_(True)
+        self._over = torch.ones_like(self._over)  # a new tensor: the old one is in the caller's hands as ``last``
         dims = self.spec.dims
         return self.step(torch.zeros(self.num_envs, dims.agents, dims.action, device=self.device))
 
     def restart(self, episode: int) -> Step:
         """Start episode number ``episode`` everywhere, whatever came before."""
-        self._episode.fill_(episode - 1)
+        self._episode = torch.full_like(self._episode, episode - 1)
         return self.reset()
 
     @torch.no_grad()

@@ -11,6 +11,7 @@ from dima_isaac.envs.task import TaskSpec, Verdict
 from dima_isaac.envs.vec_env import EpisodeTally, VecEnv
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.types import Dims
+from tests.toy import toy_env
 
 
 class Counter:
@@ -190,3 +191,11 @@ def test_a_wrong_action_is_refused() -> None:
     env = VecEnv(Counter(2), Game([9, 9]), seed=0)
     with pytest.raises(ValueError, match=r"\(2, 1, 1\), not \(2, 1\)"):
         env.step(torch.zeros(2, 1))
+
+
+def test_a_reset_leaves_rows_already_handed_out_alone():
+    env = toy_env(3, episode_length=5)
+    env.reset()
+    step = env.step(torch.zeros(3, 2, 1))
+    env.reset()
+    assert not step.last.any()
