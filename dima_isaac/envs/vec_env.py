@@ -65,17 +65,21 @@ class EpisodeTally:
 class VecEnv:
     """``reset() -> Step`` once, then ``step(action) -> Step`` for ever."""
 
-    def __init__(self, engine: Engine, task: Task, seed: int) -> None:
-        """Bind ``task`` to ``engine``; starts are drawn from ``seed``, environment index and episode number."""
+    def __init__(self, engine: Engine, task: Task, seed: int, device: torch.device | None = None) -> None:
+        """Bind ``task`` to ``engine``; starts are drawn from ``seed``, environment index and episode number.
+
+        Rows are handed out on ``device``, the learner's (the engine's if None); nothing is copied where both are one.
+        """
         self.engine, self.task, self.seed = engine, task, seed
-        self.num_envs, self.device = engine.num_envs, engine.device
+        self.num_envs, self.device = engine.num_envs, device or engine.device
         task.bind(engine)
-        zeros = torch.zeros(self.num_envs, dtype=torch.int64, device=self.device)
+        physics = engine.device
+        zeros = torch.zeros(self.num_envs, dtype=torch.int64, device=physics)
         self._time, self._episode = zeros, zeros.clone()
-        self._over = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
-        self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=self.device)
-        self.tally = EpisodeTally(self.num_envs, self.device)
-        self.quarantined = torch.zeros((), dtype=torch.int64, device=self.device)
+        self._over = torch.ones(self.num_envs, dtype=torch.bool, device=physics)
+        self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=physics)
+        self.tally = EpisodeTally(self.num_envs, physics)
+        self.quarantined = torch.zeros((), dtype=torch.int64, device=physics)
 
     @property
     def spec(self) -> TaskSpec:
@@ -85,7 +89,7 @@ class VecEnv:
         """Start a new episode everywhere."""
         self._over = torch.ones_like(self._over)  # a new tensor: the old one is in the caller's hands as ``last``
         dims = self.spec.dims
-        return self.step(torch.zeros(self.num_envs, dims.agents, dims.action, device=self.device))
+        return self.step(torch.zeros(self.num_envs, dims.agents, dims.action, device=self.engine.device))
 
     def restart(self, episode: int) -> Step:
         """Start episode number ``episode`` everywhere, whatever came before."""
@@ -98,6 +102,7 @@ class VecEnv:
 
         Returns the rows seen now; only those of ``mask`` are ``first``.
         """
+        mask = mask.to(self.engine.device)
         self._stage_reset(mask)
         self.engine.refresh(mask)
         return self._started(mask)
@@ -110,12 +115,12 @@ class VecEnv:
         self._success = self._success & ~mask
         state = self.task.state(self.engine)
         reward, nothing = torch.zeros_like(state[:, 0]), torch.zeros_like(mask)
-        return Step(state, self.task.observe(state), reward, mask.clone(), nothing, nothing.clone())
+        return self._row(state, reward, mask.clone(), nothing, nothing.clone())
 
     @property
     def success(self) -> Tensor:
         """(E,) bool: the goal was met at some time of the running episode (or of the one that just ended)."""
-        return self._success
+        return self._success.to(self.device)
 
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
@@ -128,7 +133,7 @@ class VecEnv:
         if action.shape != (self.num_envs, dims.agents, dims.action):
             raise ValueError(f"action must be {(self.num_envs, dims.agents, dims.action)}, not {tuple(action.shape)}")
         first = self._over
-        self.task.act(self.engine, action)
+        self.task.act(self.engine, action.to(self.engine.device))
         self._stage_reset(first)
         self.engine.step(hold=first)
         first = self._quarantine(first)
@@ -145,7 +150,11 @@ class VecEnv:
         ticks = torch.ones_like(reward)
         success = torch.where(last, self._success, False).float()
         self.tally.add({"return": reward, "success": success, "length": ticks, **verdict.terms}, first, last)
-        return Step(state, self.task.observe(state), reward, first, last, terminal)
+        return self._row(state, reward, first, last, terminal)
+
+    def _row(self, state: Tensor, *rest: Tensor) -> Step:
+        state = state.to(self.device)
+        return Step(state, self.task.observe(state), *(column.to(self.device) for column in rest))
 
     def _stage_reset(self, mask: Tensor) -> None:
         if self.engine.capabilities.on_host and not bool(mask.any()):
@@ -205,8 +214,8 @@ class VecEnv:
         self.task.load_state_dict(state["task"])
         self.tally.load_state_dict(state["tally"])
         for name in ("time", "episode", "over", "success"):
-            setattr(self, "_" + name, state[name].to(self.device).clone())
-        self.quarantined = state["quarantined"].to(self.device).clone()
+            setattr(self, "_" + name, state[name].to(self.engine.device).clone())
+        self.quarantined = state["quarantined"].to(self.engine.device).clone()
 
     def close(self) -> None:
         """Release the engine."""

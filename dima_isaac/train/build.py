@@ -106,7 +106,7 @@ def build_engine(cfg: RunConfig, task: Task, num_envs: int) -> Engine:
 def build_env(cfg: RunConfig, num_envs: int, seed: int) -> VecEnv:
     """``num_envs`` copies of the task of a resolved ``cfg``; episodes start as ``seed`` says."""
     task = build_task(cfg)
-    return VecEnv(build_engine(cfg, task, num_envs), task, seed)
+    return VecEnv(build_engine(cfg, task, num_envs), task, seed, torch.device(cfg.rl_device))
 
 
 def build_env_by_name(

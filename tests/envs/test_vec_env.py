@@ -11,7 +11,7 @@ from dima_isaac.envs.task import TaskSpec, Verdict
 from dima_isaac.envs.vec_env import EpisodeTally, VecEnv
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.types import Dims
-from tests.toy import toy_env
+from tests.toy import ToyEngine, ToyTask, toy_env
 
 
 class Counter:
@@ -199,3 +199,12 @@ def test_a_reset_leaves_rows_already_handed_out_alone():
     step = env.step(torch.zeros(3, 2, 1))
     env.reset()
     assert not step.last.any()
+
+
+def test_rows_are_handed_out_on_the_learner_s_device():
+    """``meta`` stands in for a second device: it takes copies of everything and mixes with nothing."""
+    env = VecEnv(ToyEngine(3), ToyTask(5), 0, torch.device("meta"))
+    env.reset()
+    step = env.step(torch.zeros(3, 2, 1))
+    assert {column.device.type for column in vars(step).values()} == {"meta"} == {env.success.device.type}
+    assert env.engine.dof_pos.device.type == "cpu" == env.state_dict()["over"].device.type
