@@ -51,3 +51,4 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     probe_every: int = 25_000  # environment steps between open-loop probes; 0 never
+    probe_horizon: int = 15  # steps of the open-loop probe, whatever the length of the policy's dreams

@@ -120,7 +120,7 @@ class Trainer:
 
     def probe(self) -> None:
         """Hold the world model against the simulator, on the evaluation's environments."""
-        horizon = self.cfg.train.learn.horizon
+        horizon = self.cfg.train.probe_horizon
         held_out = probes.record(self.eval_env, self.agent.actor, -self.evaluations, 3 * horizon, seed=self.env_steps)
         linear = probes.LinearModel(self.world, self.replay, seed=self.env_steps)
         result = probes.open_loop(self.world, held_out, linear, horizon, seed=self.env_steps, dreams=8)
