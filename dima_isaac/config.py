@@ -80,6 +80,7 @@ class RunConfig:
 FREE = (
     *("max_env_steps", "sim_device", "rl_device", "threads", "headless", "experiment", "run_dir", "checkpoint", "test"),
     *("capture_video", "wandb_activate", "wandb", "train.eval", "train.checkpoint", "train.probe_every"),
+    "train.probe_horizon",
 )
 """What may differ between a run and its continuation in the same folder."""
 

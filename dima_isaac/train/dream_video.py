@@ -26,7 +26,7 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
     """
     if not hasattr(env.task, "pose"):
         raise UsageError(f"world=dream cannot draw task {env.spec.name}: its state does not determine the pose.")
-    world, horizon = restored.world(env), restored.cfg.train.learn.horizon
+    world, horizon = restored.world(env), restored.cfg.train.probe_horizon
     stage = restored.build_env(env.num_envs, cfg.seed)
     everyone = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)

@@ -204,7 +204,7 @@ def _probe(first: Any, second: Any, third: Any, rows: list[dict[str, float | Non
 
 
 def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
-    horizon = restored.cfg.train.learn.horizon
+    horizon = restored.cfg.train.probe_horizon
     env = restored.build_env(cfg.num_envs, cfg.seed + restored.cfg.seed)
     try:
         world, agent = restored.world(env), restored.agent(env.spec)

@@ -160,7 +160,7 @@ def _results_table(results: dict[str, dict[str, float]]) -> str:
 
 def probe(restored: Restored, cfg: EvaluateConfig) -> dict[str, Any]:
     """Hold the world model against the simulator on held-out episodes, and print both tables."""
-    horizon = restored.cfg.train.learn.horizon
+    horizon = restored.cfg.train.probe_horizon
     env = restored.build_env(cfg.num_envs, cfg.seed + restored.cfg.seed)
     try:
         world, agent = restored.world(env), restored.agent(env.spec)

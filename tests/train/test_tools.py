@@ -53,7 +53,7 @@ def test_evaluate_reports_policy_baselines_and_probe(runs, capsys):
         assert result["return_min"] <= result["return_iqm_low"] <= result["return_iqm"] <= result["return_iqm_high"]
         assert 0.0 <= result["success"] <= 1.0 and 1.0 <= result["length"] <= 20.0
     probe = line["probe"]
-    assert len(probe["model"]) == len(probe["repeat"]) == len(probe["linear"]) == 3
+    assert len(probe["model"]) == len(probe["repeat"]) == len(probe["linear"]) == 15
     assert len(probe["sensitivity_true"]) == 2 and "open-loop error" in said
     assert probe["reveal"] in Reveal.__members__ and f"reveal={probe['reveal']}" in said
 
