@@ -49,10 +49,14 @@ class Counter(ParallelEnv):
 
     def _due(self, at: int) -> bool:
         """Once in a lifetime, and with ``only_once`` (a file) once in all."""
-        if not at or self.life != at or (self.only_once and os.path.exists(self.only_once)):
+        if not at or self.life != at:
             return False
-        if self.only_once:
-            open(self.only_once, "w").close()
+        if not self.only_once:
+            return True
+        try:
+            open(self.only_once, "x").close()  # exactly one of several workers succeeds
+        except FileExistsError:
+            return False
         return True
 
     def _observe(self, first: float, second: float) -> dict[str, np.ndarray]:
