@@ -255,3 +255,28 @@ def test_a_learned_decoder_learns_the_view():
 def test_a_history_of_one_is_refused():
     with pytest.raises(UsageError, match="history=1"):
         build(small(history=1))
+
+
+def test_dreams_believe_the_averaged_denoiser_and_only_as_far_as_it_is_trusted():
+    world, game = taught(WorldModelConfig(), updates=60)
+    memory = world.remember(game.window(8, world.history))
+    action = torch.zeros(8, world.dims.agents, world.dims.action)
+
+    def dreamt() -> Tensor:
+        return world.step(memory, action, torch.Generator().manual_seed(0)).state
+
+    def shake(module: torch.nn.Module) -> None:
+        with torch.no_grad():
+            for parameter in module.parameters():
+                parameter.add_(0.5)
+
+    world.space.trust.gain.fill_(1.0)
+    before = dreamt()
+    shake(world.denoiser)
+    assert torch.equal(dreamt(), before), "the weights in training do not dream"
+    shake(world.average)
+    assert not torch.allclose(dreamt(), before)
+    world.space.trust.gain.zero_()
+    linear = dreamt()
+    shake(world.average)
+    assert torch.equal(dreamt(), linear) and not torch.allclose(linear, before), "without trust, the regression alone"
