@@ -43,6 +43,20 @@ class CriticConfig:
 
 
 @dataclass
+class ExploreConfig:
+    """Episodes of training in which slow noise is added to the policy's actions.
+
+    White noise at 60 Hz averages out before it has moved anything, so a policy that holds an object never sees it
+    fly, and dreams of flight stay wrong. Noise that lasts moves the object; a share of episodes is enough to keep the
+    world model honest about what the policy has not dared yet.
+    """
+
+    share: float = 0.0  # of episodes; 0 is the policy's own noise alone
+    std: float = 1.0  # stationary standard deviation of the added noise
+    correlation: float = 0.9  # of the noise from one control step to the next (an AR(1) process)
+
+
+@dataclass
 class AgentConfig:
     """PPO on dreams."""
 
@@ -59,3 +73,4 @@ class AgentConfig:
     weigh_by_survival: bool = True  # weight each dreamt step by the probability that the episode got there
     kl_stop: float = 0.0  # stop the epochs' policy steps once the mean KL exceeds this; 0 never stops
     advantage_eps: float = 1e-4
+    explore: ExploreConfig = field(default_factory=ExploreConfig)

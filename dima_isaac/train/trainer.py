@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from dima_isaac.agent.explore import Explorer
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
@@ -38,6 +39,7 @@ class Trainer:
         self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo).to(to)
         self.agent = ActorCritic(cfg.agent, spec.dims, to, spec.action_mask, seed=cfg.seed + 1)
         self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
+        self.explorer = Explorer(cfg.agent.explore, spec.dims, env.num_envs, to, seed=cfg.seed + 3)
         self.env_steps = self.learnt = 0
         self.evaluations = 0
         self._lost_rounds = 0
@@ -80,7 +82,7 @@ class Trainer:
         self.world.track(step.state)
         self.agent.track(step.obs)
         action, _ = self.agent.act(step.obs)
-        action = self.agent.clip(action)
+        action = self.agent.clip(self.explorer(action, step.first))
         self.replay.add(step, action)
         self.step = self.env.step(action)
         self.env_steps += self.env.num_envs
@@ -180,6 +182,7 @@ class Trainer:
             "world_optim": self.world.optim_state(),
             "agent": self.agent.state_dict(),
             "agent_optim": self.agent.optim_state(),
+            "explorer": self.explorer.state_dict(),
             "env": self.env.state_dict(),
             "step": vars(self.step),
             "clocks": {
@@ -198,6 +201,7 @@ class Trainer:
         self.world.load_optim_state(state["world_optim"])
         self.agent.load_state_dict(state["agent"])
         self.agent.load_optim_state(state["agent_optim"])
+        self.explorer.load_state_dict(state["explorer"])
         self.env.load_state_dict(state["env"])
         self.step = Step(**state["step"])
         clocks = state["clocks"]

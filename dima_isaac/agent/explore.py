@@ -1,0 +1,42 @@
+"""Slow noise on the actions of a share of training's episodes, so that replay shows what the policy does not dare."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dima_isaac.agent.config import ExploreConfig
+from dima_isaac.types import Dims
+
+
+class Explorer:
+    """An AR(1) process per environment and action, switched on for whole episodes."""
+
+    def __init__(self, cfg: ExploreConfig, dims: Dims, num_envs: int, device: torch.device, seed: int) -> None:
+        self.cfg = cfg
+        self.noise = torch.zeros(num_envs, dims.agents, dims.action, device=device)
+        self.active = torch.zeros(num_envs, dtype=torch.bool, device=device)
+        self._generator = torch.Generator(device).manual_seed(seed)
+
+    def __call__(self, action: Tensor, first: Tensor) -> Tensor:
+        """``action`` (E, N, A) and, where this episode explores, the noise; ``first`` (E,) marks new episodes."""
+        cfg = self.cfg
+        if cfg.share <= 0.0:
+            return action
+        fresh = torch.randn(self.noise.shape, device=action.device, generator=self._generator)
+        drawn = torch.rand(first.shape, device=action.device, generator=self._generator) < cfg.share
+        self.active = torch.where(first, drawn, self.active)
+        on = math.sqrt(1.0 - cfg.correlation**2)
+        self.noise = torch.where(first[:, None, None], fresh, cfg.correlation * self.noise + on * fresh)
+        return action + cfg.std * self.noise * self.active[:, None, None]
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Noise, who explores, and the random state."""
+        return {"noise": self.noise, "active": self.active, "generator": self._generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Continue from ``state_dict``."""
+        self.noise, self.active = state["noise"].to(self.noise.device), state["active"].to(self.active.device)
+        self._generator.set_state(state["generator"].cpu())
