@@ -174,7 +174,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
         checkpoint.verify(checkpoint.find(cfg.checkpoint))  # before a folder is made for nothing
     resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
     build.set_global_state(resolved)
-    env = build.build_env(resolved, int(resolved.num_envs), resolved.seed)
+    env = build.build_env(resolved, int(resolved.num_envs), resolved.seed, resolved.train.learn.episode)
     eval_env = build.build_env(resolved, resolved.train.eval.episodes, resolved.seed + 1_000_003)
     named = place.stored is not None or resolved.run_dir
     try:

@@ -65,14 +65,18 @@ class EpisodeTally:
 class VecEnv:
     """``reset() -> Step`` once, then ``step(action) -> Step`` for ever."""
 
-    def __init__(self, engine: Engine, task: Task, seed: int, device: torch.device | None = None) -> None:
+    def __init__(
+        self, engine: Engine, task: Task, seed: int, device: torch.device | None = None, episode: int = 0
+    ) -> None:
         """Bind ``task`` to ``engine``; starts are drawn from ``seed``, environment index and episode number.
 
         Rows are handed out on ``device``, the learner's (the engine's if None); nothing is copied where both are one.
+        ``episode`` > 0 cuts episodes off after so many control steps, if the task does not end them earlier.
         """
         self.engine, self.task, self.seed = engine, task, seed
         self.num_envs, self.device = engine.num_envs, device or engine.device
         task.bind(engine)
+        self._limit = min(episode or task.spec.episode_length, task.spec.episode_length)
         physics = engine.device
         zeros = torch.zeros(self.num_envs, dtype=torch.int64, device=physics)
         self._time, self._episode = zeros, zeros.clone()
@@ -143,7 +147,7 @@ class VecEnv:
         state = self.task.state(self.engine)
         reward = verdict.reward.masked_fill(first, 0.0)
         terminal = verdict.terminal & ~first
-        over = terminal | (self._time >= self.spec.episode_length)
+        over = terminal | (self._time >= self._limit)
         last = (over if verdict.truncated is None else over | verdict.truncated) & ~first
         self._success = torch.where(first, False, self._success | verdict.success)
         self._over = last

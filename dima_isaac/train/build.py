@@ -103,10 +103,13 @@ def build_engine(cfg: RunConfig, task: Task, num_envs: int) -> Engine:
     return engine
 
 
-def build_env(cfg: RunConfig, num_envs: int, seed: int) -> VecEnv:
-    """``num_envs`` copies of the task of a resolved ``cfg``; episodes start as ``seed`` says."""
+def build_env(cfg: RunConfig, num_envs: int, seed: int, episode: int = 0) -> VecEnv:
+    """``num_envs`` copies of the task of a resolved ``cfg``; episodes start as ``seed`` says.
+
+    ``episode`` > 0 cuts them off after so many control steps.
+    """
     task = build_task(cfg)
-    return VecEnv(build_engine(cfg, task, num_envs), task, seed, torch.device(cfg.rl_device))
+    return VecEnv(build_engine(cfg, task, num_envs), task, seed, torch.device(cfg.rl_device), episode)
 
 
 def build_env_by_name(

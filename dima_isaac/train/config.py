@@ -25,6 +25,10 @@ class LearnConfig:
     rollouts_per_step: float = 0.005
     dreams: int = 600  # dreamt episodes per rollout
     horizon: int = 15
+    # Training's environments start anew after this many control steps (0: only as the task says), which no model
+    # learns as an end. A robot that has fallen on its back would lie there for the rest of a long episode, and most of
+    # what is learnt from would show that.
+    episode: int = 0
 
 
 @dataclass
