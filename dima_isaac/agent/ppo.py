@@ -48,6 +48,13 @@ class ActorCritic(nn.Module):
         bounded = self.cfg.actor.kind is not PolicyKind.gaussian or not self.cfg.actor.clip_action
         return action if bounded else action.clamp(-1.0, 1.0)
 
+    def slope(self, state: Tensor, last_action: Tensor) -> Tensor:
+        """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
+        with torch.enable_grad():
+            x = state.detach().requires_grad_(True)
+            (grad,) = torch.autograd.grad(self.critic(x, last_action).sum(), x)
+        return grad.square().mean(0)
+
     def update(self, rollout: Rollout) -> Metrics:
         """PPO epochs on one rollout.
 

@@ -107,8 +107,10 @@ class Trainer:
         rollouts = self.due["rollouts"](self.env_steps)
         for _ in range(rollouts):
             start = self.replay.sample(learn.dreams, self.world.history)
-            self.logger.add(self.agent.update(imagine(self.world, self.agent.act, start, learn.horizon)))
+            dream = imagine(self.world, self.agent.act, start, learn.horizon)
+            self.logger.add(self.agent.update(dream))
         if rollouts:
+            self.world.attend(self.agent.slope(dream.state[:, 0], dream.last_action[:, 0]))
             imagined = rollouts * learn.dreams * learn.horizon
             self.logger.add({"time/imagined_steps_per_s": imagined / (time.perf_counter() - started)})
 

@@ -161,6 +161,15 @@ class WorldModelConfig:
     # Dreams believe each dimension of D as far as steps that it had not seen bore it out; a round keeps this much of
     # the evidence before it. 0 believes all (published).
     trust_decay: float = 0.9
+    # Every dreamt step errs as the model erred on unseen steps, by this share of whole misses drawn from the newest
+    # ``doubt_rows`` of them: a model that has learnt its data by heart is far surer than it is right, and its dreams lack
+    # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread.
+    doubt: float = 0.0
+    doubt_rows: int = 4096
+    # Share of the denoiser's loss weights that follows how much the value of a state depends on each dimension of y
+    # (VaGraM, Voelcker et al. 2022): of 398 numbers of two hands and an egg, the egg's velocity decides. 0 (published)
+    # weighs all alike.
+    value_weight: float = 0.0
     residual_floor: float = 0.03  # residual: smallest unit of a dimension's residual, in units of its change
     exact_echo: bool = True  # where the state repeats the action just taken, write it instead of predicting it
     clip_actions: bool = True  # to [-1, 1], as environments do

@@ -114,6 +114,6 @@ class Denoiser(nn.Module):
             out = karras.precondition(sigma, cfg.sigma_data, cfg.offset).out
             error = (((clean - target) / out).square() * weight).mean(1)
             losses.append((error * counted).sum() / counted.sum().clamp_min(1))
-            after = space.advance(past[:, -1], clean.detach(), base, actions[:, -1])
+            after = space.advance(past[:, -1], space.believed(clean.detach()), base, actions[:, -1])
             rows[j + h] = torch.where(counted.unsqueeze(1), after, truth)
         return torch.stack(losses).mean()

@@ -19,6 +19,8 @@ from dima_isaac.world_model.config import Target, WorldModelConfig
 
 _STILL = 1e-10  # a dimension whose change has less than this part of its variance never moves
 
+_KEPT = 0.9  # of the relevance of rounds before
+
 _LEAST = 0.1  # loss weight of a dimension that has not been predicted yet, relative to one that always was
 
 
@@ -28,19 +30,21 @@ class Space(nn.Module):
     echo_state: Tensor
     echo_action: Tensor
     free: Tensor
+    relevance: Tensor
 
     def __init__(self, cfg: WorldModelConfig, dims: Dims, echo: Tensor | None) -> None:
         """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not."""
         super().__init__()
         self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
         self.by_change = cfg.target is not Target.state
-        self.floor = cfg.residual_floor
+        self.floor, self.value_weight = cfg.residual_floor, cfg.value_weight
         acts = cfg.history * dims.agents * dims.action
         self.linear = None
         if cfg.target is Target.residual:
             self.linear = Ridge(dims.state + acts, dims.state, cfg.linear_decay, cfg.linear_penalty)
             self.linear.miss.fill_(self.data)
         self.trust = Trust(dims.state, cfg.trust_decay) if self.by_change and cfg.trust_decay else None
+        self.register_buffer("relevance", torch.ones(dims.state))
         self.state = Moments(dims.state, cfg.prior_count)
         self.change = Moments(dims.state)
         flat = torch.full((1,), -1) if echo is None or not cfg.exact_echo else echo.detach().to("cpu").flatten()
@@ -98,11 +102,14 @@ class Space(nn.Module):
         """Two consecutive s and ``base`` -> y, (..., D)."""
         return (self.moved(now, after) - base) / self._unit() if self.by_change else self.x(after)
 
+    def believed(self, y: Tensor) -> Tensor:
+        """As much of a prediction y (B, D) as unseen steps bore out."""
+        return y if self.trust is None else y * self.trust.gain
+
     def advance(self, now: Tensor, y: Tensor, base: Tensor, action: Tensor) -> Tensor:
         """The s after ``now`` (B, D), given ``y`` and ``base`` (B, D) and the ``action`` (B, N, A) that is echoed."""
         mean, std = self._scale()
         if self.by_change:
-            y = y if self.trust is None else y * self.trust.gain
             shift, spread = self._change_scale()
             after = now + shift + spread * ((base + self._unit() * y) / self.data)
         else:
@@ -118,11 +125,21 @@ class Space(nn.Module):
         return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
 
     def emphasis(self) -> Tensor:
-        """(D,) weights of the denoiser's loss, mean 1: what proved predictable counts most."""
+        """(D,) weights of the denoiser's loss, mean 1: what proved predictable and what the value depends on count most."""
         weight = self.diffused()
         if self.trust is not None:
             weight = weight * (_LEAST + (1.0 - _LEAST) * self.trust.gain)
+        weight = weight * ((1.0 - self.value_weight) + self.value_weight * self.relevance)
         return weight / weight.mean().clamp_min(1e-12)
+
+    # Voelcker et al. 2022, eq. 5, with one average slope in place of each sample's own
+    @torch.no_grad()
+    def attend(self, slope: Tensor) -> None:
+        """Learn the relevance of each dimension of y from ``slope`` (D,), the mean of (dV/dx)^2 over states."""
+        std = self._scale()[1]
+        step = torch.where(std > 0, self._change_scale()[1] * self._unit() / std, 0.0) if self.by_change else 1.0
+        power = slope * step**2 * self.diffused()
+        self.relevance.lerp_(power / power.mean().clamp_min(1e-30), 1.0 - _KEPT)
 
     def features(self, x: Tensor, valid: Tensor) -> Tensor:
         """The history as the denoiser sees it: x (B, history, D), ``valid`` (B, history) bool -> same shape.

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from dima_isaac.errors import UsageError
 from dima_isaac.nn.average import averaged, follow
 from dima_isaac.nn.optimiser import Optimiser
+from dima_isaac.nn.surprise import Surprise
 from dima_isaac.types import Decoder, Dims, Metrics, Window
 from dima_isaac.world_model import karras, reveal
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
@@ -55,6 +56,7 @@ class WorldModel(nn.Module):
         self.space = Space(cfg, dims, echo)
         self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
         self.average = averaged(self.denoiser) if cfg.denoiser.ema else None
+        self.surprise = Surprise(dims.state, cfg.doubt_rows) if cfg.doubt else None
         self.reward = RewardModel(cfg.reward, dims, cfg.precision)
         self.reward_window: int = self.reward.window
         self.decoder = None if cfg.decoder.kind is DecoderKind.exact else LearnedDecoder(cfg.decoder, dims)
@@ -96,6 +98,11 @@ class WorldModel(nn.Module):
     def track(self, state: Tensor) -> None:
         """Learn the moments of ``state`` (..., D)."""
         self.space.state.update(state)
+
+    def attend(self, slope: Tensor) -> None:
+        """Spend accuracy where the value has a slope; ``slope`` (D,) is the mean of (dV/dx)^2 over states."""
+        if self.cfg.value_weight:
+            self.space.attend(slope)
 
     def _act(self, action: Tensor) -> Tensor:
         return action.clamp(-1.0, 1.0) if self.cfg.clip_actions else action
@@ -155,7 +162,10 @@ class WorldModel(nn.Module):
         action = self._act(action)
         actions = torch.cat([memory.action, action.unsqueeze(1)], 1)
         base = self.space.base(memory.x[:, -1], actions)
-        y = self._sample(memory, actions, self.cfg.denoiser.temperature, generator or self.generator)
+        generator = generator or self.generator
+        y = self.space.believed(self._sample(memory, actions, self.cfg.denoiser.temperature, generator))
+        if self.surprise is not None:
+            y = y + self.cfg.doubt * self.surprise.draw(y.shape[0], generator)
         state = self.space.advance(memory.state, y, base, action)
         x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
         valid = torch.cat([memory.valid[:, 1:], torch.ones_like(memory.valid[:, :1])], 1)
@@ -180,12 +190,13 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def calibrate(self, window: Window) -> Metrics:
-        """Learn from ``window`` (B, ``history`` + 1), rows that no update has seen, how far dreams may believe D.
+        """Learn from ``window`` (B, ``history`` + 1), rows that no update has seen, how far dreams may believe D and
+        by how much they err.
 
         ``world/explained`` is the share of y's power that the believed prediction accounts for; above 0 the
         denoiser improves on the linear model (``target=residual``) or on the mean change.
         """
-        if self.space.trust is None:
+        if self.space.trust is None and self.surprise is None:
             return {}
         h = self.history
         past = Window(**{name: column[:, :h] for name, column in vars(window).items()})
@@ -194,10 +205,14 @@ class WorldModel(nn.Module):
         guess = self._sample(memory, actions, 0.0, self.generator)
         counted = window.valid[:, h] & ~window.first[:, h] & window.valid[:, h - 1]
         keep = counted.unsqueeze(1) * self.space.diffused()
-        missed = ((truth - self.space.trust.gain * guess).square() * keep).sum()
-        explained = 1.0 - missed / (truth.square() * keep).sum().clamp_min(1e-12)
-        self.space.trust.update(guess, truth, counted)
-        return {"world/explained": explained, "world/trust": self.space.trust.gain.mean()}
+        miss = (truth - self.space.believed(guess)) * keep
+        if self.surprise is not None:
+            self.surprise.update(miss)
+        metrics = {"world/explained": 1.0 - miss.square().sum() / (truth.square() * keep).sum().clamp_min(1e-12)}
+        if self.space.trust is not None:
+            self.space.trust.update(guess, truth, counted)
+            metrics["world/trust"] = self.space.trust.gain.mean()
+        return metrics
 
     @torch.no_grad()
     def judge(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:

@@ -104,3 +104,18 @@ def test_features_of_states_are_the_states():
     model, walk = space(target=Target.state)
     valid = torch.ones(300, 3, dtype=torch.bool)
     assert torch.equal(model.features(walk[:, :3], valid), walk[:, :3])
+
+
+def test_accuracy_is_spent_where_the_value_has_a_slope():
+    model, _ = space(value_weight=0.5, trust_decay=0.0)
+    even = model.emphasis()
+    assert torch.allclose(even, torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0]) * 1.25)
+    slope = torch.tensor([0.0, 4.0, 1.0, 9.0, 0.0])  # (dV/dx)^2; dimension 3 never moves
+    for _ in range(100):
+        model.attend(slope)
+    std, change = model._scale()[1], model._change_scale()[1]
+    per_y = slope * (change / std) ** 2 * torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])  # (dV/dy)^2
+    assert torch.allclose(model.relevance, per_y / per_y.mean(), rtol=1e-3, atol=1e-3)
+    weight = even * (0.5 + 0.5 * model.relevance)
+    assert torch.allclose(model.emphasis(), weight / weight.mean(), rtol=1e-4)
+    assert model.emphasis()[0] > 0, "what has no value today still counts"

@@ -280,3 +280,31 @@ def test_dreams_believe_the_averaged_denoiser_and_only_as_far_as_it_is_trusted()
     linear = dreamt()
     shake(world.average)
     assert torch.equal(dreamt(), linear) and not torch.allclose(linear, before), "without trust, the regression alone"
+
+
+def test_dreams_err_as_the_model_erred_on_unseen_steps():
+    sure, game = taught(small(target=Target.change, doubt=0.0))
+    world, _ = taught(small(target=Target.change, doubt=0.5))
+    memory, action = world.remember(game.window(64, world.history)), torch.zeros(64, 2, 2)
+
+    def dreamt(model: WorldModel) -> Tensor:
+        return model.step(memory, action, torch.Generator().manual_seed(0)).state
+
+    assert torch.equal(dreamt(sure), dreamt(world)), "nothing missed yet"
+    world.surprise.miss.copy_(torch.tensor([0.2, 0.0, 0.0, -0.4]))
+    spread = world.space._change_scale()[1]
+    expected = 0.5 * torch.tensor([0.2, 0.0, 0.0, -0.4]) * spread / world.space.data
+    torch.testing.assert_close(dreamt(world) - dreamt(sure), expected.expand(64, 4), atol=1e-5, rtol=1e-4)
+
+
+def test_calibration_keeps_what_a_dream_would_have_missed():
+    world, game = taught(small(target=Target.change, doubt=1.0, trust_decay=0.0), updates=200)
+    window = game.window(4_096, world.history + 1)
+    window.state[:, -1, 2] += 0.3  # a jump that nothing foretold
+    world.calibrate(window)
+    miss = world.space.data * 0.3 / world.space._change_scale()[1][2]
+    assert abs(world.surprise.miss[:, 2].mean() - miss) < 0.1 * miss
+    assert world.surprise.miss[:, [0, 1, 3]].mean().abs() < 0.1 * miss
+    window.first[:, -1] = True  # no action led there: nothing was missed
+    world.calibrate(window)
+    assert world.surprise.miss.eq(0).all()
