@@ -162,7 +162,7 @@ class WorldModelConfig:
     # the evidence before it. 0 believes all (published).
     trust_decay: float = 0.9
     # Every dreamt step errs as the model erred on unseen steps, by this share of whole misses drawn from the newest
-    # ``doubt_rows`` of them: a model that has learnt its data by heart is far surer than it is right, and its dreams lack
+    # ``doubt_rows`` of them: a model that knows its data by heart is surer than it is right, and its dreams lack
     # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread.
     doubt: float = 0.0
     doubt_rows: int = 4096

@@ -125,7 +125,7 @@ class Space(nn.Module):
         return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
 
     def emphasis(self) -> Tensor:
-        """(D,) weights of the denoiser's loss, mean 1: what proved predictable and what the value depends on count most."""
+        """(D,) weights of the denoiser's loss, mean 1: what can be predicted and what decides the value count most."""
         weight = self.diffused()
         if self.trust is not None:
             weight = weight * (_LEAST + (1.0 - _LEAST) * self.trust.gain)
