@@ -28,7 +28,7 @@ class LearnConfig:
     # Training's environments start anew after this many control steps (0: only as the task says), which no model
     # learns as an end. A robot that has fallen on its back would lie there for the rest of a long episode, and most of
     # what is learnt from would show that.
-    episode: int = 0
+    episode: int = 250
 
 
 @dataclass

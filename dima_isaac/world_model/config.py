@@ -164,7 +164,7 @@ class WorldModelConfig:
     # Every dreamt step errs as the model erred on unseen steps, by this share of whole misses drawn from the newest
     # ``doubt_rows`` of them: a model that knows its data by heart is surer than it is right, and its dreams lack
     # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread.
-    doubt: float = 0.0
+    doubt: float = 0.6
     doubt_rows: int = 4096
     # Share of the denoiser's loss weights that follows how much the value of a state depends on each dimension of y
     # (VaGraM, Voelcker et al. 2022): of 398 numbers of two hands and an egg, the egg's velocity decides. 0 (published)

@@ -46,6 +46,7 @@ def paper() -> WorldModelConfig:
         z_clamp=0.0,
         prior_count=1e-4,
         trust_decay=0.0,
+        doubt=0.0,
         precision=Precision.fp32,
         denoiser=DenoiserConfig(
             reveal=Reveal.sequential,
