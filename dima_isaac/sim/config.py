@@ -40,7 +40,7 @@ class MujocoConfig:
     contact_time: float = 0.0  # contact spring time constant (s); 0 keeps the assets' 0.02; never below two steps
     stiffness_scale: float = 1.0  # multiplies every position drive's gain (the hand's published 5 and 1)
     joint_damping_scale: float = 1.0  # multiplies the assets' joint damping
-    reference_step: float = 1.0 / 120.0  # the step h of the reference engine's velocity damping v <- v (1 - c h)
+    reference_step: float = 1.0 / 120.0  # the step h of the reference engine's damping, v <- (v + F h / m)(1 - c h)
     damp_joints: bool = True  # that damping acts on every link, so a moving hand's fingers feel it too
     max_speed: float = 1000.0  # rad/s or m/s; faster is a broken simulation (worst honest value seen: 552)
 

@@ -185,7 +185,8 @@ class MujocoEngine:
         body = int(self._compiled.wrench_body[actor])
         if body < 0:
             raise ValueError(f"actor '{self.actor_names[actor]}' has no wrench link")
-        self._forces[body] = torch.cat([force, torque], 1).numpy()
+        push, turn = self._compiled.wrench_share[actor]
+        self._forces[body] = torch.cat([push * force, turn * torque], 1).numpy()
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
         """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.

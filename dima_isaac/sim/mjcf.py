@@ -5,9 +5,10 @@ Both MuJoCo engines use the result. What the compiler decides:
 - Base. A free actor's root frame may be turned against its asset's first body (the Shadow hand's is), so such
   an actor gets a massless body whose frame is the actor's pose. Damped actors carry that body at their rest
   centre of mass, which makes the base's mass matrix, and so its damping, diagonal.
-- Damping. PhysX slows every link by v <- v (1 - c h). Its steady speed under a force F is F (1 - c h) / (m c), so
-  the equivalent viscous coefficient is c / (1 - c h) per unit of mass. A drag proportional to mass on every link is,
-  in joint space, that coefficient times the mass matrix; its diagonal at rest goes to ``dof_damping`` (implicit in
+- Damping. PhysX steps every link of an articulation by v <- (v + F h / m)(1 - c h) under an applied force F, and
+  adds the impulses of drives and contacts after that. So c per unit of mass is the drag, and 1 - c h of an applied
+  force (a sixth, at c = 100 and h = 1/120) is what a drive or a contact has to balance. A drag proportional to mass on
+  every link is, in joint space, c times the mass matrix; its diagonal at rest goes to ``dof_damping`` (implicit in
   every integrator used here), and the small coupling of base and fingers is left out.
 - Contact. Every articulated actor has its own bit: it touches every other actor and, within itself, what
   its asset's masks and pairs allow. ``self_collision`` lets all of its links touch except those that already
@@ -63,6 +64,7 @@ class Compiled:
     root_offset: Array  # (A, 3) from the actor's frame to the free joint's, in actor axes
     root_com: Array  # (A, 3) from the free joint's frame to the root link's centre of mass, in actor axes
     wrench_body: Array  # (A,) body that apply_force acts on, -1 without one
+    wrench_share: Array  # (A, 2) what velocity damping leaves of an applied force and torque
 
 
 def compile_scene(scene: Scene, cfg: MujocoConfig) -> Compiled:
@@ -434,11 +436,12 @@ def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Co
             [body_id(a.wrench if "/" in a.wrench else f"{a.name}/{a.wrench}") if a.wrench else -1 for a in actors],
             dtype=np.int64,
         ),
+        wrench_share=np.ones((len(actors), 2)),
     )
 
 
 def _damp(scene: Scene, cfg: MujocoConfig, compiled: Compiled) -> None:
-    """Give the damped actors' degrees of freedom the reference engine's per-link drag."""
+    """Give damped actors' degrees of freedom the reference engine's per-link drag, and their wrenches its share."""
     model = compiled.model
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
@@ -448,7 +451,8 @@ def _damp(scene: Scene, cfg: MujocoConfig, compiled: Compiled) -> None:
     for index, actor in enumerate(scene.actors):
         if not any(actor.damping):
             continue
-        linear, angular = (_viscous(c, cfg.reference_step, actor.name) for c in actor.damping)
+        linear, angular = actor.damping
+        compiled.wrench_share[index] = [_share(c, cfg.reference_step, actor.name) for c in actor.damping]
         base = compiled.root_qvel[index]
         if base >= 0:
             model.dof_damping[base : base + 3] += linear * own[base : base + 3]
@@ -462,13 +466,13 @@ def _damp(scene: Scene, cfg: MujocoConfig, compiled: Compiled) -> None:
             model.dof_damping[joints] += linear * own[joints]
 
 
-def _viscous(c: float, h: float, name: str) -> float:
-    """c / (1 - c h): the drag per unit mass with the steady speed of v <- v (1 - c h)."""
+def _share(c: float, h: float, name: str) -> float:
+    """1 - c h: what damping ``c`` (1/s) leaves of a velocity or an applied force in a reference step ``h`` (s)."""
     if c * h >= 1.0:
         raise UsageError(
             f"damping {c} of actor '{name}' stops it within one reference step of {h:.4g} s; use less than {1 / h:.0f}"
         )
-    return c / (1.0 - c * h)
+    return 1.0 - c * h
 
 
 __all__ = ["FRAME", "IDENTITY", "WRENCH", "Compiled", "compile_scene", "compile_visuals", "link_body"]

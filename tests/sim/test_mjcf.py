@@ -173,8 +173,12 @@ def test_a_damped_free_hand_is_diagonal_at_its_base() -> None:
     inertia = np.zeros((model.nv, model.nv))
     mujoco.mj_fullM(model, data, inertia)
     assert np.abs(inertia[base : base + 3, base + 3 : base + 6]).max() < 1e-6
-    # c / (1 - c h) = 600 per kg
-    assert model.dof_damping[base : base + 3].tolist() == pytest.approx([600.0 * 5.011] * 3, rel=1e-3)
+    # c per kg; a finger's drag is c times the inertia about its joint, besides the joint's own 0.1
+    assert model.dof_damping[base : base + 3].tolist() == pytest.approx([100.0 * 5.011] * 3, rel=1e-3)
+    knuckle = compiled.dof_qvel[compiled.dof_names.index("hand1/FFJ2")]
+    own = inertia[knuckle, knuckle] - model.dof_armature[knuckle]
+    assert model.dof_damping[knuckle] == pytest.approx(0.1 + 100.0 * own)
+    assert compiled.wrench_share.tolist() == [pytest.approx([1 / 6, 1 / 6])] * 2 + [[1.0, 1.0]]
 
 
 def test_a_wrench_acts_on_the_forearm() -> None:
