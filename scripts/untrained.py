@@ -5,8 +5,8 @@
 
 Actions are drawn from N(0, 0.64^2) and clipped to [-1, 1]; the mean team reward per control step after a fresh
 reset over all environments, in three spans of control steps. The first control step is the benchmark's own reset
-step, with actions 0.01 (1 - 2 u); the spans are three rollouts of eight steps after it. An environment that starts a
-new episode drops out.
+step, with actions 0.01 (1 - 2 u); the spans are three rollouts of eight steps after it. An environment whose episode
+ends goes on with its next one, as in a training log; the rows of resets, which pay nothing, are left out.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def rewards(task: str, profile: str, envs: int, seed: int) -> tuple[list[float],
         action = STD * torch.randn(shape, generator=generator) if index else tiny
         step = env.step(action.clamp(-1.0, 1.0))
         alive &= ~step.first
-        rows.append(torch.where(alive, step.reward, 0.0))
-        weights.append(alive.float())
+        rows.append(torch.where(step.first, 0.0, step.reward))
+        weights.append(1.0 - step.first.float())
     env.close()
     reward, weight = torch.stack(rows), torch.stack(weights)
     means = [(reward[a - 1 : b].sum() / weight[a - 1 : b].sum()).tolist() for a, b in SPANS]
