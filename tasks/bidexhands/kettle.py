@@ -109,7 +109,9 @@ def _balls(count: int) -> list[Prop]:
                 f"ball{i}",
                 Ellipsoid((BALL, BALL, BALL), density=1000.0, color=WATER),
                 pos=(PITCH * (i % 6 - 2.5), PITCH * (i // 6 - 2.0), 0.474 - 0.066 + BALL),
-            )
+            ),
+            jitter="object",
+            level=True,
         )
         for i in range(count)
     ]

@@ -27,9 +27,9 @@ def thing(
     joints: dict[str, float] | None = None,
     joint_vel: dict[str, float] | None = None,
 ) -> Prop:
-    """An authored object; ``asset`` is the name of a file in ``assets/``."""
+    """An authored object; ``asset`` is the name of a file in ``assets/``. All objects share one position noise."""
     actor = Actor(name, Mjcf(path=str(ASSETS / f"{asset}.xml")), pos, from_rpy(*rpy), fixed=fixed, friction=friction)
-    return Prop(actor, joints=joints or {}, joint_vel=joint_vel or {})
+    return Prop(actor, jitter="object", level=True, joints=joints or {}, joint_vel=joint_vel or {})
 
 
 def table(size: Vec3, at: tuple[float, float] = (0.0, 0.0), friction: float = 1.0) -> Prop:
@@ -51,8 +51,9 @@ def egg_goal(name: str, pos: Vec3) -> Prop:
 def cube(
     name: str, pos: Vec3, color: Color, rpy: Vec3 = (0.0, 0.0, 0.0), density: float = 500.0, friction: float = 1.0
 ) -> Prop:
-    """A free 5 cm cube."""
-    return Prop(Actor(name, Box(CUBE, density, color), pos, from_rpy(*rpy), friction=friction))
+    """A free 5 cm cube on a support."""
+    actor = Actor(name, Box(CUBE, density, color), pos, from_rpy(*rpy), friction=friction)
+    return Prop(actor, jitter="object", level=True)
 
 
 def cube_goal(name: str, pos: Vec3, color: Color) -> Prop:

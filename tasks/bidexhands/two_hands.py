@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any, ClassVar
 
@@ -35,6 +35,7 @@ from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import from_axis_angle, from_rpy, quat_mul, rotate, to_rpy
 from dima_isaac.sim.scene import Actor, Scene, Vec3
 from dima_isaac.tasks.bidexhands.hand import ACTUATED, FOREARM, JOINTS, PALM, PARTS, TIPS, shadow_hand
+from dima_isaac.tasks.bidexhands.originals import with_original
 from dima_isaac.types import Dims
 
 HANDS = ("hand0", "hand1")
@@ -88,6 +89,9 @@ class TwoHandConfig:
     transition_scale: float = 0.0  # free bases: force per action
     orientation_scale: float = 0.0  # free bases: torque per action
     action_smoothing: float = 1.0  # weight of the new target; 1 is none
+    relative_control: bool = False  # joint actions move the last targets; published, only hand 0 was moved, and wrongly
+    dof_speed_scale: float = 20.0  # with it: rad/s at an action of 1
+    assets_root: str = ""  # the user's own copy of the benchmark's assets (it holds mjcf/); empty: authored objects
     clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
 
     def repaired(self, choice: bool | None) -> bool:
@@ -138,6 +142,7 @@ class Prop:
 
     actor: Actor
     jitter: str = ""  # position noise of this label, if any
+    level: bool = False  # that noise is horizontal: the prop rests on something
     spin: str = ""  # random orientation Rx(pi u) Ry(pi v) of this label, if any
     joints: dict[str, float] = field(default_factory=dict)  # its joints that do not start at 0
     joint_vel: dict[str, float] = field(default_factory=dict)
@@ -166,6 +171,8 @@ class TwoHandTask(ABC):
             UsageError: a ``hand_agent_index`` that does not hand out every part exactly once.
         """
         self.cfg, self.hands, self.props, self._camera = cfg, hands, list(props), camera
+        if cfg.assets_root:
+            self.props = [replace(p, actor=with_original(p.actor, cfg.assets_root)) for p in self.props]
         self._extra_links = tuple(links)
         base = BASE_ACTIONS if hands.free else 0
         self._per_hand = base + len(ACTUATED)
@@ -290,7 +297,8 @@ class TwoHandTask(ABC):
             if prop.jitter:
                 if prop.jitter not in shifts:
                     shifts[prop.jitter] = self.cfg.reset_position_noise * noise.uniform(3)
-                pos = pos + shifts[prop.jitter]
+                shift = shifts[prop.jitter]
+                pos = pos + (shift * shift.new_tensor([1.0, 1.0, 0.0]) if prop.level else shift)
             if prop.spin:
                 if prop.spin not in spins:
                     spins[prop.spin] = random_spin(noise)
@@ -303,8 +311,14 @@ class TwoHandTask(ABC):
         if self._action_index is not None:
             hand = hand.index_select(1, self._action_index)
         hand = self._last_action = hand.view(-1, 2, self._per_hand)
-        wanted = torch.addcmul(self._middle, hand[..., -len(ACTUATED) :].flatten(1), self._reach)
+        joints = hand[..., -len(ACTUATED) :].flatten(1)
         weight = self.cfg.action_smoothing
+        if self.cfg.relative_control:
+            last = self._targets[:, self._drive_of_action]
+            wanted = last + self.cfg.dof_speed_scale * self.spec.control_dt * joints
+            wanted = wanted.clamp(self._middle - self._reach, self._middle + self._reach)
+        else:
+            wanted = torch.addcmul(self._middle, joints, self._reach)
         if weight != 1.0:
             wanted = torch.lerp(self._targets[:, self._drive_of_action], wanted, weight)
         self._targets = wanted if self._all_drives else self._targets.index_copy(1, self._drive_of_action, wanted)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dima_isaac import make
 from tests.tasks.bidexhands.stage import Stage, everyone
 from tests.tasks.bidexhands.test_suite import TASKS
 
@@ -255,3 +256,16 @@ def test_pressing_hands_press_the_switches():
         action[:, 0] = -1.0 if step < 15 else 0.0
 
     assert drive("ShadowHandSwitch", 80, press).success()
+
+
+@pytest.mark.parametrize("name", ["ShadowHandKettle", "ShadowHandPushBlock", "ShadowHandBottleCap"])
+def test_position_noise_shifts_all_objects_alike_and_along_their_support(name):
+    env = make(name, num_envs=200, engine="mujoco", seed=5, device="cpu", reset_position_noise=0.02)
+    env.reset()
+    free = [p.actor for p in env.task.props if not (p.actor.fixed or p.actor.ghost)]
+    start = torch.tensor([actor.pos for actor in free])
+    shift = env.engine.root_state[:, [env.engine.actor_names.index(actor.name) for actor in free], :3] - start
+    assert shift[..., 2].abs().max() < 1e-6
+    assert torch.allclose(shift, shift[:, :1].expand_as(shift), atol=1e-6)
+    assert shift.abs().amax((0, 1))[:2].tolist() == pytest.approx([0.02, 0.02], abs=1e-3)
+    env.close()

@@ -103,3 +103,21 @@ def test_smoothing_mixes_old_and_new_targets() -> None:
         env.step(action)
         seen.append(float(env.engine.batch.bind("ctrl")[0, column]))
     assert seen == pytest.approx([0.25 * 1.571, (1 - 0.75**2) * 1.571], rel=1e-5)
+
+
+def test_relative_control_moves_both_hands_last_targets_within_the_limits() -> None:
+    env = make(relative_control=True, dof_speed_scale=3.0, action_smoothing=0.5, transition_scale=0.5)
+    env.reset()
+    names = [env.engine.dof_names[dof] for dof in env.engine.actuator_dofs]
+    action = torch.zeros(2, 2, 26)
+    action[..., 6:] = 1.0
+    action[1, 1, 0] = 1.0  # forces act as ever
+    seen = []
+    for _ in range(30):
+        env.step(action)
+        ctrl = env.engine.batch.bind("ctrl")[0]
+        seen.append([float(ctrl[names.index(f"{hand}/FFJ2")]) for hand in ("hand0", "hand1")])
+    assert seen[0] == pytest.approx([0.5 * 3.0 / 60.0] * 2)
+    assert seen[1] == pytest.approx([2 * 0.5 * 3.0 / 60.0] * 2)
+    assert max(map(max, seen)) <= 1.571
+    assert env.engine.root_state[1, 1, 0] > 0.05 and abs(float(env.engine.root_state[1, 0, 0])) < 0.02
