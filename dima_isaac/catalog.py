@@ -93,6 +93,8 @@ def resolve(target: str) -> Any:
         raise UsageError(f"target '{target}': there is no module {error.name}.") from error
     except AttributeError as error:
         raise UsageError(f"target '{target}': {module} has no {name}.") from error
+    except RuntimeError as error:  # MuJoCo refuses a MUJOCO_GL that it does not know when it is imported
+        raise UsageError(f"target '{target}' cannot be imported: {error}.") from error
 
 
 def fill(cls: type, values: dict[str, Any], what: str) -> Any:

@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Train, or continue, or (``test=True``) evaluate."""
-    return _guarded(_train, argv)
+    return _guarded(_train, argv, "interrupted before training began; nothing was written.")
 
 
 def play(argv: Sequence[str] | None = None) -> int:
@@ -55,7 +55,9 @@ def bench(argv: Sequence[str] | None = None) -> int:
     return _guarded(lambda words: _tool("bench", words), argv)
 
 
-def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None) -> int:
+def _guarded(
+    command: Callable[[list[str]], int], argv: Sequence[str] | None, interrupted: str = "interrupted."
+) -> int:
     """Run ``command``; what the user can mend is told in one sentence, without a traceback."""
     # torch's idle threads would spin on the cores where the physics threads run; read when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -70,7 +72,7 @@ def _guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None) ->
         print(f"missing: {error.name} -> pip install -e .", file=sys.stderr)
         return UsageError.exit_code
     except KeyboardInterrupt:
-        print("interrupted before training began; nothing was written.", file=sys.stderr)
+        print(interrupted, file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -6,6 +6,7 @@ import contextlib
 import importlib
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,11 @@ class Renderer:
             self._renderer = None
 
 
+OFF = ("disable", "disabled", "off", "false", "0")
+"""What MuJoCo takes for: no rendering."""
+WAY_OUT = "install libegl1 or libosmesa6, or set capture_video=False"
+
+
 def _first_working(make: Callable[[], mujoco.Renderer]) -> mujoco.Renderer:
     """Try the OpenGL backend that ``MUJOCO_GL`` names, then EGL, then OSMesa.
 
@@ -69,18 +75,40 @@ def _first_working(make: Callable[[], mujoco.Renderer]) -> mujoco.Renderer:
     """
     contexts = sys.modules[mujoco.Renderer.__module__].gl_context
     chosen = os.environ.get("MUJOCO_GL", "").lower()
+    if chosen in OFF:
+        raise UsageError(f"MUJOCO_GL={chosen} forbids pictures; unset it, or set capture_video=False")
     reasons = []
     for backend in dict.fromkeys(name for name in (chosen, "egl", "osmesa") if name in ("egl", "osmesa", "glfw")):
+        problem = display_problem() if backend == "glfw" else ""
+        if problem:  # GLFW would end the process
+            reasons.append(f"glfw: {problem}")
+            continue
         try:
             contexts.GLContext = importlib.import_module(f"mujoco.{backend}").GLContext
             return make()
         except Exception as error:  # every backend fails with its own type, from ImportError to raw OpenGL codes
             reasons.append(f"{backend}: {' '.join(str(error).split()) or type(error).__name__}")
             os.environ.pop("PYOPENGL_PLATFORM", None)  # each backend insists on setting it
-    raise UsageError(
-        f"no offscreen renderer works here ({'; '.join(reasons)}); "
-        "install libegl1 or libosmesa6, or set capture_video=False"
-    )
+    raise UsageError(f"no offscreen renderer works here ({'; '.join(reasons)}); {WAY_OUT}")
+
+
+def display_problem() -> str:
+    """Why no window can be opened here, or nothing.
+
+    Without a display the viewer's thread ends the whole process, so it has to be known beforehand.
+    """
+    if sys.platform != "linux":
+        return ""
+    if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        return "DISPLAY is not set"
+    glfw = importlib.import_module("glfw")
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        if glfw.init():
+            glfw.terminate()
+            return ""
+    # GLFW tells a number and the text as bytes: (65550) b'X11: ...'
+    return "; ".join(str(warning.message).split("b'")[-1].strip("'") for warning in told) or "GLFW cannot start"
 
 
 def camera(scene: Scene) -> mujoco.MjvCamera:
@@ -106,11 +134,9 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
         Raises:
             UsageError: there is no display.
         """
-        # without a display the viewer's thread ends the whole process, so nothing could be caught
-        if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-            raise UsageError(
-                "the viewer needs a display and DISPLAY is not set; use headless=True or capture_video=True"
-            )
+        problem = display_problem()
+        if problem:
+            raise UsageError(f"the viewer needs a display: {problem}; use headless=True or capture_video=True")
         viewer = importlib.import_module("mujoco.viewer")
         self._engine, self.env = engine, 0
         self._model = compile_visuals(engine.scene, engine.cfg)

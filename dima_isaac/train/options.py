@@ -50,6 +50,13 @@ class Suite(Enum):
     mamujoco = "mamujoco"  # beside gymnasium-robotics' own environments
 
 
+class Viewer(Enum):
+    """What shows a policy live."""
+
+    window = "window"  # MuJoCo's own
+    web = "web"  # a browser
+
+
 @dataclass
 class PlayConfig:
     """Watch a policy: a video, or a window where there is a display."""
@@ -58,7 +65,9 @@ class PlayConfig:
     task: str = ""  # without a checkpoint: which task
     agent: Scripted = Scripted.trained  # trained, zero, random
     world: World = World.real  # real; dream: the simulator beside the world model's dream
-    headless: bool = True  # False: MuJoCo's viewer
+    headless: bool = True  # False: a viewer instead of a video
+    viewer: Viewer = Viewer.window  # window (MuJoCo's, needs a display), web (a page on localhost, needs viser)
+    port: int = 8080  # of the page
     num_envs: int = 4  # tiled in one picture
     episode: int = 1  # which start
     steps: int = 0  # control steps; 0: one episode

@@ -1,4 +1,4 @@
-"""Watch a policy: headless into a video, or live in MuJoCo's viewer."""
+"""Watch a policy: headless into a video, or live in MuJoCo's window or a web page."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.train import build, dream_video, video
-from dima_isaac.train.options import Asked, PlayConfig, World
+from dima_isaac.train.options import Asked, PlayConfig, Viewer, World
 from dima_isaac.train.restore import HELD_OUT, Policy, Restored, policy_of, restore
 
 
@@ -32,7 +32,7 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
     env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)
     try:
         policy = policy_of(cfg, restored, env)
-        if not cfg.headless:
+        if cfg.viewer is Viewer.web or not cfg.headless:
             return watch(env, policy, cfg)
         return film(env, policy, cfg, restored)
     finally:
@@ -58,17 +58,21 @@ def film(env: VecEnv, policy: Policy, cfg: PlayConfig, restored: Restored | None
 
 
 def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
-    """Episode after episode in a window, in real time, until it is closed.
+    """Episode after episode in a window or a page, in real time, until it is closed or interrupted.
 
     Raises:
-        UsageError: no display, or an engine without a viewer.
+        UsageError: no display, no viser, or an engine without a viewer.
     """
     if cfg.world is World.dream:
         raise UsageError("world=dream is a video; leave headless=True.")
     if not hasattr(env.engine, "copy_env"):
         raise UsageError("only engine=mujoco has a live viewer; use headless=True for a video.")
-    viewer = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
-    print("viewer: [ and ] walk through the environments; close the window to stop.")
+    if cfg.viewer is Viewer.web:
+        viewer = importlib.import_module("dima_isaac.sim.web_viewer").WebViewer(env.engine, cfg.port)
+        print(f"viewer: {viewer.address} shows it; Ctrl-C stops.", flush=True)
+    else:
+        viewer = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
+        print("viewer: [ and ] walk through the environments; close the window to stop.", flush=True)
     speed = cfg.fps * env.spec.control_dt if cfg.fps else 1.0
     with viewer, torch.no_grad():
         step = env.restart(cfg.episode)

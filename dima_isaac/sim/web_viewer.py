@@ -1,0 +1,113 @@
+"""One environment in a web page, for machines without a display: viser serves it, any browser shows it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import time
+from typing import Any
+
+import mujoco
+import numpy as np
+
+from dima_isaac.errors import UsageError
+from dima_isaac.sim.mjcf import compile_visuals
+
+Array = np.ndarray
+HIDDEN = 3  # geom groups from here on are colliders
+PERIOD = 1.0 / 30.0  # s between two pictures; a browser gains nothing from more
+_SHAPE = mujoco.mjtGeom
+
+
+class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
+    """A page on one environment; a slider walks through them."""
+
+    def __init__(self, engine: Any, port: int) -> None:
+        """Serve a ``MujocoEngine`` at localhost:``port``, or the next free one.
+
+        Raises:
+            UsageError: viser is not installed.
+        """
+        try:
+            viser, self._shapes = importlib.import_module("viser"), importlib.import_module("trimesh.creation")
+        except ModuleNotFoundError as error:
+            raise UsageError("viewer=web needs viser: pip install 'dima-isaac[viewer]'.") from error
+        self._engine, self._drawn = engine, 0.0
+        self._model = compile_visuals(engine.scene, engine.cfg)
+        self._data = mujoco.MjData(self._model)
+        # this machine alone: from another one, through ssh -L
+        self._server = viser.ViserServer(host="localhost", port=port, verbose=False)
+        self.address = f"http://localhost:{self._server.get_port()}"
+        scene, eye, target = self._server.scene, engine.scene.camera_eye, engine.scene.camera_target
+        scene.set_up_direction("+z")
+        self._server.initial_camera.position, self._server.initial_camera.look_at = eye, target
+        self._bodies = [scene.add_frame(f"/{body}", show_axes=False) for body in range(self._model.nbody)]
+        for geom in range(self._model.ngeom):
+            self._add(scene, geom)
+        last = max(engine.num_envs - 1, 1)  # a slider must have two ends
+        self._slider = self._server.gui.add_slider("environment", min=0, max=last, step=1, initial_value=0)
+        self._slider.disabled = engine.num_envs == 1
+
+    @property
+    def env(self) -> int:
+        """The environment that is shown."""
+        return int(self._slider.value) % int(self._engine.num_envs)
+
+    def positions(self) -> Array:
+        """(bodies, 3): where the page has the bodies."""
+        return np.array([body.position for body in self._bodies])
+
+    def show(self) -> bool:
+        """Send the current state, if the last one is old enough; True: a page cannot be closed from outside."""
+        if time.perf_counter() - self._drawn < PERIOD:
+            return True
+        self._drawn = time.perf_counter()
+        self._engine.copy_env(self.env, self._data)
+        mujoco.mj_forward(self._model, self._data)
+        with self._server.atomic():
+            for body, handle in enumerate(self._bodies):
+                handle.position, handle.wxyz = self._data.xpos[body], self._data.xquat[body]
+        return True
+
+    def close(self) -> None:
+        """Stop serving."""
+        self._server.stop()
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _add(self, scene: Any, geom: int) -> None:
+        model = self._model
+        body, rgba = int(model.geom_bodyid[geom]), model.geom_rgba[geom]
+        if model.geom_matid[geom] >= 0:
+            rgba = model.mat_rgba[model.geom_matid[geom]]
+        place = {"position": model.geom_pos[geom], "wxyz": model.geom_quat[geom]}
+        if model.geom_group[geom] >= HIDDEN or rgba[3] == 0.0:
+            return
+        if model.geom_type[geom] == _SHAPE.mjGEOM_PLANE:
+            scene.add_grid(f"/{body}/{geom}", **place)
+            return
+        vertices, faces = self._mesh(geom)
+        opacity = None if rgba[3] >= 1.0 else float(rgba[3])
+        scene.add_mesh_simple(f"/{body}/{geom}", vertices, faces, color=tuple(rgba[:3]), opacity=opacity, **place)
+
+    def _mesh(self, geom: int) -> tuple[Array, Array]:
+        """Vertices (V, 3) and triangles (F, 3) in the geom's frame."""
+        model, shapes = self._model, self._shapes
+        kind, size = int(model.geom_type[geom]), model.geom_size[geom]
+        if kind == _SHAPE.mjGEOM_MESH:
+            mesh = int(model.geom_dataid[geom])
+            first, face = model.mesh_vertadr[mesh], model.mesh_faceadr[mesh]
+            vertices = model.mesh_vert[first : first + model.mesh_vertnum[mesh]]
+            return vertices, model.mesh_face[face : face + model.mesh_facenum[mesh]]
+        if kind == _SHAPE.mjGEOM_BOX:
+            solid = shapes.box(extents=2.0 * size)
+        elif kind == _SHAPE.mjGEOM_CYLINDER:
+            solid = shapes.cylinder(radius=size[0], height=2.0 * size[1])
+        elif kind == _SHAPE.mjGEOM_CAPSULE:
+            solid = shapes.capsule(radius=size[0], height=2.0 * size[1])
+            solid.vertices[:, 2] -= solid.vertices[:, 2].mean()
+        else:
+            solid = shapes.icosphere(subdivisions=2)
+            solid.vertices *= size if kind == _SHAPE.mjGEOM_ELLIPSOID else size[0]
+        return np.asarray(solid.vertices), np.asarray(solid.faces)

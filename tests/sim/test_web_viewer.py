@@ -1,0 +1,59 @@
+"""The web page: every body is where the physics has it, and every shape is a mesh of the right extent."""
+
+from __future__ import annotations
+
+import sys
+import urllib.request
+
+import numpy as np
+import pytest
+import torch
+
+from dima_isaac.errors import UsageError
+from dima_isaac.sim.config import MujocoConfig
+from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene
+from dima_isaac.sim.web_viewer import WebViewer
+
+SHAPES = """<mujoco><worldbody><body name="all"><geom name="c" type="capsule" size="0.1 0.2"/>
+<geom name="r" type="cylinder" size="0.1 0.3" pos="1 0 0"/><geom name="s" type="sphere" size="0.2" pos="2 0 0"/>
+<geom name="hidden" type="box" size="1 1 1" group="3"/></body></worldbody></mujoco>"""
+
+
+def engine() -> MujocoEngine:
+    actors = [
+        Actor("all", Mjcf(xml=SHAPES), pos=(0.0, 0.0, 5.0)),
+        Actor("box", Box((0.2, 0.4, 0.6)), pos=(0.0, 3.0, 2.0)),
+        Actor("egg", Ellipsoid((0.03, 0.03, 0.04)), pos=(0.0, -3.0, 2.0)),
+    ]
+    return MujocoEngine(Scene(actors=actors), 2, MujocoConfig(threads=1))
+
+
+def test_a_missing_viser_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "viser", None)
+    with pytest.raises(UsageError, match=r"viewer=web needs viser: pip install 'dima-isaac\[viewer\]'"):
+        WebViewer(engine(), 8090)
+
+
+def test_the_page_shows_the_chosen_environment() -> None:
+    pytest.importorskip("viser")
+    world = engine()
+    away = torch.tensor([[0.5, 0.0, 7.0, 0.0, 0.0, 0.0, 1.0] + [0.0] * 6]).expand(2, -1)
+    world.set_root_state(torch.tensor([False, True]), 0, away)
+    world.refresh(torch.ones(2, dtype=torch.bool))
+    with WebViewer(world, 8090) as viewer:
+        assert urllib.request.urlopen(viewer.address, timeout=10).status == 200
+        assert viewer.show()
+        assert any(np.allclose(place, (0.0, 0.0, 5.0)) for place in viewer.positions())
+        viewer._slider.value, viewer._drawn = 1, 0.0
+        viewer.show()
+        assert any(np.allclose(place, (0.5, 0.0, 7.0)) for place in viewer.positions())
+        extents = {viewer._model.geom(g).name: np.ptp(viewer._mesh(g)[0], axis=0) for g in range(1, 7)}
+    for name, size in (
+        ("all/c", (0.2, 0.2, 0.6)),
+        ("all/r", (0.2, 0.2, 0.6)),
+        ("all/s", (0.4, 0.4, 0.4)),
+        ("box#geom", (0.2, 0.4, 0.6)),
+        ("egg#geom", (0.06, 0.06, 0.08)),
+    ):
+        assert extents[name] == pytest.approx(size, rel=0.03)
