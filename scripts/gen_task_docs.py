@@ -48,9 +48,104 @@ the tail.
 **In every task, unlike the original**: tables are static, and things start at rest on them rather than inside them;
 noisy starts stay within the joint limits (`clamp_reset`); an episode's last observation is its last state, and its
 next row is the first of a new episode; a time-out is not a termination; goal markers touch nothing; objects are
-authored from primitives with the original's extents, joints, masses and handle points.
+authored from primitives with the original's extents, joints, masses and handle points. The benchmark's oddities, one by
+one, with the field that chooses: [at the end](#the-benchmarks-oddities).
 
-Pictures: `python scripts/gallery.py`. Rewards of an untrained policy: [untrained.md](untrained.md).
+**The original meshes** may not be redistributed. `task.assets_root=DIR` takes them from your own copy: `DIR` is the
+benchmark's `assets` folder, and each object is `DIR/mjcf/<name>/mobility.urdf` or
+`DIR/mjcf/<name>/<PartNet-Mobility number>/mobility.urdf` (door 9128, bottle_cap 4064, pot 15, cup 8848, scissors 10495,
+pen 2939, kettle 1305, bucket 100454, switch 102872) with the meshes it names. Sizes, hinges and limits are the file's,
+names and joint damping ours; a link without an inertial has density 500. Each collision mesh counts as its convex hull,
+where the original cuts doors, buckets and the kettle into convex parts: a kettle that is one mesh is closed here.
+
+**Other controls.** `reset_position_noise` (m; horizontal for what rests on something) and `reset_dof_noise` vary any
+task's start; `relative_control=True` lets joint actions move the last targets by `dof_speed_scale` rad/s, for both
+hands; `action_smoothing` below 1 mixes a new target with the last one.
+
+Pictures: `python scripts/gallery.py`. Rewards of an untrained policy: [untrained.md](untrained.md). What 2,000 random
+control steps do to every task: `python scripts/sanity.py`.
+"""
+ODDITIES = (
+    # number, what the published code does, what is done here, the fields that choose
+    ("1", "both hands are right hands", "as published; a mirrored left hand is an option", "`left_hand`"),
+    ("2", "PushBlock rewards the right cube for the left goal", "compat only", "`own_goals`"),
+    ("3", "PushBlock's success latches at 0.5 and forgets the right cube", "never: both cubes, one flag", "-"),
+    (
+        "4",
+        "Switch's success is out of reach",
+        "never: both rockers within an angle of fully pressed",
+        "`pressed_angle`",
+    ),
+    ("5", "Switch never puts its rockers back", "never: they start at rest at their upper stop", "-"),
+    ("6", "PushBlock, Switch: one environment's reset moves all tables and blocks", "never: resets are masked", "-"),
+    ("7", "ReOrientation overwrites the first cube's hits", "compat only", "`either_cube`"),
+    ("8", "ReOrientation writes root states twice in a frame", "never: writes are staged and flushed once", "-"),
+    (
+        "9",
+        "Kettle aims below the bucket, and the balls do not matter",
+        "the reward as published; success counts balls, published in compat",
+        "`count_balls`, `success_share`",
+    ),
+    (
+        "10",
+        "success that does not mean the task's name",
+        "compat only",
+        "`both_leaves`, `inside`, `stacked`, `every_egg`",
+    ),
+    ("11", "doors to be closed start with turning hinges", "compat only", "`still_start`"),
+    ("12", "CloseOutward has constants of its own", "as published", "`base`, `far`"),
+    ("13", "a bonus for a distance of 0 or less", "never", "-"),
+    ("14", "the fence is at the root in Over2Underarm, at the palm in Abreast", "as published", "`fence`"),
+    ("15", "objects start inside their supports", "never: at rest, at the published settled heights", "-"),
+    ("16", "most tables are loose boxes of 200 to 600 kg", "never: static", "-"),
+    (
+        "17",
+        "joint noise spans (-1, 1) around a lower limit and leaves the limits",
+        "as published, then clamped; not clamped in compat",
+        "`clamp_reset`",
+    ),
+    (
+        "18",
+        "fourteen tasks always start alike",
+        "as published; noise is an option",
+        "`reset_position_noise`, `reset_dof_noise`",
+    ),
+    (
+        "19",
+        "relative control moves hand 1 alone, by its base's actions",
+        "never: both hands, by their joints' actions",
+        "`relative_control`, `dof_speed_scale`",
+    ),
+    ("20, 21", "smoothing and targets of hand 2 read hand 1's, or one joint off", "never", "`action_smoothing`"),
+    ("22", "observations end in zeros; doors list the left handle first", "as published", "-"),
+    ("23", "asymmetric observations are broken", "the state is what a critic sees", "-"),
+    ("24", "forces x 10 are clipped at 5, so at 0.5 N", "as published", "-"),
+    (
+        "25",
+        "a time-out is a terminal, and resets wait for the next step",
+        "never: `last` and `terminal` are two columns, a reset is a row of its own",
+        "-",
+    ),
+    ("26", "`consecutive_successes` means three things", "never: `eval/success` is the share of episodes", "-"),
+    (
+        "27",
+        "friction on an object's first shape alone, and 100 on the bottle",
+        "on the whole object; 5 on the bottle",
+        "-",
+    ),
+    ("28", "YAML keys that nothing reads", "never: an unknown key is refused", "-"),
+    ("29", "tasks and configurations that are named and missing", "never: tests build every name", "-"),
+    ("30", "PPO squares its deviation, keeps its minibatches, cuts time-outs", "never: see the learner", "-"),
+    ("31", "domain randomisation leaves hand 2 out", "there is none yet", "-"),
+)
+ABOUT_ODDITIES = """## The benchmark's oddities
+
+What the published code does that one would not expect, and what is done here. A field can be set alone
+(`task.own_goals=False`); without a value it follows the profile.
+"""
+ABOUT_DAMPING = """Besides: a damped hand is PhysX's, v <- (v + F h / m)(1 - c h) with c = 100 and h = 1/120. A force
+of 833 N is a speed of 0.28 m/s, and a hand that is held pushes with a sixth of it, 139 N (read in the articulation code
+of PhysX 5; Isaac Gym itself was not run).
 """
 
 
@@ -112,7 +207,8 @@ def page() -> str:
     names = [name for name in catalog.names("task") if name.startswith("ShadowHand")]
     rows, sections = zip(*(section(name, catalog) for name in names), strict=True)
     head = "| task | what | bases | state | obs | actions | steps |\n|---|---|---|---|---|---|---|"
-    return "\n".join([INTRO, head, *rows, "", "\n\n".join(sections)]) + "\n"
+    odd = ["| # | published | here | field |", "|---|---|---|---|", *(f"| {' | '.join(row)} |" for row in ODDITIES)]
+    return "\n".join([INTRO, head, *rows, "", "\n\n".join(sections), "", ABOUT_ODDITIES, *odd, "", ABOUT_DAMPING])
 
 
 def main() -> int:

@@ -5,7 +5,8 @@ where   d_R, d_L: the distances of the palm centres to the pot's handles; d: the
         above the place where the original spawns it
 ends    the pot at or below {drop_height:g} m, or d_R or d_L >= {far:g} m
 solved  d < {success_distance:g} m
-differs the pot starts at rest on the table, not 1.5 cm inside it
+differs the pot starts at rest on the table, not 1.5 cm inside it; friction 3 is on all of the pot, published on one of
+        its shapes
 """
 
 from __future__ import annotations

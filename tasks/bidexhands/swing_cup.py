@@ -5,7 +5,8 @@ where   F: the summed distances of a hand's five fingertips to its handle; theta
         its goal
 ends    the mug at or below {drop_height:g} m
 solved  theta < {success_angle:g} rad
-differs the mug starts at rest on the table, not 8.4 cm inside it
+differs the mug starts at rest on the table, not 8.4 cm inside it; friction 0.5 is on all of it, published on one of
+        its shapes
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 
 import pytest
@@ -43,3 +44,12 @@ def test_a_block_is_read_with_its_continuations(docs, tmp_path):
 @pytest.mark.parametrize("name", TASKS)
 def test_every_task_has_its_picture(name):
     assert (SCRIPT.parents[1] / "docs" / "gallery" / f"{name}.png").is_file()
+
+
+def test_every_oddity_has_its_row_and_every_field_it_names_exists(docs):
+    numbers = [int(number) for row in docs.ODDITIES for number in row[0].split(",")]
+    assert numbers == list(range(1, 32))
+    catalog = Catalog()
+    known = {key for name in TASKS for key in catalog.values("task", name)}
+    named = {word for row in docs.ODDITIES for word in re.findall(r"`(\w+)`", row[3])}
+    assert named and named <= known
