@@ -61,7 +61,7 @@ def main() -> None:
     print("|---|" + "---|" * (len(SPANS) + 1))
     for task in args.tasks:
         means, alive = rewards(task, args.profile, args.envs, args.seed)
-        print(f"| {task} | " + " | ".join(f"{mean:.4f}" for mean in means) + f" | {alive:.2f} |", flush=True)
+        print(f"| {task} | " + " | ".join(f"{mean:.4g}" for mean in means) + f" | {alive:.2f} |", flush=True)
 
 
 if __name__ == "__main__":
