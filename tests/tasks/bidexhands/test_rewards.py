@@ -76,8 +76,11 @@ def test_two_eggs_add_up_and_both_must_be_caught():
         check(stage, 0.9048374 + 0.6376282, success)  # exp(-0.1) + exp(-0.45); 0.055 m together
         stage.put("egg1", (0.029, -1.0, 1.0))
         assert stage.success()
-        stage.put("egg1", (0.0, -1.0, 0.199))
-        assert stage.ends()
+        stage.put("egg0", (0.4, 0.0, 1.0)).turned("egg1", (0.2, -1.0, 1.0), 1.0)
+        check(stage, 0.0183156 + 0.1108032, False)  # exp(-4) + exp(-2.2)
+        for egg in ("egg0", "egg1"):
+            for height, over in ((0.201, False), (0.199, True), (0.9, False)):
+                assert stage.put(egg, (0.0, -0.5, height)).ends() is over
 
 
 # ---- reorientation -------------------------------------------------------------------------------------------------
@@ -92,8 +95,9 @@ def test_reorientation():
     stage.task._last_action.zero_()
     stage.turned("cube1", (0.02, -1.0, 1.0), 0.05)
     check(stage, -0.6 + 2.0 + 1.0 / 0.15 + 500.0, True)
-    stage.put("cube1", (0.0, -1.0, 0.199))
-    assert stage.ends()
+    for cube in ("cube0", "cube1"):
+        for height, over in ((0.201, False), (0.199, True), (0.9, False)):
+            assert stage.put(cube, (0.0, -1.0, height)).ends() is over
 
 
 @pytest.mark.parametrize(("profile", "hit"), [("fixed", True), ("compat", False)])
@@ -298,7 +302,9 @@ def test_push_block(profile, right_gap):
     stage.put("right", (-0.2, 0.2, 0.645)).put("left", (-0.2, -0.2, 0.524))
     check(reach(stage, 0.4, 0.4), 1.6 + 5 - 0.505 - 5 * right_gap, False)
     stage.put("left", (-0.2, -0.2, 0.535))
-    assert stage.success() is (profile == "fixed")
+    check(reach(stage, 0.4, 0.3), 1.7 + 5 - 0.45 - 5 * right_gap, profile == "fixed")
+    stage.put("right", (-0.2, 0.2, 0.726))
+    assert not stage.success()
     stage.put("right", (0.0, 0.2, 0.625)).put("left", (0.0, -0.2, 0.625))
     start = 3.32 if profile == "fixed" else 3.32 - 5 * (math.hypot(0.2, 0.4) - 0.2)
     check(reach(stage, 1.04, 1.04), start, False)
