@@ -89,7 +89,8 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
             return
         vertices, faces = self._mesh(geom)
         opacity = None if rgba[3] >= 1.0 else float(rgba[3])
-        scene.add_mesh_simple(f"/{body}/{geom}", vertices, faces, color=tuple(rgba[:3]), opacity=opacity, **place)
+        look = {"color": tuple(rgba[:3]), "opacity": opacity, "flat_shading": True}
+        scene.add_mesh_simple(f"/{body}/{geom}", vertices, faces, **look, **place)
 
     def _mesh(self, geom: int) -> tuple[Array, Array]:
         """Vertices (V, 3) and triangles (F, 3) in the geom's frame."""
@@ -108,6 +109,6 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
             solid = shapes.capsule(radius=size[0], height=2.0 * size[1])
             solid.vertices[:, 2] -= solid.vertices[:, 2].mean()
         else:
-            solid = shapes.icosphere(subdivisions=2)
+            solid = shapes.icosphere(subdivisions=3)
             solid.vertices *= size if kind == _SHAPE.mjGEOM_ELLIPSOID else size[0]
         return np.asarray(solid.vertices), np.asarray(solid.faces)
