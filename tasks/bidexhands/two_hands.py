@@ -294,11 +294,11 @@ class TwoHandTask(ABC):
             index = self._actor[prop.actor.name]
             start = self._start_root[index].expand(engine.num_envs, -1)
             pos, quat = start[:, :3], start[:, 3:7]
-            if prop.jitter:
+            if prop.jitter and self.cfg.reset_position_noise:
                 if prop.jitter not in shifts:
                     shifts[prop.jitter] = self.cfg.reset_position_noise * noise.uniform(3)
                 shift = shifts[prop.jitter]
-                pos = pos + (shift * shift.new_tensor([1.0, 1.0, 0.0]) if prop.level else shift)
+                pos = pos + (shift * self._level if prop.level else shift)
             if prop.spin:
                 if prop.spin not in spins:
                     spins[prop.spin] = random_spin(noise)
@@ -464,6 +464,7 @@ class TwoHandTask(ABC):
         self._start_pos, self._start_vel = pos.to(engine.device), vel.to(engine.device)
         actors = [*self.hands.actors(self.cfg.left_hand), *(prop.actor for prop in self.props)]
         still = (0.0,) * 6
+        self._level = torch.tensor([1.0, 1.0, 0.0], device=engine.device)
         self._start_root = torch.tensor([(*a.pos, *a.quat, *still) for a in actors], device=engine.device)
 
 
