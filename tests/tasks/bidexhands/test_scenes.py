@@ -196,6 +196,19 @@ def test_bases_supports_contacts_and_frictions(name):
             assert actor.asset.radii == (0.03, 0.03, 0.04) and actor.asset.density == 500.0
 
 
+THUMBS = {"THJ4": -1.04, "THJ3": 1.2, "THJ0": -1.57}
+
+
+@pytest.mark.parametrize("name", ["ShadowHandBottleCap", "ShadowHandPen"])
+def test_hands_start_open_but_for_the_thumbs_at_the_bottle(name):
+    stage = Stage(name)
+    bent = THUMBS if name == "ShadowHandBottleCap" else {}
+    for joint, angle in zip(stage.engine.dof_names, stage.engine.dof_pos[0].tolist(), strict=True):
+        hand, _, label = joint.partition("/")
+        if hand in ("hand0", "hand1"):
+            assert angle == pytest.approx(bent.get(label, 0.0)), joint
+
+
 # ---- F at the start, from the table of an open hand's points ---------------------------------------------------------
 
 TIPS = np.array(  # ff, mf, rf, lf, th of a hand at the origin with all joints at 0
