@@ -41,6 +41,12 @@ def test_presets_and_scales_set_only_what_exists(path):
     typed({key: value for key, value in values.items() if key != "defaults"})
 
 
+@pytest.mark.parametrize("path", sorted((CFG / "learner").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_published_preset_takes_back_whatever_a_task_sets_of_the_learner(path):
+    typed(yaml.safe_load(path.read_text()))
+    assert set(flat(path)) - {"num_envs"} <= set(flat(CFG / "preset" / "paper.yaml"))
+
+
 def test_scales_set_the_same_keys():
     keys = {path.stem: set(flat(path)) for path in (CFG / "scale").glob("*.yaml")}
     assert keys["S"] == keys["M"] == keys["L"]
