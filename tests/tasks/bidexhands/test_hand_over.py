@@ -229,6 +229,7 @@ def test_parts_are_handed_out_once(index: list[list[int]]) -> None:
 def test_the_yaml_says_what_the_config_says() -> None:
     folder = Path(next(iter(dima_isaac.cfg.__path__)))
     values = yaml.safe_load((folder / "task" / "ShadowHandOver.yaml").read_text())
+    assert values.pop("defaults") == [{"/learner@_global_": "two_hands"}, "_self_"]
     assert values.pop("name") == "ShadowHandOver"
     assert values.pop("target") == f"dima_isaac.tasks.bidexhands.hand_over:{ShadowHandOver.__name__}"
     assert values == as_dict(ShadowHandOverConfig())
