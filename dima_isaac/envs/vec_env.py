@@ -28,8 +28,11 @@ class EpisodeTally:
         self._done = torch.zeros(0, device=device)  # (values,)
         self._count = torch.zeros((), device=device)
 
-    def add(self, values: dict[str, Tensor], first: Tensor, last: Tensor) -> None:
-        """Add one tick of named values (E,), the same names every time; close the episodes that end here."""
+    def add(self, values: dict[str, Tensor], first: Tensor, last: Tensor, ends: bool = True) -> None:
+        """Add one tick of named values (E,), the same names every time; close the episodes that end here.
+
+        Who knows that ``last`` is empty says so with ``ends=False``.
+        """
         if not self._names:
             self._names = tuple(values)
             self._running = self._running.new_zeros(len(values), self._running.shape[1])
@@ -37,8 +40,9 @@ class EpisodeTally:
         tick = torch.stack([values[name] for name in self._names])
         # an episode's first row brings nothing, and whatever ran before it is over
         self._running.add_(tick).masked_fill_(first, 0.0)
-        self._done += self._running @ last.to(self._running.dtype)
-        self._count += last.sum()
+        if ends:
+            self._done += self._running @ last.to(self._running.dtype)
+            self._count += last.sum()
 
     def forget(self, mask: Tensor) -> None:
         """Drop the running sums where ``mask`` (E,): those episodes are over, or were cut off."""
@@ -82,6 +86,8 @@ class VecEnv:
         self._time, self._episode = zeros, zeros.clone()
         self._over = torch.ones(self.num_envs, dtype=torch.bool, device=physics)
         self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=physics)
+        self._tick = torch.ones(self.num_envs, device=physics)
+        self._on_host = engine.capabilities.on_host  # masks can be looked into, and work on empty ones left out
         self.tally = EpisodeTally(self.num_envs, physics)
         self.quarantined = torch.zeros((), dtype=torch.int64, device=physics)
 
@@ -142,35 +148,43 @@ class VecEnv:
         self.engine.step(hold=first)
         first = self._quarantine(first)
 
-        self._time = torch.where(first, 0, self._time + 1)
+        # between two physics steps an operation costs its launch, or cold caches: hence as few as can be
+        self._time = (self._time + 1).masked_fill_(first, 0)
         verdict = self.task.judge(self.engine)
         state = self.task.state(self.engine)
         reward = verdict.reward.masked_fill(first, 0.0)
-        terminal = verdict.terminal & ~first
-        over = terminal | (self._time >= self._limit)
-        last = (over if verdict.truncated is None else over | verdict.truncated) & ~first
-        self._success = torch.where(first, False, self._success | verdict.success)
+        terminal = verdict.terminal > first  # of booleans: a and not b
+        last = (self._time >= self._limit).logical_or_(terminal)
+        if verdict.truncated is not None:
+            last |= verdict.truncated > first
+        self._success = (self._success | verdict.success) > first
         self._over = last
-        ticks = torch.ones_like(reward)
-        success = torch.where(last, self._success, False).float()
-        self.tally.add({"return": reward, "success": success, "length": ticks, **verdict.terms}, first, last)
+        success = (self._success & last).float()
+        values = {"return": reward, "success": success, "length": self._tick, **verdict.terms}
+        self.tally.add(values, first, last, ends=not self._nobody(last))
         return self._row(state, reward, first, last, terminal)
 
     def _row(self, state: Tensor, *rest: Tensor) -> Step:
-        state = state.to(self.device)
-        return Step(state, self.task.observe(state), *(column.to(self.device) for column in rest))
+        if self.device != self.engine.device:
+            state, *others = (column.to(self.device) for column in (state, *rest))
+            rest = tuple(others)
+        return Step(state, self.task.observe(state), *rest)
+
+    def _nobody(self, mask: Tensor) -> bool:
+        """Whether ``mask`` (E,) is known to be empty; where asking would cost a synchronisation it is not known."""
+        return self._on_host and not mask.numpy().any()
 
     def _stage_reset(self, mask: Tensor) -> None:
-        if self.engine.capabilities.on_host and not bool(mask.any()):
+        if self._nobody(mask):
             return
         self._episode = self._episode + mask
         self.task.reset(self.engine, mask, Noise(self.seed, self._episode))
 
     def _quarantine(self, first: Tensor) -> Tensor:
         """Put environments whose physics failed back to a fresh start; their row becomes a first row."""
-        bad = self.engine.bad.clone()
-        if self.engine.capabilities.on_host and not bool(bad.any()):
+        if self._nobody(self.engine.bad):
             return first
+        bad = self.engine.bad.clone()
         self.quarantined += bad.sum()
         self._stage_reset(bad)
         self.engine.refresh(bad)

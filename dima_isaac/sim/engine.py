@@ -4,7 +4,8 @@ Quaternions are xyzw, positions environment-local at the link origin, linear and
 axes, the linear one at the link's centre of mass. Views are float32, on the engine's device, allocated once
 and updated in place by ``step`` and ``refresh``; they are read-only by contract.
 
-Writes are staged and flushed once, at the start of ``step`` or ``refresh``. Resets take a boolean mask (E,),
+Writes are staged and flushed once, at the start of ``step`` or ``refresh``; a tensor that was staged may be read as
+late as that, so leave it alone until then. Resets take a boolean mask (E,),
 never an index list: shapes stay static, nothing synchronises, and the whole step can be captured in a graph.
 """
 

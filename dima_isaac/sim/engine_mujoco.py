@@ -4,7 +4,7 @@ Bit-identical at any thread count. Observations are fresh: after the physics ste
 computed at the new state, and a persistent batch continues its next step from them, so that they are not
 computed twice. Joint forces and contact wrenches belong to the last physics step, and are zero after a reset.
 
-All views are slices of two float32 buffers, filled once per step by one gather and one cast each.
+Poses and joints are slices of two float32 buffers, filled once per step by one gather and one cast each.
 Packing is NumPy's, single-threaded: torch's own threads would wake on the cores where physics runs next.
 
 MuJoCo puts a simulation that turns non-finite back to the model's defaults and says so only in a counter; the
@@ -44,6 +44,9 @@ _BROKEN = [int(w) for w in (_WARN.mjWARN_BADQPOS, _WARN.mjWARN_BADQVEL, _WARN.mj
 _FULL = [int(w) for w in (_WARN.mjWARN_CONTACTFULL, _WARN.mjWARN_CNSTRFULL)]
 _RESTARTS = ("qpos", "qvel")
 _BYTES_PER_ENV = 500_000  # of a persistent simulation with two hands
+_BOTH = np.array([1, 2, 0, 2, 0, 1])  # p x f = p[_BOTH[:3]] f[_BOTH[3:]] - p[_BOTH[3:]] f[_BOTH[:3]]
+_CONTACT_COLUMNS = np.concatenate([np.arange(6), 9 + np.arange(9), 6 + _BOTH, np.roll(_BOTH, 3)])
+"""Of a contact's 18 numbers: force and torque, the link's axes, then point and force in the cross product's order."""
 _HOPELESS = 10  # control steps with every environment broken before the engine gives up
 
 
@@ -110,34 +113,15 @@ class MujocoEngine:
         links, actors, dofs = len(compiled.link_names), len(compiled.actor_names), len(compiled.dof_names)
         sensors, frames = len(self.scene.force_sensors), FRAME * (links + actors)
         block = np.array([0, 1, 2, 4, 5, 6, 3, 7, 8, 9, 10, 11, 12])  # wxyz -> xyzw
-        reordered = (FRAME * np.arange(links + actors)[:, None] + block).ravel()
-        contacts = frames + WRENCH * np.arange(sensors)[:, None]
-        origins = FRAME * compiled.sensor_links[:, None]
-        # the gather repeats what the lever arm's cross product needs, in its order: (p - x) x f is then two products
-        after, before = np.array([1, 2, 0]), np.array([2, 0, 1])
-        both = np.concatenate([after, before])
-        self._sensor_columns = np.concatenate(
-            [
-                reordered,
-                (contacts + np.arange(6)).ravel(),  # force and torque
-                (contacts + 9 + np.arange(9)).ravel(),  # the link's axes
-                (contacts + 6 + both).ravel(),  # contact point
-                (origins + both).ravel(),  # link origin
-                (contacts + np.roll(both, 3)).ravel(),  # force
-            ]
-        )
-        self._sensed64 = np.zeros((envs, len(self._sensor_columns)))
-        self._sensed32 = np.zeros((envs, len(self._sensor_columns)), dtype=np.float32)
-        blocks = torch.from_numpy(self._sensed32)[:, :frames].unflatten(1, (links + actors, FRAME))
+        self._frame_columns = (FRAME * np.arange(links + actors)[:, None] + block).ravel()
+        self._frames64 = np.zeros((envs, frames))
+        self._frames32 = np.zeros((envs, frames), dtype=np.float32)
+        blocks = torch.from_numpy(self._frames32)[:, :frames].unflatten(1, (links + actors, FRAME))
         self.body_state, self.root_state = blocks[:, : len(self.link_names)], blocks[:, links:]
-        pieces = np.split(
-            self._sensed64[:, frames:], np.cumsum([6 * sensors, 9 * sensors, 6 * sensors, 6 * sensors]), axis=1
-        )
-        self._wrench = pieces[0].reshape(envs, sensors, 2, 1, 3)
-        self._axes = pieces[1].reshape(envs, sensors, 1, 3, 3)
-        self._lever, self._origin, self._lever_force = (piece.reshape(envs, sensors, 6) for piece in pieces[2:])
+        self._contacts = self._sensors[:, frames : frames + WRENCH * sensors].reshape(envs, sensors, WRENCH)
+        self._origins = self._frames64.reshape(envs, links + actors, FRAME)[..., :3]
         self.force_sensor = torch.zeros(envs, sensors, 6)
-        self._force_rows = self.force_sensor.numpy().reshape(envs, sensors, 2, 3)
+        self._force_rows = self.force_sensor.numpy()
 
         self._dof_columns = np.concatenate(
             [columns(self._qpos) + compiled.dof_qpos, columns(self._qvel) + compiled.dof_qvel]
@@ -160,7 +144,7 @@ class MujocoEngine:
         compiled = self._compiled
         actors, dofs = len(compiled.actor_names), len(compiled.dof_names)
         self._target: Array | None = None
-        self._forces: dict[int, Array] = {}
+        self._forces: dict[int, tuple[Array, Array]] = {}
         self._root_mask = np.zeros((actors, envs), dtype=bool)
         self._root_stage = np.zeros((actors, envs, FRAME))
         self._root_staged: set[int] = set()
@@ -168,6 +152,7 @@ class MujocoEngine:
         self._dof_mask = np.zeros(envs, dtype=bool)
         self._dof_stage = np.zeros((2, envs, dofs))
         self._still = np.zeros(envs, dtype=bool)  # placed, not stepped: forces of the last step are another episode's
+        self._any_still = False
         self._field_stage: list[tuple[Array, str, Array]] = []
 
     # ---- staged writes -----------------------------------------------------------------------------------------
@@ -176,9 +161,7 @@ class MujocoEngine:
         """Position targets (E, U) for the actuated dofs, held until the next call."""
         if target.shape != self._ctrl.shape:
             raise ValueError(f"targets must be {self._ctrl.shape}, not {tuple(target.shape)}")
-        if self._target is None:
-            self._target = np.empty(self._ctrl.shape)
-        np.copyto(self._target, target.numpy())
+        self._target = target.numpy()
 
     def apply_force(self, actor: int, force: Tensor, torque: Tensor) -> None:
         """Force and torque (E, 3) in world axes at the centre of mass of the actor's wrench link, for one step."""
@@ -186,7 +169,7 @@ class MujocoEngine:
         if body < 0:
             raise ValueError(f"actor '{self.actor_names[actor]}' has no wrench link")
         push, turn = self._compiled.wrench_share[actor]
-        self._forces[body] = torch.cat([push * force, turn * torque], 1).numpy()
+        self._forces[body] = (push * force).numpy(), (turn * torque).numpy()
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
         """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.
@@ -246,8 +229,8 @@ class MujocoEngine:
             self._write_fields()
         if self._target is not None:
             self._ctrl[:] = self._target
-        for body, wrench in self._forces.items():
-            self._xfrc[:, body] = wrench
+        for body, (force, torque) in self._forces.items():
+            self._xfrc[:, body, :3], self._xfrc[:, body, 3:] = force, torque
 
     def _restart(self, mask: Array, keep: bool) -> None:
         """Forget time, warm start, forces and warnings where ``mask``; ``keep`` holds on to finite poses."""
@@ -272,12 +255,16 @@ class MujocoEngine:
             self._mocap_pos[ids, mocap] = pos.numpy()
             self._mocap_quat[ids, mocap] = quat.numpy()[:, [3, 0, 1, 2]]
             return
-        offset, centre = torch.from_numpy(compiled.root_offset[actor]), torch.from_numpy(compiled.root_com[actor])
+        offset, centre = compiled.root_offset[actor], compiled.root_com[actor]
         q, v = compiled.root_qpos[actor], compiled.root_qvel[actor]
-        self._qpos[ids, q : q + 3] = (pos + rotate(quat, offset)).numpy()
+        self._qpos[ids, q : q + 3] = pos if not offset.any() else pos + rotate(quat, torch.from_numpy(offset))
         self._qpos[ids, q + 3 : q + 7] = quat.numpy()[:, [3, 0, 1, 2]]
+        if not self._root_stage[actor, ids, 7:].any():  # as most episodes start
+            self._qvel[ids, v : v + 6] = 0.0
+            return
         # the free joint wants its origin's velocity in world axes and the angular one in its own
-        self._qvel[ids, v : v + 3] = (linear - torch.linalg.cross(angular, rotate(quat, centre))).numpy()
+        arm = rotate(quat, torch.from_numpy(centre))
+        self._qvel[ids, v : v + 3] = (linear - torch.linalg.cross(angular, arm)).numpy()
         self._qvel[ids, v + 3 : v + 6] = rotate_inverse(quat, angular).numpy()
 
     def _write_fields(self) -> None:
@@ -286,7 +273,10 @@ class MujocoEngine:
             self._restart(np.logical_or.reduce(restarting), keep=False)
         for mask, name, value in self._field_stage:
             view = self.batch.bind(name)
-            np.copyto(view, value, where=mask.reshape(-1, *[1] * (view.ndim - 1)))
+            if mask.all():
+                np.copyto(view, value)
+            else:
+                np.copyto(view, value, where=mask.reshape(-1, *[1] * (view.ndim - 1)))
         self._field_stage.clear()
 
     # ---- time --------------------------------------------------------------------------------------------------
@@ -300,20 +290,22 @@ class MujocoEngine:
         self._flush()
         self.batch.warning.fill(0)
         held = hold.numpy()
+        any_held = held.any()
         if self.tape is not None:
             self.tape.append((self._rows.copy(), held.copy()))
         try:
-            if held.any():
+            if any_held:
                 self.batch.step(~held, self.substeps, self._stage)
                 self._forward(held)
             else:
                 self.batch.step(None, self.substeps, self._stage)
         except BatchError as error:
             raise SimulationError(f"MuJoCo stopped: {error}") from error
-        if self._forces:
-            self._xfrc[:] = 0.0
-            self._forces.clear()
+        for body in self._forces:
+            self._xfrc[:, body] = 0.0
+        self._forces.clear()
         self._still[:] = held
+        self._any_still = bool(any_held)
         self._pack()
         self._census(held)
 
@@ -323,6 +315,7 @@ class MujocoEngine:
         chosen = mask.numpy()
         self._forward(chosen)
         self._still |= chosen
+        self._any_still = True
         self._pack()
 
     def _forward(self, mask: Array) -> None:
@@ -332,24 +325,36 @@ class MujocoEngine:
         """Copy the batch's arrays into the float32 views; an environment that stood still has no forces."""
         if self._raw:
             return
-        np.take(self._sensors, self._sensor_columns, axis=1, out=self._sensed64, mode="clip")
-        np.copyto(self._sensed32, self._sensed64, casting="same_kind")
+        np.take(self._sensors, self._frame_columns, axis=1, out=self._frames64, mode="clip")
+        np.copyto(self._frames32, self._frames64, casting="same_kind")
         np.take(self._rows, self._dof_columns, axis=1, out=self._dofs64, mode="clip")
         np.copyto(self._dofs32, self._dofs64, casting="same_kind")
-        moved = ~self._still
-        np.multiply(self._drive[:, self._dof_qvel], moved[:, None], out=self._force32, casting="same_kind")
-        if self.force_sensor.shape[1]:
-            self._pack_wrenches(moved)
+        np.copyto(self._force32, self._drive[:, self._dof_qvel], casting="same_kind")
+        if self._any_still:
+            self._force32[self._still] = 0.0
+        if self._force_rows.size:
+            self._pack_wrenches()
 
-    def _pack_wrenches(self, moved: Array) -> None:
-        """Turn MuJoCo's wrenches round: on the link, about its origin, in its axes."""
-        self._lever -= self._origin
-        self._lever *= self._lever_force
-        torque = self._wrench[:, :, 1, 0]
-        torque += self._lever[..., :3]
-        torque -= self._lever[..., 3:]
-        local = (self._wrench * self._axes).sum(-1)
-        np.multiply(local, np.where(moved, -1.0, 0.0)[:, None, None, None], out=self._force_rows, casting="same_kind")
+    def _pack_wrenches(self) -> None:
+        """Turn MuJoCo's wrenches round where there are any: on the link, about its origin, in its axes."""
+        self._force_rows.fill(0.0)
+        force = self._contacts[..., :3]
+        touched = np.einsum("esk,esk->es", force, force) != 0.0
+        if self._any_still:
+            touched[self._still] = False
+        env, sensor = np.nonzero(touched)
+        if not len(env):
+            return
+        # repeated columns turn the lever arm's cross product into two products
+        contact = self._contacts[env, sensor].take(_CONTACT_COLUMNS, axis=1)
+        lever = contact[:, 15:21]
+        lever -= self._origins[env, self._compiled.sensor_links[sensor]].take(_BOTH, axis=1)
+        lever *= contact[:, 21:]
+        torque = contact[:, 3:6]
+        torque += lever[:, :3]
+        torque -= lever[:, 3:]
+        local = contact[:, :6].reshape(-1, 2, 1, 3) * contact[:, 6:15].reshape(-1, 1, 3, 3)
+        self._force_rows[env, sensor] = -local.sum(-1).reshape(-1, 6)
 
     def _census(self, held: Array) -> None:
         """Find the environments whose physics broke in this step."""
@@ -387,7 +392,7 @@ class MujocoEngine:
         """State rows (all of MuJoCo's integration state), views, targets and counters."""
         out = {
             "rows": torch.from_numpy(self._rows.copy()),
-            "sensed": torch.from_numpy(self._sensed32.copy()),
+            "sensed": torch.from_numpy(self._frames32.copy()),
             "dofs": torch.from_numpy(self._dofs32.copy()),
             "dof_force": self.dof_force.clone(),
             "force_sensor": self.force_sensor.clone(),
@@ -406,13 +411,14 @@ class MujocoEngine:
             raise ValueError(f"the saved physics has shape {tuple(rows.shape)}, this scene {self._rows.shape}")
         self._stage_buffers(self.num_envs)
         self._rows[:] = rows.numpy()
-        self._sensed32[:] = state["sensed"].numpy()
+        self._frames32[:] = state["sensed"].numpy()[:, : self._frames32.shape[1]]
         self._dofs32[:] = state["dofs"].numpy()
         self.dof_force.copy_(state["dof_force"])
         self.force_sensor.copy_(state["force_sensor"])
         self.bad.copy_(state["bad"])
         self._any_bad = bool(self.bad.any())
         self._still[:] = state["still"].numpy()
+        self._any_still = bool(self._still.any())
         for name, value in self._fields.items():
             value.copy_(state[f"field/{name}"])
         self._broken_runs = int(state["broken_runs"])

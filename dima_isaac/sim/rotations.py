@@ -46,7 +46,8 @@ def quat_conj(q: Tensor) -> Tensor:
 def rotate(q: Tensor, v: Tensor) -> Tensor:
     """``v`` (..., 3) turned by ``q``: v + 2 w (u x v) + 2 u x (u x v)."""
     u, w = q[..., :3], q[..., 3:]
-    u, v = torch.broadcast_tensors(u, v)
+    if u.dim() != v.dim():
+        u, v = torch.broadcast_tensors(u, v)
     t = 2.0 * torch.linalg.cross(u, v)
     return v + w * t + torch.linalg.cross(u, t)
 
@@ -78,16 +79,37 @@ def from_rpy(roll: float, pitch: float, yaw: float) -> tuple[float, float, float
 
 def to_rpy(q: Tensor) -> Tensor:
     """Roll, pitch and yaw (..., 3) of Rz Ry Rx, each wrapped to [0, 2 pi)."""
-    x, y, z, w = q.unbind(-1)
-    roll = torch.atan2(2.0 * (w * x + y * z), 1.0 - 2.0 * (x * x + y * y))
-    pitch = torch.asin((2.0 * (w * y - z * x)).clamp(-1.0, 1.0))
-    yaw = torch.atan2(2.0 * (w * z + x * y), 1.0 - 2.0 * (y * y + z * z))
-    return torch.stack([roll, pitch, yaw], -1) % (2.0 * math.pi)
+    left, right, weight, shift = _rpy_table(q.device, q.dtype)
+    products = q.index_select(-1, left) * q.index_select(-1, right) * weight
+    entry = products.unflatten(-1, (2, 5)).sum(-2) + shift  # sines of roll and yaw, their cosines, sine of the pitch
+    around = torch.atan2(entry[..., 0:2], entry[..., 2:4])
+    pitch = torch.asin(entry[..., 4:].clamp(-1.0, 1.0))
+    return torch.cat([around[..., :1], pitch, around[..., 1:]], -1) % (2.0 * math.pi)
+
+
+@lru_cache(maxsize=16)
+def _rpy_table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Five entries of the rotation matrix, sums of two weighted products each: factors, weights (10,); shifts (5,)."""
+    x, y, z, w = range(4)
+    left, right = [w, w, x, y, w, y, x, y, z, z], [x, z, x, y, y, z, y, y, z, x]
+    weight = [2.0, 2.0, -2.0, -2.0, 2.0, 2.0, 2.0, -2.0, -2.0, -2.0]
+    shift = [0.0, 0.0, 1.0, 1.0, 0.0]
+    return (
+        torch.tensor(left, device=device),
+        torch.tensor(right, device=device),
+        torch.tensor(weight, device=device, dtype=dtype),
+        torch.tensor(shift, device=device, dtype=dtype),
+    )
+
+
+def length(v: Tensor) -> Tensor:
+    """Euclidean length (...,) of ``v`` (..., n); ``Tensor.norm`` is the same after a walk through Python."""
+    return torch.linalg.vector_norm(v, dim=-1)
 
 
 def angle(q: Tensor) -> Tensor:
     """How far ``q`` turns, (...,) in [0, pi]: 2 asin |vec(q)|, in the form that is exact at both ends."""
-    return 2.0 * torch.atan2(q[..., :3].norm(dim=-1), q[..., 3].abs())
+    return 2.0 * torch.atan2(length(q[..., :3]), q[..., 3].abs())
 
 
 def angle_between(a: Tensor, b: Tensor) -> Tensor:

@@ -21,9 +21,10 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
+from dima_isaac.sim.rotations import length
 from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.props import cube, cube_goal, table
-from dima_isaac.tasks.bidexhands.two_hands import BasePoint, Hands, TwoHandConfig, object_block
+from dima_isaac.tasks.bidexhands.two_hands import BasePoint, Hands, TwoHandConfig
 
 PLACES = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))  # of the right (bottom) and the left (top) cube
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
@@ -74,6 +75,7 @@ class ShadowHandBlockStack(HandleTask):
             ],
             points=[("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0))],
             tail_size=13 + 13 + PADDING,
+            things=(0, 13),
             camera=((1.0, 0.25, 1.2), (0.0, 0.0, 0.63)),
         )
         self.cfg: ShadowHandBlockStackConfig = cfg
@@ -84,10 +86,9 @@ class ShadowHandBlockStack(HandleTask):
         self._places_of_cubes = torch.tensor(PLACES, device=engine.device)
         self._padding = torch.zeros(engine.num_envs, PADDING, device=engine.device)
 
-    def tail(self, engine: Engine) -> Tensor:
+    def tail(self, engine: Engine) -> list[Tensor]:
         """13 numbers of the right cube and of the left one, four zeros."""
-        blocks = [object_block(self.root(engine, name)) for name in ("right", "left")]
-        return torch.cat([*blocks, self._padding], 1)
+        return [self.root(engine, "right"), self.root(engine, "left"), self._padding]
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, hands gone astray, and the stack."""
@@ -108,7 +109,7 @@ class ShadowHandBlockStack(HandleTask):
         if cfg.repaired(cfg.stacked):
             offset = left - right
             level = (offset[:, 2] - cfg.cube_height).abs() < cfg.stack_slack
-            success = level & (offset[:, :2].norm(dim=1) < cfg.stack_offset)
+            success = level & (length(offset[:, :2]) < cfg.stack_offset)
         else:
             success = stack > cfg.success_term
         return sum_of(terms, (reach >= cfg.far).any(1), success)

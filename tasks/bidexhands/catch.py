@@ -20,12 +20,12 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import angle_between, quat_conj, quat_mul
+from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hand import PALM
 from dima_isaac.tasks.bidexhands.handles import distance, sum_of
 from dima_isaac.tasks.bidexhands.props import egg, egg_goal
-from dima_isaac.tasks.bidexhands.two_hands import HANDS, Hands, TwoHandConfig, TwoHandTask, goal_block, object_block
+from dima_isaac.tasks.bidexhands.two_hands import HANDS, Hands, TwoHandConfig, TwoHandTask
 
 
 class Throw(Enum):
@@ -104,8 +104,10 @@ class Catch(TwoHandTask):
         self._count = len(layout.eggs)
         eggs = [egg(f"egg{i}", pos, _SHELLS[i]) for i, pos in enumerate(layout.eggs)]
         goals = [egg_goal(f"goal{i}", pos) for i, pos in enumerate(layout.goals)]
-        tail = self._count * (13 + 11)
-        super().__init__(cfg.throw.value, cfg, layout.hands, [*eggs, *goals], tail, camera=layout.camera)
+        tail = 13 + 11
+        things = range(0, self._count * tail, tail)
+        props = [*eggs, *goals]
+        super().__init__(cfg.throw.value, cfg, layout.hands, props, self._count * tail, things, camera=layout.camera)
         self.cfg: CatchConfig = cfg
 
     def bind(self, engine: Engine) -> None:
@@ -114,13 +116,13 @@ class Catch(TwoHandTask):
         if self._layout.fence is not None:
             self._fence = torch.tensor(self._layout.fence, device=engine.device)  # (2, 3)
 
-    def tail(self, engine: Engine) -> Tensor:
-        """For every egg its 13 numbers and its goal's 11."""
+    def tail(self, engine: Engine) -> list[Tensor]:
+        """For every egg its 13 numbers; its goal's pose, and the turn from goal to egg."""
         parts = []
         for i in range(self._count):
             shell, goal = self.root(engine, f"egg{i}"), self.root(engine, f"goal{i}")
-            parts += [object_block(shell), goal_block(goal, quat_mul(shell[:, 3:7], quat_conj(goal[:, 3:7])))]
-        return torch.cat(parts, 1)
+            parts += [shell, goal[:, :7], quat_div(shell[:, 3:7], goal[:, 3:7])]
+        return parts
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, drops, fences and catches."""

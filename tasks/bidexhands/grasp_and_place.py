@@ -18,10 +18,10 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import rotate_inverse
+from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, cube, palms_down, table, thing
-from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig, object_block
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
 
 FLOOR, RIM = -0.05, 0.0445  # z in the bucket's frame, m
 
@@ -60,10 +60,10 @@ class ShadowHandGraspAndPlace(HandleTask):
         )
         self.cfg: ShadowHandGraspAndPlaceConfig = cfg
 
-    def tail(self, engine: Engine) -> Tensor:
+    def tail(self, engine: Engine) -> list[Tensor]:
         """The bucket's 13 numbers, then the poses of bucket and cube."""
         bucket, cube_ = self.root(engine, "bucket"), self.root(engine, "cube")
-        return torch.cat([object_block(bucket), bucket[:, :7], cube_[:, :7]], 1)
+        return [bucket, bucket[:, :7], cube_[:, :7]]
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, hands gone astray, and the cube in the bucket."""
@@ -76,7 +76,7 @@ class ShadowHandGraspAndPlace(HandleTask):
         if cfg.repaired(cfg.inside):
             local = rotate_inverse(bucket[:, 3:7], cube_[:, :3] - bucket[:, :3])
             level = (local[:, 2] > FLOOR) & (local[:, 2] < RIM)
-            success = level & (local[:, :2].norm(dim=1) < cfg.inside_radius)
+            success = level & (length(local[:, :2]) < cfg.inside_radius)
         else:
             success = gap < cfg.success_distance
         return sum_of(terms, (reach >= cfg.far).any(1), success)

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import angle_between, quat_div
+from dima_isaac.sim.rotations import angle_between, length, quat_div
 from dima_isaac.sim.scene import Actor, Ellipsoid
-from dima_isaac.tasks.bidexhands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask, goal_block, object_block
+from dima_isaac.tasks.bidexhands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask
 
 EGG = (0.03, 0.03, 0.04)  # semi-axes, m
 
@@ -54,10 +54,10 @@ class ShadowHandOver(TwoHandTask):
         self._egg_pos, self._egg_quat, self._egg_height = egg[:, :3], egg[:, 3:7], egg[:, 2]
         self._goal_pos, self._goal_quat = goal[:, :3], goal[:, 3:7]
 
-    def tail(self, engine: Engine) -> Tensor:
-        """The egg's 13 numbers, the goal's 11."""
+    def tail(self, engine: Engine) -> list[Tensor]:
+        """The egg's 13 numbers; the goal's pose, and the turn from goal to egg."""
         relative = quat_div(self._egg_quat, self._goal_quat)
-        return torch.cat([object_block(self.root(engine, "egg")), goal_block(self.root(engine, "goal"), relative)], 1)
+        return [self.root(engine, "egg"), self.root(engine, "goal")[:, :7], relative]
 
     def describe_tail(self, index: int) -> str:
         """A short name of one number of the egg's and the goal's part."""
@@ -77,7 +77,7 @@ class ShadowHandOver(TwoHandTask):
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, drops and catches."""
-        distance = (self._egg_pos - self._goal_pos).norm(dim=1)
+        distance = length(self._egg_pos - self._goal_pos)
         theta = angle_between(self._egg_quat, self._goal_quat)
         reward = torch.add(theta, distance, alpha=self.cfg.distance_scale).mul_(-0.2).exp_()
         return Verdict(

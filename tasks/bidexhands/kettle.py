@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import rotate_inverse
+from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.sim.scene import Actor, Ellipsoid
 from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_facing, table, thing
@@ -98,7 +98,7 @@ class ShadowHandKettle(HandleTask):
         bucket = self.root(engine, "bucket").unsqueeze(1)
         local = rotate_inverse(bucket[..., 3:7], engine.root_state[:, self._balls, :3] - bucket[..., :3])
         level = (local[..., 2] > low) & (local[..., 2] < high)
-        return (level & (local[..., :2].norm(dim=-1) < radius)).sum(1)
+        return (level & (length(local[..., :2]) < radius)).sum(1)
 
 
 def _balls(count: int) -> list[Prop]:

@@ -21,7 +21,7 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.props import cube, cube_goal, palms_down, table
-from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig, object_block
+from dima_isaac.tasks.bidexhands.two_hands import TwoHandConfig
 
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
 TURN: Vec3 = (1.57, 1.57, 0.0)
@@ -72,10 +72,9 @@ class ShadowHandPushBlock(HandleTask):
         own = self.cfg.repaired(self.cfg.own_goals)
         self._targets_of_cubes = torch.stack([right if own else left, left])  # (2, 3)
 
-    def tail(self, engine: Engine) -> Tensor:
+    def tail(self, engine: Engine) -> list[Tensor]:
         """The right cube's 13 numbers, both cubes' positions, both goals (left first), five zeros."""
-        cubes = self.points(engine).flatten(1)
-        return torch.cat([object_block(self.root(engine, "right")), cubes, self._seen_goals], 1)
+        return [self.root(engine, "right"), self.points(engine).flatten(1), self._seen_goals]
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, hands gone astray, and both cubes home."""

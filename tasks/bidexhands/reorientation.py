@@ -21,7 +21,7 @@ from torch import Tensor
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import angle_between, quat_conj, quat_mul
+from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Actor, Mjcf, Vec3
 from dima_isaac.tasks.bidexhands.handles import distance, sum_of
 from dima_isaac.tasks.bidexhands.props import ASSETS
@@ -30,8 +30,6 @@ from dima_isaac.tasks.bidexhands.two_hands import (
     Prop,
     TwoHandConfig,
     TwoHandTask,
-    goal_block,
-    object_block,
     spin,
 )
 
@@ -68,7 +66,7 @@ class ShadowHandReOrientation(TwoHandTask):
             props.append(Prop(Actor(f"goal{i}", marker, (x, y, GOAL_HEIGHT), ghost=True), spin="goal"))
         hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), free=False)
         camera = ((1.05, -0.575, 1.1), (0.0, -0.575, 0.5))
-        super().__init__("ShadowHandReOrientation", cfg, hands, props, tail_size=2 * (13 + 11), camera=camera)
+        super().__init__("ShadowHandReOrientation", cfg, hands, props, 2 * (13 + 11), things=(0, 24), camera=camera)
         self.cfg: ShadowHandReOrientationConfig = cfg
 
     def bind(self, engine: Engine) -> None:
@@ -94,13 +92,13 @@ class ShadowHandReOrientation(TwoHandTask):
         self._reached = self._reached + hit
         super().act(engine, action)
 
-    def tail(self, engine: Engine) -> Tensor:
-        """For each cube its 13 numbers and its goal's 11."""
+    def tail(self, engine: Engine) -> list[Tensor]:
+        """For each cube its 13 numbers; its goal's pose, and the turn from goal to cube."""
         parts = []
         for i in range(2):
             cube, goal = self.root(engine, f"cube{i}"), self.root(engine, f"goal{i}")
-            parts += [object_block(cube), goal_block(goal, quat_mul(cube[:, 3:7], quat_conj(goal[:, 3:7])))]
-        return torch.cat(parts, 1)
+            parts += [cube, goal[:, :7], quat_div(cube[:, 3:7], goal[:, 3:7])]
+        return parts
 
     def judge(self, engine: Engine) -> Verdict:
         """Reward, drops and goals reached."""

@@ -161,11 +161,14 @@ class TwoHandTask(ABC):
         hands: Hands,
         props: Sequence[Prop],
         tail_size: int,
+        things: Sequence[int] = (0,),
         links: Sequence[str] = (),
         camera: tuple[Vec3, Vec3] = ((0.75, -0.5, 1.0), (0.0, -0.5, 0.52)),
         notes: Sequence[str] = (),
     ) -> None:
-        """``tail_size`` numbers follow the hands' blocks; ``links`` are read besides the hands' own.
+        """``tail_size`` numbers follow the hands' blocks; a thing's 13 begin at each of the tail's columns ``things``.
+
+        ``links`` are read besides the hands' own.
 
         Raises:
             UsageError: a ``hand_agent_index`` that does not hand out every part exactly once.
@@ -173,7 +176,7 @@ class TwoHandTask(ABC):
         self.cfg, self.hands, self.props, self._camera = cfg, hands, list(props), camera
         if cfg.assets_root:
             self.props = [replace(p, actor=with_original(p.actor, cfg.assets_root)) for p in self.props]
-        self._extra_links = tuple(links)
+        self._extra_links, self._tail_size, self._things = tuple(links), tail_size, list(things)
         base = BASE_ACTIONS if hands.free else 0
         self._per_hand = base + len(ACTUATED)
         self._block = 3 * len(JOINTS) + len(TIPS) * (13 + 6) + base + self._per_hand
@@ -196,13 +199,12 @@ class TwoHandTask(ABC):
         self._action_index = None if torch.equal(flat, torch.arange(len(flat))) else flat
         block = torch.arange(self._block)
         tail = 2 * self._block + torch.arange(tail_size)
-        self._view = torch.stack(
-            [torch.cat([side * self._block + block, tail]) for side in range(2) for _ in agents]
-        )  # (N, O)
+        views = [torch.cat([side * self._block + block, tail]) for side in range(2) for _ in agents]
+        self._view = torch.cat(views)  # (N * O,)
         names = tuple(hand if len(agents) == 1 else f"{hand}/{k}" for hand in HANDS for k in range(len(agents)))
         self.spec = TaskSpec(
             name=name,
-            dims=Dims(agents=count, state=state, obs=self._view.shape[1], action=width),
+            dims=Dims(agents=count, state=state, obs=len(views[0]), action=width),
             episode_length=cfg.episode_length,
             control_dt=1.0 / 60.0,
             agent_names=names,
@@ -214,8 +216,11 @@ class TwoHandTask(ABC):
     # ---- what a task adds --------------------------------------------------------------------------------------
 
     @abstractmethod
-    def tail(self, engine: Engine) -> Tensor:
-        """The task's own numbers of the state (E, tail_size), not yet clipped."""
+    def tail(self, engine: Engine) -> list[Tensor]:
+        """The task's own numbers of the state, pieces (E, k) that add up to tail_size, as the engine has them.
+
+        They are scaled and clipped together with the hands' blocks: a thing's angular velocity x 0.2.
+        """
 
     @abstractmethod
     def judge(self, engine: Engine) -> Verdict:
@@ -247,6 +252,10 @@ class TwoHandTask(ABC):
         # the engine's views keep their address, so slices of them can be made once
         self._roots = dict(zip(engine.actor_names, engine.root_state.unbind(1), strict=True))
         self._links = dict(zip(engine.link_names, engine.body_state.unbind(1), strict=True))
+        self._tip_frames = engine.body_state[:, : 2 * len(TIPS)].unflatten(1, (2, len(TIPS)))
+        self._palm_frames = engine.body_state[:, 2 * len(TIPS) : 2 * len(TIPS) + 2]
+        self._tip_point = torch.tensor(TIP_POINT, device=device).view(1, 1, 1, 3)
+        self._palm_point = torch.tensor(PALM_POINT, device=device).view(1, 1, 3)
         dofs = names_to_index(engine.dof_names, [f"{hand}/{joint}" for hand in HANDS for joint in JOINTS], device)
         driven = names_to_index(engine.dof_names, [f"{hand}/{joint}" for hand in HANDS for joint in ACTUATED], device)
         drives = [engine.actuator_dofs.tolist().index(dof) for dof in driven.tolist()]
@@ -255,9 +264,11 @@ class TwoHandTask(ABC):
         lower, upper = engine.dof_lower[driven], engine.dof_upper[driven]
         self._middle, self._reach = 0.5 * (lower + upper), 0.5 * (upper - lower)
         self._hand_dofs = dofs.view(2, len(JOINTS))
+        force = self.spec.control_dt * self.cfg.transition_scale * FORCE_PER_ACTION
+        torque = self.spec.control_dt * self.cfg.orientation_scale * TORQUE_PER_ACTION
+        self._wrench_gain = torch.tensor([force] * 3 + [torque] * 3, device=device)
         if self._action_index is not None:
             self._action_index = self._action_index.to(device)
-        self._view = self._view.to(device)
         self._bind_layout(engine)
         self._bind_start(engine)
         self._last_action = torch.zeros(envs, 2, self._per_hand, device=device)
@@ -268,8 +279,7 @@ class TwoHandTask(ABC):
         pos = self._start_pos.expand(engine.num_envs, -1).clone()
         # one sample for both hands, and u spans (-1, 1), as published
         u = noise.uniform(len(JOINTS))
-        lower, upper = engine.dof_lower[self._hand_dofs], engine.dof_upper[self._hand_dofs]  # (2, 24)
-        rest = self._start_pos[self._hand_dofs]
+        lower, upper, rest = self._joint_range
         joints = rest + self.cfg.reset_dof_noise * ((lower - rest) + (upper - lower) * u.unsqueeze(1))
         if self.cfg.clamps_reset:
             joints = joints.clamp(lower, upper)
@@ -328,10 +338,9 @@ class TwoHandTask(ABC):
 
     def _push(self, engine: Engine, hand: Tensor) -> None:
         """Force and torque on each forearm, in world axes, for one control step."""
-        force = hand[..., 0:3] * (self.spec.control_dt * self.cfg.transition_scale * FORCE_PER_ACTION)
-        torque = hand[..., 3:6] * (self.spec.control_dt * self.cfg.orientation_scale * TORQUE_PER_ACTION)
+        wrench = hand[..., :BASE_ACTIONS] * self._wrench_gain
         for side, name in enumerate(HANDS):
-            engine.apply_force(self._actor[name], force[:, side], torque[:, side])
+            engine.apply_force(self._actor[name], wrench[:, side, :3], wrench[:, side, 3:])
 
     def state(self, engine: Engine) -> Tensor:
         """The global state (E, D): both hands' blocks, then the tail, clipped."""
@@ -345,13 +354,16 @@ class TwoHandTask(ABC):
         ]
         if self.hands.free:
             raw.append(self._base_pose(engine).flatten(1))
-        blocks = torch.addcmul(self._shift, torch.cat(raw, 1).index_select(1, self._gather), self._scale)
-        return torch.cat([blocks, self.tail(engine)], 1).clamp_(-STATE_LIMIT, STATE_LIMIT)
+        raw += self.tail(engine)
+        state = torch.addcmul(self._shift, torch.cat(raw, 1).index_select(1, self._gather), self._scale)
+        return state.clamp_(-STATE_LIMIT, STATE_LIMIT)
 
     def observe(self, state: Tensor) -> Tensor:
         """What each agent sees: (..., D) -> (..., N, O), its hand's block and the tail. Pure."""
-        view = self._view.to(state.device)
-        return state.index_select(-1, view.flatten()).unflatten(-1, tuple(view.shape))
+        if self._view.device != state.device:
+            self._view = self._view.to(state.device)
+        dims = self.spec.dims
+        return state.index_select(-1, self._view).unflatten(-1, (dims.agents, dims.obs))
 
     def describe(self, index: int) -> str:
         """A short name of one number of the state, for figures."""
@@ -401,13 +413,11 @@ class TwoHandTask(ABC):
 
     def tips(self, engine: Engine) -> Tensor:
         """The fingertip points (E, 2, 5, 3), order ff, mf, rf, lf, th."""
-        tips = engine.body_state[:, : 2 * len(TIPS)].unflatten(1, (2, len(TIPS)))
-        return attached(tips, TIP_POINT)
+        return attached(self._tip_frames, self._tip_point)
 
     def palms(self, engine: Engine) -> Tensor:
         """The palm centres (E, 2, 3)."""
-        first = 2 * len(TIPS)
-        return attached(engine.body_state[:, first : first + 2], PALM_POINT)
+        return attached(self._palm_frames, self._palm_point)
 
     # ---- construction ------------------------------------------------------------------------------------------
 
@@ -418,13 +428,14 @@ class TwoHandTask(ABC):
         return torch.cat([point, to_rpy(roots[..., 3:7])], -1)
 
     def _bind_layout(self, engine: Engine) -> None:
-        """The gather and the affine map from raw engine numbers to the two blocks."""
+        """The gather and the affine map from raw engine numbers to the state."""
         dofs, links = len(engine.dof_names), len(engine.link_names)
         sensors = engine.force_sensor.shape[1]
         start = {"pos": 0, "vel": dofs, "force": 2 * dofs, "link": 3 * dofs}
         start["wrench"] = start["link"] + 13 * links
         start["action"] = start["wrench"] + 6 * sensors
         start["base"] = start["action"] + 2 * self._per_hand
+        start["tail"] = start["base"] + (2 * BASE_ACTIONS if self.hands.free else 0)
         index: list[int] = []
         scale: list[float] = []
         shift: list[float] = []
@@ -446,6 +457,10 @@ class TwoHandTask(ABC):
             add([start["wrench"] + 6 * tips * side + k for k in range(6 * tips)], 10.0)
             add([start["base"] + base * side + k for k in range(base)])
             add([start["action"] + self._per_hand * side + k for k in range(self._per_hand)])
+        tail = torch.ones(self._tail_size)
+        for first in self._things:
+            tail[first + 10 : first + 13] = 0.2
+        add([start["tail"] + k for k in range(self._tail_size)], tail.tolist())
         self._gather = torch.tensor(index, dtype=torch.int64, device=engine.device)
         self._scale = torch.tensor(scale, device=engine.device)
         self._shift = torch.tensor(shift, device=engine.device)
@@ -462,6 +477,7 @@ class TwoHandTask(ABC):
         pos[names_to_index(engine.dof_names, list(starts))] = torch.tensor(list(starts.values()))
         vel[names_to_index(engine.dof_names, list(speeds))] = torch.tensor(list(speeds.values()))
         self._start_pos, self._start_vel = pos.to(engine.device), vel.to(engine.device)
+        self._joint_range = torch.stack([engine.dof_lower, engine.dof_upper, self._start_pos])[:, self._hand_dofs]
         actors = [*self.hands.actors(self.cfg.left_hand), *(prop.actor for prop in self.props)]
         still = (0.0,) * 6
         self._level = torch.tensor([1.0, 1.0, 0.0], device=engine.device)
@@ -480,10 +496,9 @@ def _agents_of_hand(index: list[list[int]], base: int) -> list[list[int]]:
     return [[slot for part in parts for slot in slots[part]] for parts in index]
 
 
-def attached(frame: Tensor, point: Vec3) -> Tensor:
-    """World position (..., 3) of a point given in the axes of ``frame`` (..., 13)."""
-    offset = torch.tensor(point, dtype=frame.dtype, device=frame.device)
-    return frame[..., :3] + rotate(frame[..., 3:7], offset)
+def attached(frame: Tensor, point: Tensor) -> Tensor:
+    """World position (..., 3) of a point (..., 3) given in the axes of ``frame`` (..., 13)."""
+    return frame[..., :3] + rotate(frame[..., 3:7], point)
 
 
 def random_spin(noise: Noise) -> Tensor:
@@ -495,13 +510,3 @@ def spin(share: Tensor) -> Tensor:
     """Rx(pi u) Ry(pi v) for ``share`` (..., 2) in [-1, 1]: (..., 4); not uniform over rotations."""
     angles = math.pi * share
     return quat_mul(from_axis_angle((1.0, 0.0, 0.0), angles[..., 0]), from_axis_angle((0.0, 1.0, 0.0), angles[..., 1]))
-
-
-def object_block(root: Tensor) -> Tensor:
-    """(E, 13): pose, linear velocity, angular velocity x 0.2."""
-    return torch.cat([root[:, :10], 0.2 * root[:, 10:]], 1)
-
-
-def goal_block(goal: Tensor, relative: Tensor) -> Tensor:
-    """(E, 11): the goal's pose, and the turn from goal to object as a quaternion."""
-    return torch.cat([goal[:, :7], relative], 1)

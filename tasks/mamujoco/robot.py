@@ -85,6 +85,7 @@ class Robot:
         local = cfg.local_categories or self.local_categories
         parts = factorise(self.graph, self._columns(), self._width, depth, local, cfg.global_categories)
         self._index = None if depth is None else _padded(parts.columns, self._width)
+        self._ragged = self._index is not None and self._width in self._index
         actuators = _flat(parts.actuators, self.scenario) if old else parts.actuators
         self._set_actions(actuators)
         self._agents = len(actuators)
@@ -180,6 +181,7 @@ class Robot:
         """
         self._qpos, self._qvel = engine.field("qpos"), engine.field("qvel")
         self._fields = {name: engine.field(name).flatten(1) for name in (*self.state_fields, *self.extra_fields)}
+        self._seen = {name: self._fields[name][:, skipped:] for name, skipped in self.state_fields.items()}
         ranges = engine.constant("actuator_ctrlrange")
         found = (self._qpos.shape[1], self._qvel.shape[1], ranges.shape[0])
         if found != (self.nq, self.nv, self.nu):
@@ -200,9 +202,10 @@ class Robot:
 
     def act(self, engine: Engine, action: Tensor) -> None:
         """Controls (E, nu) from actions (E, N, A), stretched to the actuators' range; v5 clips them first."""
-        ctrl = self.scatter(action).to(torch.float64)
+        ctrl = self.scatter(action)
         if self.cfg.protocol is Protocol.v5:
             ctrl = ctrl.clamp(-1.0, 1.0)
+        ctrl = ctrl.to(torch.float64)
         self._ctrl = ctrl if self._unit_range else self._middle + self._half * ctrl
         engine.set_field(self._everywhere, "ctrl", self._ctrl)
         self._before = self._progress().clone()
@@ -230,7 +233,9 @@ class Robot:
             return state.unsqueeze(-2).expand(*state.shape[:-1], dims.agents, dims.state)
         if self._index.device != state.device:
             self._index = self._index.to(state.device)
-        return pad(state, (0, 1)).index_select(-1, self._index).unflatten(-1, (dims.agents, dims.obs))
+        # the column past the end fills up agents that see less than others
+        source = pad(state, (0, 1)) if self._ragged else state
+        return source.index_select(-1, self._index).unflatten(-1, (dims.agents, dims.obs))
 
     def _standardised(self, state: Tensor) -> Tensor:
         """z([s; one-hot_i]): less the mean of this very vector, by its population standard deviation.
@@ -252,7 +257,7 @@ class Robot:
         """The team's reward and whether the robot has fallen; computed in float64."""
         terminal = self._fallen()
         reward, terms = self._value(terminal)
-        return Verdict(reward.to(self._dtype), terminal, self._never, {k: v.to(self._dtype) for k, v in terms.items()})
+        return Verdict(reward.to(self._dtype), terminal, self._never, terms)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing: every quantity is read from the physics at the start of the step."""
@@ -292,8 +297,7 @@ class Robot:
 
     def _state64(self) -> Tensor:
         blocks = []
-        for name, skipped in self.state_fields.items():
-            block = self._fields[name][:, skipped:]
+        for name, block in self._seen.items():
             limit = self.limits.get(name)
             blocks.append(block if limit is None else block.clamp(-limit, limit))
         if self._zeros:

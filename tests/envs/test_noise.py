@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dima_isaac.envs.noise import Noise
+from dima_isaac.envs.noise import Noise, _mix_on_device, _mix_on_host
 
 
 def episodes(n: int, value: int = 3) -> torch.Tensor:
@@ -67,3 +67,11 @@ def test_a_column_does_not_depend_on_how_many_are_drawn() -> None:
 def test_large_and_negative_seeds_work() -> None:
     values = [Noise(seed, episodes(1)).uniform(1).item() for seed in (-1, 0, 2**31, 2**62)]
     assert len(set(values)) == 4
+
+
+def test_host_and_device_mix_the_same_bits() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(-(1 << 63), (1 << 63) - 1, (1000,), generator=generator)
+    x[:4] = torch.tensor([0, -1, -(1 << 63), (1 << 63) - 1])
+    assert torch.equal(_mix_on_host(x), _mix_on_device(x))
+    assert torch.equal(_mix_on_host(x.view(10, 100).t()), _mix_on_device(x.view(10, 100).t()))

@@ -73,9 +73,9 @@ class TestKinematics:
             frame = {
                 name.split("/")[1]: engine.body_state[0, k] for k, name in enumerate(engine.link_names) if hand in name
             }
-            points = {tip: attached(frame[tip], TIP_POINT) for tip in TIPS}
+            points = {tip: attached(frame[tip], torch.tensor(TIP_POINT)) for tip in TIPS}
             points |= {
-                "palm centre": attached(frame[PALM], PALM_POINT),
+                "palm centre": attached(frame[PALM], torch.tensor(PALM_POINT)),
                 "palm": frame[PALM][:3],
                 "wrist": frame["wrist"][:3],
             }
