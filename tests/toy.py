@@ -19,19 +19,21 @@ from dima_isaac.types import Dims
 class ToyEngine:
     """Unit masses with drag; the target is a force."""
 
-    capabilities = Capabilities(True, True, "none", "none", on_host=True)
     control_dt, substeps = 0.1, 1
     actor_names, link_names, dof_names = ("a", "b"), (), ("a/x", "b/x")
 
-    def __init__(self, num_envs: int) -> None:
-        self.num_envs, self.device = num_envs, torch.device("cpu")
-        self.dof_pos = torch.zeros(num_envs, 2)
-        self.dof_vel = torch.zeros(num_envs, 2)
-        self.bad = torch.zeros(num_envs, dtype=torch.bool)
-        self.target = torch.zeros(num_envs, 2)
-        self.poison = torch.zeros(num_envs, dtype=torch.bool)
+    def __init__(self, num_envs: int, device: torch.device | None = None, on_host: bool = True) -> None:
+        """``on_host=False``: nobody may look into a mask, as on a GPU."""
+        self.num_envs, self.device = num_envs, device or torch.device("cpu")
+        self.capabilities = Capabilities(True, True, "none", "none", on_host=on_host and self.device.type == "cpu")
+        on = {"device": self.device}
+        self.dof_pos = torch.zeros(num_envs, 2, **on)
+        self.dof_vel = torch.zeros(num_envs, 2, **on)
+        self.bad = torch.zeros(num_envs, dtype=torch.bool, **on)
+        self.target = torch.zeros(num_envs, 2, **on)
+        self.poison = torch.zeros(num_envs, dtype=torch.bool, **on)
         self._staged: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._count = torch.zeros((), dtype=torch.int64)
+        self._count = torch.zeros((), dtype=torch.int64, **on)
 
     def set_dof_target(self, target: Tensor) -> None:
         self.target = target
@@ -85,10 +87,10 @@ class ToyTask:
         return Scene(actors=())
 
     def bind(self, engine: ToyEngine) -> None:
-        self.action = torch.zeros(engine.num_envs, 2)
+        self.action = torch.zeros(engine.num_envs, 2, device=engine.device)
 
     def reset(self, engine: ToyEngine, mask: Tensor, noise) -> None:
-        engine.set_dof_state(mask, noise.uniform(2), torch.zeros(engine.num_envs, 2))
+        engine.set_dof_state(mask, noise.uniform(2), torch.zeros_like(engine.dof_vel))
         self.action = torch.where(mask[:, None], 0.0, self.action)
 
     def act(self, engine: ToyEngine, action: Tensor) -> None:
@@ -113,6 +115,8 @@ class ToyTask:
         self.action = state["action"].clone()
 
 
-def toy_env(num_envs: int = 4, seed: int = 0, **task) -> VecEnv:
+def toy_env(
+    num_envs: int = 4, seed: int = 0, device: torch.device | None = None, on_host: bool = True, **task
+) -> VecEnv:
     """The toy game as a vectorised environment."""
-    return VecEnv(ToyEngine(num_envs), ToyTask(**task), seed)
+    return VecEnv(ToyEngine(num_envs, device, on_host), ToyTask(**task), seed)

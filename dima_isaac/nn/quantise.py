@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
+def _hits(index: Tensor, codes: int) -> Tensor:
+    """(M,) code numbers -> (M, codes) bool; torch's own one_hot looks at its argument on a CPU."""
+    return index.unsqueeze(-1) == torch.arange(codes, device=index.device)
+
+
 class VectorQuantiser(nn.Module):
     """The nearest of ``codes`` vectors, which follow the tokens by exponential moving averages, not by gradients."""
 
@@ -33,7 +38,7 @@ class VectorQuantiser(nn.Module):
         """tokens (..., dim). In training mode, with gradients enabled, the codebook moves after it was used."""
         flat = tokens.flatten(0, -2)
         index = torch.cdist(flat.detach().float(), self.codebook).argmin(-1)
-        hit = F.one_hot(index, self.codebook.shape[0]).to(flat.dtype)  # (M, codes)
+        hit = _hits(index, self.codebook.shape[0]).to(flat.dtype)  # (M, codes)
         chosen = self.codebook[index].view_as(tokens)
         if self.training and torch.is_grad_enabled():
             self._follow(flat.detach(), hit)
@@ -81,7 +86,7 @@ class FiniteScalarQuantiser(nn.Module):
         rounded = bounded + (bounded.round() - bounded).detach()
         with torch.no_grad():
             index = self.index(rounded / self.width).flatten()
-            used = (F.one_hot(index, self.codes).sum(0) > 0).float().mean()
+            used = _hits(index, self.codes).any(0).float().mean()
         return rounded / self.width, torch.zeros((), device=tokens.device), used
 
     def index(self, quantised: Tensor) -> Tensor:

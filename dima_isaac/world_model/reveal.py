@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from dima_isaac.errors import UsageError
 from dima_isaac.world_model.config import Order, Reveal
@@ -42,7 +41,8 @@ def draw_order(order: Order, batch: int, agents: int, generator: torch.Generator
 # DIMA eq. 6
 def stages(reveal: Reveal, order: Tensor) -> Tensor:
     """(S, B, N) float masks, one for each distinct stage of the reverse process; S is 1 for ``joint``, else N."""
-    shown = F.one_hot(order.T, order.shape[1]).float()
+    # not one_hot, which looks at its argument on a CPU
+    shown = (order.T.unsqueeze(-1) == torch.arange(order.shape[1], device=order.device)).float()
     if reveal is Reveal.joint:
         return shown.sum(0, keepdim=True)
     return shown.cumsum(0) if reveal is Reveal.cumulative else shown

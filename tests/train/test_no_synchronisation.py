@@ -1,0 +1,94 @@
+"""Between two ticks of the log nothing in the loop waits for the device."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dima_isaac.envs import noise
+from dima_isaac.train.logger import Logger
+from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.trainer import Trainer
+from dima_isaac.world_model.config import DecoderConfig, DecoderKind
+from tests.guard import SynchronisationError, guard, no_synchronisation
+from tests.toy import toy_env
+from tests.train.test_trainer import config
+
+WAITS = {
+    "item": lambda x: x.sum().item(),
+    "bool": lambda x: bool((x > 0).any()),
+    "float": lambda x: float(x[0]),
+    "tolist": lambda x: x.tolist(),
+    "numpy": lambda x: x.numpy(),
+    "cpu": lambda x: x.cpu(),
+    "nonzero": lambda x: torch.nonzero(x > 0),
+    "where": lambda x: torch.where(x > 0),
+    "mask read": lambda x: x[x > 0],
+    "mask write": lambda x: x.clone().index_put_((x > 0,), x.new_zeros(())),
+    "masked_select": lambda x: x.masked_select(x > 0),
+    "unique": lambda x: x.unique(),
+    "equal": lambda x: torch.equal(x, x),
+    "host list": lambda x: x + torch.tensor([1.0, 2.0, 3.0]),
+    "another device": lambda x: x.to("meta"),
+    "cholesky": lambda x: torch.linalg.cholesky(torch.outer(x, x) + 9.0 * torch.eye(3)),
+    "slice by number": lambda x: x[: x.argmax()],
+}
+
+
+@pytest.mark.parametrize("name", WAITS)
+def test_the_guard_sees_what_waits(name):
+    x = torch.tensor([1.0, -1.0, 2.0])
+    with pytest.raises(SynchronisationError), no_synchronisation():
+        WAITS[name](x)
+
+
+def test_the_guard_lets_the_rest_pass():
+    x = torch.tensor([1.0, -1.0, 2.0])
+    with no_synchronisation():
+        y = torch.where(x > 0, x, 0.0).masked_fill(x > 1, 0.5).index_select(0, torch.arange(3))
+        y = y[torch.randint(3, (5,))].cumsum(0).to(torch.float64)
+        assert y.shape == (5,)
+
+
+def _watched(folder, cfg, device: torch.device) -> Trainer:
+    torch.manual_seed(0)
+    with RunFolder(folder) as run:
+        logger = Logger(run, cfg, cfg.max_env_steps)
+        env = toy_env(4, 0, device=device, on_host=False)
+        trainer = Trainer(cfg, run, env, toy_env(3, 1, device=device), logger, SimpleNamespace(stop=None))
+        for phase in ("collect", "learn_world", "learn_behaviour"):
+            guard(trainer, phase, device)
+        trainer.run()
+        logger.close()
+    return trainer
+
+
+def _loops():
+    base = config(240, eval_every=0)
+    base = replace(base, train=replace(base.train, probe_every=0))
+    world = base.world_model
+    yield "default", base
+    for kind in (DecoderKind.vq, DecoderKind.fsq):
+        decoder = DecoderConfig(kind=kind, width=16)
+        yield kind.name, replace(base, world_model=replace(world, decoder=decoder))
+    yield "kl stop", replace(base, agent=replace(base.agent, kl_stop=0.01, minibatches=2))
+
+
+@pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in _loops()])
+def test_the_loop_never_waits(tmp_path, cfg, monkeypatch):
+    monkeypatch.setattr(noise, "_mix", noise._mix_on_device)  # the hash that tensors of a GPU take
+    trainer = _watched(tmp_path / "run", cfg, torch.device("cpu"))
+    assert trainer.env_steps >= cfg.max_env_steps
+    assert trainer.due["dynamics"].done > 0 and trainer.due["rollouts"].done > 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in _loops()])
+def test_the_loop_never_waits_for_a_gpu(tmp_path, cfg):
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    device = torch.device("cuda")
+    _watched(tmp_path / "run", replace(cfg, rl_device="cuda", sim_device="cuda"), device)
