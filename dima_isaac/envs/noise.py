@@ -8,6 +8,7 @@ count or the order of resets, and a checkpoint needs only the episode counters.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -16,11 +17,7 @@ from torch import Tensor
 _GOLDEN = -7046029254386353131  # 0x9E3779B97F4A7C15 as a signed 64-bit integer
 _MIX1 = -4658895280553007687  # 0xBF58476D1CE4E5B9
 _MIX2 = -7723592293110705685  # 0x94D049BB133111EB
-
-
-def _shift_right(x: Tensor, bits: int) -> Tensor:
-    """Logical shift of int64 (torch's own is arithmetic)."""
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+_RANGE = 1 << 64
 
 
 def _wrap(x: int) -> int:
@@ -28,22 +25,59 @@ def _wrap(x: int) -> int:
     return (x + (1 << 63)) % (1 << 64) - (1 << 63)
 
 
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Logical shift of int64 (torch's own is arithmetic)."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
 def _mix(x: Tensor) -> Tensor:
-    return _mix_on_host(x) if x.device.type == "cpu" else _mix_on_device(x)
-
-
-def _mix_on_device(x: Tensor) -> Tensor:
     x = (x ^ _shift_right(x, 30)) * _MIX1
     x = (x ^ _shift_right(x, 27)) * _MIX2
     return x ^ _shift_right(x, 31)
 
 
-def _mix_on_host(x: Tensor) -> Tensor:
+class DeviceHash:
+    """Hashes of (seed, environment, episode) and then of (stream, column), on the device of ``episode``."""
+
+    def __init__(self, seed: int, episode: Tensor) -> None:
+        env = torch.arange(episode.shape[0], device=episode.device, dtype=torch.int64)
+        self._key = _mix(_mix(_mix(env * _GOLDEN + _wrap(seed)) + episode * _GOLDEN) + _GOLDEN)
+
+    def unit(self, stream: int, n: int) -> Tensor:
+        """(E, n) float32 in [0, 1)."""
+        column = torch.arange(n, device=self._key.device, dtype=torch.int64)
+        bits = _mix(_mix(self._key.unsqueeze(1) + _wrap(stream * _GOLDEN)) + column * _GOLDEN)
+        return _shift_right(bits, 40).to(torch.float32) * (1.0 / (1 << 24))
+
+
+def _mix_array(x: np.ndarray) -> np.ndarray:
+    x = (x ^ (x >> 30)) * np.uint64(_MIX1 % _RANGE)
+    x = (x ^ (x >> 27)) * np.uint64(_MIX2 % _RANGE)
+    return x ^ (x >> 31)
+
+
+@lru_cache(maxsize=64)
+def _multiples(n: int) -> np.ndarray:
+    return np.arange(n, dtype=np.uint64) * np.uint64(_GOLDEN % _RANGE)
+
+
+@lru_cache(maxsize=16)
+def _environments(seed: int, n: int) -> np.ndarray:
+    return _mix_array(_multiples(n) + np.uint64(seed % _RANGE))
+
+
+class HostHash:
     """The same bits: NumPy has unsigned integers, and starts an operation in a fraction of torch's time."""
-    bits: np.ndarray = x.numpy().view(np.uint64)
-    bits = (bits ^ (bits >> 30)) * np.uint64(_MIX1 % (1 << 64))
-    bits = (bits ^ (bits >> 27)) * np.uint64(_MIX2 % (1 << 64))
-    return torch.from_numpy((bits ^ (bits >> 31)).view(np.int64))
+
+    def __init__(self, seed: int, episode: Tensor) -> None:
+        golden = np.uint64(_GOLDEN % _RANGE)
+        key = _environments(seed, episode.shape[0]) + episode.numpy().astype(np.uint64) * golden
+        self._key = _mix_array(_mix_array(key) + golden)[:, None]
+
+    def unit(self, stream: int, n: int) -> Tensor:
+        """(E, n) float32 in [0, 1)."""
+        bits = _mix_array(_mix_array(self._key + np.uint64(stream * _GOLDEN % _RANGE)) + _multiples(n))
+        return torch.from_numpy((bits >> 40).astype(np.float32) * np.float32(1.0 / (1 << 24)))
 
 
 class Noise:
@@ -51,8 +85,7 @@ class Noise:
 
     def __init__(self, seed: int, episode: Tensor) -> None:
         """``episode`` (E,) int64 counts each environment's episodes; ``seed`` separates training from evaluation."""
-        env = torch.arange(episode.shape[0], device=episode.device, dtype=torch.int64)
-        self._key = _mix(_mix(_mix(env * _GOLDEN + _wrap(seed)) + episode * _GOLDEN) + _GOLDEN)
+        self._hash = HostHash(seed, episode) if episode.device.type == "cpu" else DeviceHash(seed, episode)
         self._stream = 0
 
     def uniform(self, n: int) -> Tensor:
@@ -66,6 +99,4 @@ class Noise:
 
     def _unit(self, n: int) -> Tensor:
         self._stream += 1
-        column = torch.arange(n, device=self._key.device, dtype=torch.int64)
-        bits = _mix(_mix(self._key.unsqueeze(1) + _wrap(self._stream * _GOLDEN)) + column * _GOLDEN)
-        return _shift_right(bits, 40).to(torch.float32) * (1.0 / (1 << 24))
+        return self._hash.unit(self._stream, n)

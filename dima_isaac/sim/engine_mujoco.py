@@ -235,13 +235,13 @@ class MujocoEngine:
     def _restart(self, mask: Array, keep: bool) -> None:
         """Forget time, warm start, forces and warnings where ``mask``; ``keep`` holds on to finite poses."""
         ids = np.flatnonzero(mask)
-        held = (
-            [(view, view[ids]) for view in (self._qpos, self._qvel, self._mocap_pos, self._mocap_quat)] if keep else []
-        )
+        if not keep:
+            self.batch.reset(ids, stage=_STAGE_NONE)
+            return
+        held = [(view, view[ids]) for view in (self._qpos, self._qvel, self._mocap_pos, self._mocap_quat)]
         self.batch.reset(ids, stage=_STAGE_NONE)
-        sound = ~self.bad.numpy()[ids] & np.logical_and.reduce(
-            [np.isfinite(old.reshape(len(ids), -1)).all(1) for _, old in held], axis=0, initial=True
-        )
+        finite = [np.isfinite(old.reshape(len(ids), -1)).all(1) for _, old in held]
+        sound = np.logical_and.reduce([~self.bad.numpy()[ids], *finite])
         for view, old in held:
             view[ids[sound]] = old[sound]
 
