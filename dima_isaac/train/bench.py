@@ -15,7 +15,7 @@ import torch
 from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
-from dima_isaac.train import build, table
+from dima_isaac.train import build, limits, table
 from dima_isaac.train.options import Asked, BenchConfig, Suite
 from dima_isaac.train.run_folder import versions
 
@@ -77,6 +77,7 @@ def _engine(cfg: BenchConfig, asked: Asked, composed: Callable[..., RunConfig], 
         env.close()
     rows = [[name, _number(value)] for name, value in result.items() if isinstance(value, (int, float))]
     print(table.text(["engine " + run.engine["name"], run.task["name"]], rows))
+    print(limits.told("environment step", result["limit"]))
     return {"task": run.task["name"], "engine": run.engine["name"], **result}
 
 
@@ -103,6 +104,8 @@ def _imagine(cfg: BenchConfig, asked: Asked, composed: Callable[..., RunConfig],
         for name in runs
     ]
     print(table.text(["preset", "imagined steps/s", "parameters", "K", "MFLOP/step", "GFLOP/s"], rows))
+    for name in runs:
+        print(limits.told(f"{name}, dreamt step", result[name]["limit"]))
     print(f"{first.preset} / {cfg.against}: speed {result['ratio']:.1f}, operations 1 / {result['flops_ratio']:.1f}")
     return {"task": task.spec.name, "device": runs[first.preset].rl_device, **result}
 
@@ -120,6 +123,7 @@ def _train(cfg: BenchConfig, asked: Asked, composed: Callable[..., RunConfig], c
         eval_env.close()
     rows = [[name, f"{100 * share:.1f} %"] for name, share in {**result["share"], "other": result["other"]}.items()]
     print(table.text(["part", "share of time"], rows))
+    print(limits.told("environment step", result["limit"]))
     print(f"{result['env_steps_per_s']:.1f} environment steps/s, whole loop without evaluation and saving")
     facts = {"task": run.task["name"], "engine": run.engine["name"], "preset": run.preset, "num_envs": run.num_envs}
     return {**facts, **result}

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.train.limits import bound, measure, report
 
 
 def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.64, seed: int = 0) -> dict[str, Any]:
@@ -21,7 +22,8 @@ def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.
 
     Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
     ``bare_steps_per_s`` and their ``ratio`` (None for an engine without ``bare_physics``), ``ratio_of_ceiling``
-    against physics that runs each environment's round in one go, and what the engine counted.
+    against physics that runs each environment's round in one go, ``limit`` (``limits.Bound``), and what the engine
+    counted.
     """
     dims = env.spec.dims
     engine: Any = env.engine  # recording a tape is the MuJoCo engine's own business
@@ -52,6 +54,8 @@ def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.
     if bare is not None:
         bare.close()
     rate = steps * env.num_envs
+    limits = measure(engine.device)
+    moved = _bytes(env)
     return {
         "env_steps_per_s": rate / statistics.median(whole),
         "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
@@ -60,8 +64,20 @@ def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.
         "rounds": len(whole),
         "num_envs": env.num_envs,
         "substeps": engine.substeps,
+        "limit": report(limits, bound(limits, rate / statistics.median(whole), 0.0, moved)),
         "stats": {name: int(value) for name, value in engine.stats().items()},
     }
+
+
+def _bytes(env: VecEnv) -> float:
+    """Bytes of one environment step at the least: what is simulated, read and written once, and what is handed out.
+
+    Physics reads and writes far more, in caches; its operations are not known. So this is a limit that no engine can
+    pass, while ``bare_steps_per_s`` is the one that this engine's physics sets.
+    """
+    engine, dims = env.engine, env.spec.dims
+    held = sum(value.numel() * value.element_size() for value in engine.state_dict().values())
+    return 2.0 * held / env.num_envs + 4.0 * (dims.state + dims.agents * (dims.obs + dims.action) + 1) + 3.0
 
 
 def _ratio(bare: list[float], whole: list[float]) -> float | None:

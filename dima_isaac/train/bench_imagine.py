@@ -20,7 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
+from dima_isaac.train.limits import bound, measure, report, weight_bytes
 from dima_isaac.types import Window
+from dima_isaac.world_model.config import Precision
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
 
@@ -68,6 +70,19 @@ class Dreamer:
             self.dream(horizon, few)
         return counter.get_total_flops() / (few * horizon)
 
+    def bytes(self, horizon: int, batch: int) -> float:
+        """Bytes that one dreamt step of one of ``batch`` dreams moves at the least.
+
+        Every network's weights once per call, shared by the batch (the denoiser is called K times a step, the reward
+        model once a dream); the history, the state, the observations and the actions read or written once.
+        """
+        world, dims = self.world, self.world.dims
+        calls: float = self.world.steps * weight_bytes(world.dreamer) + weight_bytes(self.agent.actor)
+        calls += weight_bytes(world.decoder)
+        calls += weight_bytes(world.reward) / horizon
+        own = world.history * (2 * dims.state + dims.agents * dims.action) + dims.agents * dims.obs
+        return calls / batch + 4.0 * own
+
     def parameters(self) -> dict[str, int]:
         """Of every part that takes part in a dream."""
         parts: dict[str, nn.Module | None] = {
@@ -93,7 +108,7 @@ def bench_imagine(
     Without a ``batch`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``.
 
     Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and
-    ``gflops_per_s``; and ``ratio``, the first configuration's speed over the second's.
+    ``gflops_per_s`` and ``limit`` (``limits.Bound``); and ``ratio``, the first configuration's speed over the second's.
     """
     with torch.no_grad():
         dreamers = {name: Dreamer(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
@@ -115,6 +130,10 @@ def bench_imagine(
             say(f"round {len(times[name])}: {last}")
     steps = batch * horizon
     out: dict[str, Any] = {"batch": batch, "horizon": horizon, "rounds": len(times[name])}
+    bf16 = {name: cfg.world_model.precision is Precision.bf16 for name, cfg in cfgs.items()}
+    limits = {
+        name: measure(one.device, torch.bfloat16 if bf16[name] else torch.float32) for name, one in dreamers.items()
+    }
     for name, spent in times.items():
         rate = steps / statistics.median(spent)
         sizes = dreamers[name].parameters()
@@ -127,6 +146,9 @@ def bench_imagine(
             "precision": cfgs[name].world_model.precision.name,
             "flops_per_step": flops[name],
             "gflops_per_s": rate * flops[name] / 1e9,
+            "limit": report(
+                limits[name], bound(limits[name], rate, flops[name], dreamers[name].bytes(horizon, batch))
+            ),
         }
     if len(cfgs) == 2:
         first, second = times.values()

@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.train.config import CheckpointConfig, EvalConfig
+from dima_isaac.train.limits import bound, measure, report, weight_bytes
 from dima_isaac.train.logger import Logger
 from dima_isaac.train.run_folder import RunFolder
 from dima_isaac.train.signals import Signals
 from dima_isaac.train.trainer import Trainer
+from dima_isaac.world_model.config import Precision
 
 PARTS = ("collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
 
@@ -72,14 +75,15 @@ def steady(cfg: RunConfig) -> RunConfig:
 
 
 def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -> dict[str, Any]:
-    """Warm up for one round, then run whole rounds for about ``seconds``.
+    """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
 
-    Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, and each part's share of the time.
+    Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and ``limit``
+    (``limits.Bound``): what the learners' operations and weights would allow if nothing else took time.
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         quiet = Logger(folder, cfg, cfg.max_env_steps)
         trainer = Trainer(cfg, folder, env, eval_env, quiet, Signals())
-        _round(trainer)
+        flops = _flops(trainer)
         watch = Stopwatch(trainer.device)
         watch.wrap(trainer, "collect", "collect")
         watch.wrap(trainer.replay, "sample", "replay")
@@ -94,6 +98,7 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
             rounds += 1
         spent, steps = time.perf_counter() - began, trainer.env_steps - steps
         quiet.close()
+    limits = measure(trainer.device, torch.bfloat16 if cfg.world_model.precision is Precision.bf16 else torch.float32)
     learn = cfg.train.learn
     imagined = steps * learn.rollouts_per_step * learn.dreams * learn.horizon
     dreaming = watch.seconds["dream"]
@@ -104,8 +109,33 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
         "rounds": rounds,
         "seconds": spent,
         "share": {name: value / spent for name, value in watch.seconds.items()},
+        "limit": report(limits, bound(limits, steps / spent, flops, _bytes(trainer))),
         "other": 1.0 - sum(watch.seconds.values()) / spent,
     }
+
+
+def _flops(trainer: Trainer) -> float:
+    """Operations of one round per environment step, all networks forward and backward; attention left out."""
+    before = trainer.env_steps
+    with FlopCounterMode(display=False) as counter:
+        _round(trainer)
+    return counter.get_total_flops() / (trainer.env_steps - before)
+
+
+def _bytes(trainer: Trainer) -> float:
+    """Bytes per environment step that learning moves at the least.
+
+    Of every update the weights (read forward and backward), their gradients (written, read) and Adam's two moments
+    (read and written) and the weights written: 9 numbers per parameter; of every dream, the networks once per call.
+    """
+    learn, world, agent = trainer.cfg.train.learn, trainer.world, trainer.agent
+    ppo = agent.cfg.epochs * agent.cfg.minibatches
+    updates = learn.dynamics_per_step * weight_bytes(world.denoiser)
+    updates += learn.reward_per_step * weight_bytes(world.reward)
+    updates += learn.decoder_per_step * weight_bytes(world.decoder)
+    updates += learn.rollouts_per_step * ppo * weight_bytes(agent)
+    dream = learn.horizon * (world.steps * weight_bytes(world.dreamer) + weight_bytes(agent.actor))
+    return 9.0 * updates + learn.rollouts_per_step * dream
 
 
 def _round(trainer: Trainer) -> None:
