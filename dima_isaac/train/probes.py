@@ -125,7 +125,7 @@ def _dream(world: WorldModel, memory: Memory, actions: Tensor, horizon: int, gen
     """z (B, H + 1, D) from ``memory`` under ``actions`` (B, H, N, A)."""
     states = [memory.state]
     for h in range(horizon):
-        memory = world.step(memory, actions[:, h], generator)
+        memory = world.step(memory, actions[:, h], generator, doubt=False)
         states.append(memory.state)
     return world.space.z(torch.stack(states, 1))
 
@@ -154,7 +154,7 @@ def sensitivity(
 
     def dreamt_next(a: Tensor) -> Tensor:
         generator = torch.Generator(a.device).manual_seed(episode)
-        return world.space.z(world.step(memory, a, generator).state) * physical
+        return world.space.z(world.step(memory, a, generator, doubt=False).state) * physical
 
     base_true, base_dreamt = true_next(action), dreamt_next(action)
     true, dreamt = [], []

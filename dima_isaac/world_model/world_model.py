@@ -157,14 +157,16 @@ class WorldModel(nn.Module):
         return self._view(state) if self.decoder is None else self.decoder(self.space.z(state))
 
     @torch.no_grad()
-    def step(self, memory: Memory, action: Tensor, generator: torch.Generator | None = None) -> Memory:
-        """Dream one step under ``action`` (B, N, A), in K denoiser calls."""
+    def step(
+        self, memory: Memory, action: Tensor, generator: torch.Generator | None = None, doubt: bool = True
+    ) -> Memory:
+        """Dream one step under ``action`` (B, N, A), in K denoiser calls; a prediction leaves ``doubt`` out."""
         action = self._act(action)
         actions = torch.cat([memory.action, action.unsqueeze(1)], 1)
         base = self.space.base(memory.x[:, -1], actions)
         generator = generator or self.generator
         y = self.space.believed(self._sample(memory, actions, self.cfg.denoiser.temperature, generator))
-        if self.surprise is not None:
+        if self.surprise is not None and doubt:
             y = y + self.cfg.doubt * self.surprise.draw(y.shape[0], generator)
         state = self.space.advance(memory.state, y, base, action)
         x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)

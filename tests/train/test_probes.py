@@ -35,7 +35,8 @@ class Oracle:
     def remember(self, window: Window) -> Now:
         return Now(window.state[:, -1])
 
-    def step(self, memory: Now, action: Tensor, generator: torch.Generator) -> Now:
+    def step(self, memory: Now, action: Tensor, generator: torch.Generator, doubt: bool) -> Now:
+        assert not doubt, "a probe holds the prediction against the truth"
         pos, vel, _ = memory.state.split(2, 1)
         push = action.squeeze(-1).clamp(-1, 1)
         if self.blind is not None:

@@ -287,14 +287,15 @@ def test_dreams_err_as_the_model_erred_on_unseen_steps():
     world, _ = taught(small(target=Target.change, doubt=0.5))
     memory, action = world.remember(game.window(64, world.history)), torch.zeros(64, 2, 2)
 
-    def dreamt(model: WorldModel) -> Tensor:
-        return model.step(memory, action, torch.Generator().manual_seed(0)).state
+    def dreamt(model: WorldModel, doubt: bool = True) -> Tensor:
+        return model.step(memory, action, torch.Generator().manual_seed(0), doubt).state
 
     assert torch.equal(dreamt(sure), dreamt(world)), "nothing missed yet"
     world.surprise.miss.copy_(torch.tensor([0.2, 0.0, 0.0, -0.4]))
     spread = world.space._change_scale()[1]
     expected = 0.5 * torch.tensor([0.2, 0.0, 0.0, -0.4]) * spread / world.space.data
     torch.testing.assert_close(dreamt(world) - dreamt(sure), expected.expand(64, 4), atol=1e-5, rtol=1e-4)
+    assert torch.equal(dreamt(sure), dreamt(world, doubt=False)), "a probe asks for the prediction"
 
 
 def test_calibration_keeps_what_a_dream_would_have_missed():
