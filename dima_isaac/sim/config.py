@@ -24,14 +24,12 @@ PACE_SUBSTEPS = {Pace.standard: 4, Pace.fast: 2}
 
 
 @dataclass
-class MujocoConfig:
-    """MuJoCo on the CPU, one simulation per environment on a pool of threads."""
+class PhysicsConfig:
+    """What both MuJoCo engines compile a scene with. One set of values: a policy learned on one engine meets the same
+    hands, gains and friction on the other, and their trajectories can be compared number by number."""
 
     pace: Pace = Pace.standard
     substeps: int = 0  # physics steps per control step; 0 takes the pace's
-    threads: int = 0  # 0 takes every core this process may use (its affinity, so cgroups and SLURM are respected)
-    persistent: bool | None = None  # one MjData per environment: observations cost a fifth less; None: if it fits
-    persistent_share: float = 0.25  # the share of free memory that persistent simulations may take
     cone: Cone = Cone.pyramidal
     impratio: float = 1.0  # frictional over normal stiffness; 10 with elliptic cones stops slip at some cost
     iterations: int = 50  # Newton steps at most; two to four is usual, the cap only bounds the worst contact
@@ -48,3 +46,22 @@ class MujocoConfig:
     def steps(self) -> int:
         """Physics steps per control step."""
         return self.substeps or PACE_SUBSTEPS[self.pace]
+
+
+@dataclass
+class MujocoConfig(PhysicsConfig):
+    """MuJoCo on the CPU, one simulation per environment on a pool of threads."""
+
+    threads: int = 0  # 0 takes every core this process may use (its affinity, so cgroups and SLURM are respected)
+    persistent: bool | None = None  # one MjData per environment: observations cost a fifth less; None: if it fits
+    persistent_share: float = 0.25  # the share of free memory that persistent simulations may take
+
+
+@dataclass
+class MujocoWarpConfig(PhysicsConfig):
+    """MuJoCo-Warp: every environment in one CUDA graph (or, slowly, on Warp's CPU device). float32 throughout."""
+
+    tolerance: float = 1e-6  # the least that MuJoCo-Warp accepts: below it float32 rounding wins
+    nconmax: int = 0  # contacts per environment, shared by all of them; 0: half as many again as colliding geoms
+    njmax: int = 0  # constraint rows per environment, its own; 0: every limit, and half of its contacts at full rows
+    deterministic: bool = False  # same bits on every run of a GPU: sorts contacts and orders sums; cost not known yet

@@ -27,7 +27,7 @@ import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.config import Cone, MujocoConfig
+from dima_isaac.sim.config import Cone, PhysicsConfig
 from dima_isaac.sim.scene import FIRM_GRIP, IDENTITY, Actor, Box, Ellipsoid, Mjcf, Quat, Scene, Vec3
 
 Array = np.ndarray
@@ -67,21 +67,21 @@ class Compiled:
     wrench_share: Array  # (A, 2) what velocity damping leaves of an applied force and torque
 
 
-def compile_scene(scene: Scene, cfg: MujocoConfig) -> Compiled:
-    """The physics model of ``scene``.
+def compile_scene(scene: Scene, cfg: PhysicsConfig, sensors: bool = True) -> Compiled:
+    """The physics model of ``scene``; without ``sensors`` its ``sensordata`` is empty.
 
     Raises:
         UsageError: an unknown body, link or wrench name, or a damping that the reference step cannot take.
     """
     if scene.world:
         return _index(scene, compile_world(scene), {})
-    model, offsets = _build(scene, cfg, visuals=False)
+    model, offsets = _build(scene, cfg, visuals=False, sensors=sensors)
     compiled = _index(scene, model, offsets)
     _damp(scene, cfg, compiled)
     return compiled
 
 
-def compile_visuals(scene: Scene, cfg: MujocoConfig) -> mujoco.MjModel:
+def compile_visuals(scene: Scene, cfg: PhysicsConfig) -> mujoco.MjModel:
     """The model for pictures: the same bodies and joints, with visual geoms, lights and ghosts."""
     return compile_world(scene) if scene.world else _build(scene, cfg, visuals=True)[0]
 
@@ -94,7 +94,11 @@ def compile_world(scene: Scene) -> mujoco.MjModel:
 
 
 def _build(
-    scene: Scene, cfg: MujocoConfig, visuals: bool, excludes: frozenset[tuple[str, str]] = frozenset()
+    scene: Scene,
+    cfg: PhysicsConfig,
+    visuals: bool,
+    sensors: bool = True,
+    excludes: frozenset[tuple[str, str]] = frozenset(),
 ) -> tuple[mujoco.MjModel, dict[str, Array]]:
     spec = mujoco.MjSpec()
     option = spec.option
@@ -130,12 +134,14 @@ def _build(
             offsets[actor.name] = np.zeros(3)
     for first, second in excludes:
         spec.add_exclude(bodyname1=first, bodyname2=second)
-    _add_sensors(spec, scene)
+    _check_links(spec, scene)
+    if sensors:
+        _add_sensors(spec, scene)
     model = _compile(spec)
     if not excludes and any(actor.self_collision for actor in scene.actors):
         overlapping = _overlaps(model, {actor.name for actor in scene.actors if actor.self_collision})
         if overlapping:
-            return _build(scene, cfg, visuals, overlapping)
+            return _build(scene, cfg, visuals, sensors, overlapping)
     return model, offsets
 
 
@@ -176,7 +182,7 @@ def _base(spec: mujoco.MjSpec, actor: Actor, name: str, pos: Vec3 | Array) -> mu
     return body
 
 
-def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid, cfg: MujocoConfig) -> None:
+def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid, cfg: PhysicsConfig) -> None:
     body = _base(spec, actor, actor.name, actor.pos)
     body.gravcomp = 0.0 if actor.gravity else 1.0
     if isinstance(asset, Box):
@@ -198,7 +204,7 @@ def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid, cf
     body.add_site(name=f"{actor.name}#root", group=_HIDDEN)
 
 
-def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: MujocoConfig) -> Array:
+def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: PhysicsConfig) -> Array:
     """Attach an MJCF asset; returns the offset from the actor's frame to its free joint's frame."""
     child = _load(asset)
     root = _root(child, asset)
@@ -284,7 +290,7 @@ def _rest_com(asset: Mjcf) -> Array:
     return data.subtree_com[model.body(name).id].copy()
 
 
-def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool, cfg: MujocoConfig) -> None:
+def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool, cfg: PhysicsConfig) -> None:
     if actor.ghost:
         geom.contype, geom.conaffinity = 0, 0
         return
@@ -333,9 +339,16 @@ def _add_lights(spec: mujoco.MjSpec) -> None:
     )
 
 
+def _check_links(spec: mujoco.MjSpec, scene: Scene) -> None:
+    bodies = {body.name for body in spec.bodies}
+    for link in (*scene.links, *scene.force_sensors):
+        if link_body(spec, scene, link) not in bodies:
+            known = sorted(name for name in bodies if "#" not in name and name != "world")
+            raise UsageError(f"no link '{link}' in the scene. Known: {', '.join(known)}.")
+
+
 def _add_sensors(spec: mujoco.MjSpec, scene: Scene) -> None:
     sensor, obj = mujoco.mjtSensor, mujoco.mjtObj
-    bodies = {body.name for body in spec.bodies}
 
     def frame(place: tuple[mujoco.mjtObj, str], centre: tuple[mujoco.mjtObj, str]) -> None:
         spec.add_sensor(type=sensor.mjSENS_FRAMEPOS, objtype=place[0], objname=place[1])
@@ -343,10 +356,6 @@ def _add_sensors(spec: mujoco.MjSpec, scene: Scene) -> None:
         spec.add_sensor(type=sensor.mjSENS_FRAMELINVEL, objtype=centre[0], objname=centre[1])
         spec.add_sensor(type=sensor.mjSENS_FRAMEANGVEL, objtype=place[0], objname=place[1])
 
-    for link in (*scene.links, *scene.force_sensors):
-        if link_body(spec, scene, link) not in bodies:
-            known = sorted(name for name in bodies if "#" not in name and name != "world")
-            raise UsageError(f"no link '{link}' in the scene. Known: {', '.join(known)}.")
     for link in _frame_links(scene):
         body = link_body(spec, scene, link)
         frame((obj.mjOBJ_XBODY, body), (obj.mjOBJ_BODY, body))
@@ -440,7 +449,7 @@ def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Co
     )
 
 
-def _damp(scene: Scene, cfg: MujocoConfig, compiled: Compiled) -> None:
+def _damp(scene: Scene, cfg: PhysicsConfig, compiled: Compiled) -> None:
     """Give damped actors' degrees of freedom the reference engine's per-link drag, and their wrenches its share."""
     model = compiled.model
     data = mujoco.MjData(model)

@@ -14,7 +14,7 @@ import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.config import MujocoConfig
+from dima_isaac.sim.config import PhysicsConfig
 from dima_isaac.sim.mjcf import compile_visuals
 from dima_isaac.sim.scene import Scene
 
@@ -25,7 +25,7 @@ Fill = Callable[[mujoco.MjData], None]
 class Renderer:
     """Draws environments of one scene; owns an OpenGL context until ``close``."""
 
-    def __init__(self, scene: Scene, cfg: MujocoConfig) -> None:
+    def __init__(self, scene: Scene, cfg: PhysicsConfig) -> None:
         self.model = compile_visuals(scene, cfg)
         self.data = mujoco.MjData(self.model)
         self._camera = camera(scene)
