@@ -48,7 +48,7 @@ setup(
         "gpu": GPU,
         "viewer": VIEWER,
         "slurm": SLURM,
-        "test": [*TEST, *PLOT],
+        "test": [*TEST, *PLOT, *GPU],
         "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST],
     },
     entry_points={"console_scripts": ["dima=dima_isaac.cli:main"]},

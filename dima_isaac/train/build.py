@@ -44,8 +44,12 @@ def resolve_run(
     on_gpu = bool(engine.get("requires", {}).get("gpu"))
     sim_device, rl_device, num_envs, threads = cfg.sim_device, cfg.rl_device, cfg.num_envs, cfg.threads
     if sim_device == AUTO:
+        on_gpu = on_gpu and torch.cuda.is_available()
         sim_device = "cuda:0" if on_gpu else "cpu"
         reasons["sim_device"] = f"{sim_device}: where {engine['name']} computes"
+        if engine.get("requires", {}).get("gpu") and not on_gpu:
+            reasons["sim_device"] += f", slowly, because {_why_device('cpu')}"
+    on_gpu = on_gpu and sim_device != "cpu"
     if rl_device == AUTO:
         rl_device = sim_device if on_gpu else ("cuda:0" if torch.cuda.is_available() else "cpu")
         reasons["rl_device"] = f"{rl_device}: {_why_device(rl_device)}"
@@ -163,7 +167,7 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
     if chosen == AUTO:
         candidates = [name for name in catalog.values("engine", AUTO)["candidates"] if name in known]
         for name in candidates:
-            refusal = _refusal(catalog.values("engine", name), cfg.sim_device)
+            refusal = _refusal(catalog.values("engine", name), cfg.sim_device, named=False)
             if not refusal:
                 chosen = name
                 break
@@ -172,7 +176,7 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
             raise UsageError(f"no engine can run here: {'; '.join(refusals)}.")
         reasons["engine"] = f"{chosen}: " + ("; ".join(refusals) if refusals else "first choice")
     else:
-        refusal = _refusal(catalog.values("engine", chosen), cfg.sim_device)
+        refusal = _refusal(catalog.values("engine", chosen), cfg.sim_device, named=True)
         if refusal:
             raise UsageError(f"engine={chosen} {refusal}. engine=auto takes what this machine can run.")
     description = catalog.values("engine", chosen)
@@ -183,15 +187,19 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
     return {**head, **as_dict(config)}
 
 
-def _refusal(description: dict[str, Any], sim_device: str) -> str:
-    """Why this machine or ``sim_device`` rules an engine out, with the cure, or ''."""
+def _refusal(description: dict[str, Any], sim_device: str, named: bool) -> str:
+    """Why this machine or ``sim_device`` rules an engine out, with the cure, or ''.
+
+    An engine for GPUs that can also compute on a CPU does so only when it was ``named``.
+    """
     from importlib.util import find_spec
 
     needs = description.get("requires", {})
     gpu = bool(needs.get("gpu"))
+    cpu_too = named and bool(needs.get("cpu_too"))
     if not gpu and sim_device.startswith("cuda"):
         return f"computes on the CPU, not on sim_device={sim_device}"
-    if gpu and sim_device == "cpu" and not needs.get("cpu_too"):
+    if gpu and sim_device == "cpu" and not cpu_too:
         return "needs a GPU, not sim_device=cpu"
     missing = [module for module in needs.get("modules", ()) if find_spec(module) is None]
     if missing:
@@ -199,7 +207,7 @@ def _refusal(description: dict[str, Any], sim_device: str) -> str:
     variable = needs.get("variable", "")
     if variable and not os.environ.get(variable):
         return f"needs {variable} ({needs.get('cure', 'set it')})"
-    if gpu and sim_device != "cpu" and not torch.cuda.is_available():
+    if gpu and sim_device != "cpu" and not cpu_too and not torch.cuda.is_available():
         return f"needs an NVIDIA GPU, and {_why_device('cpu')}"
     return ""
 
