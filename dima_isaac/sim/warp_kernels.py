@@ -181,9 +181,16 @@ def place_raw(state: State, inputs: Inputs, staged: Staged, rest: Rest, qpos_mas
 
 @wp.kernel(enable_backward=False)
 def guard(state: State, inputs: Inputs, staged: Staged, rest: Rest):
-    """Put a world that is not finite, or too fast, back to the defaults, before it reaches the shared contact list."""
+    """Put a world that is not finite, or too fast, back to the defaults, before it reaches the shared contact list.
+
+    Controls count: an actuator's range would turn a NaN into a number and hide it.
+    """
     world = wp.tid()
-    if not sound(state, rest, world):
+    driven = bool(True)
+    for i in range(inputs.ctrl.shape[1]):
+        if not (wp.abs(inputs.ctrl[world, i]) < HUGE):
+            driven = False
+    if not driven or not sound(state, rest, world):
         restart(state, inputs, rest, world)
         staged.broken[world] = True
 
