@@ -94,6 +94,15 @@ def sound(state: State, rest: Rest, world: int) -> bool:
 
 
 @wp.func
+def driven(inputs: Inputs, world: int) -> bool:
+    """Whether the world's controls are finite."""
+    for i in range(inputs.ctrl.shape[1]):  # noqa: SIM110
+        if not (wp.abs(inputs.ctrl[world, i]) < HUGE):
+            return False
+    return True
+
+
+@wp.func
 def forget(state: State, inputs: Inputs, world: int):
     """Clear time, activations, external forces and what the solver remembers."""
     state.time[world] = 0.0
@@ -186,11 +195,7 @@ def guard(state: State, inputs: Inputs, staged: Staged, rest: Rest):
     Controls count: an actuator's range would turn a NaN into a number and hide it.
     """
     world = wp.tid()
-    driven = bool(True)
-    for i in range(inputs.ctrl.shape[1]):
-        if not (wp.abs(inputs.ctrl[world, i]) < HUGE):
-            driven = False
-    if not driven or not sound(state, rest, world):
+    if not (driven(inputs, world) and sound(state, rest, world)):
         restart(state, inputs, rest, world)
         staged.broken[world] = True
 

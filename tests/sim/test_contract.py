@@ -177,7 +177,8 @@ def test_a_masked_reset_leaves_the_others_alone(toss) -> None:
 def test_two_masks_of_one_step_add_up(toss) -> None:
     engine = toss(3)
     for env, angle in ((0, 0.3), (2, -0.4)):
-        engine.set_dof_state(only(engine, env), torch.full_like(engine.dof_pos, angle), torch.zeros_like(engine.dof_vel))
+        pos = torch.full_like(engine.dof_pos, angle)
+        engine.set_dof_state(only(engine, env), pos, torch.zeros_like(pos))
     engine.step(hold=everywhere(engine))
     assert engine.dof_pos.flatten().tolist() == pytest.approx([0.3, 0.0, -0.4])
 

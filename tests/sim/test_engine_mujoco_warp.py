@@ -1,0 +1,158 @@
+"""What only the GPU engine has: buffers that can overflow, a loop without synchronisation, float32 raw fields."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dima_isaac.errors import UsageError
+from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Scene
+from tests.sim.toss import BALL, KINDS, TOSS, build, drive, everywhere, on, only, pose, views
+
+pytestmark = pytest.mark.timeout(1200)  # the first run on a machine compiles Warp's kernels
+WARP = KINDS[1:]
+
+
+@pytest.fixture(params=WARP)
+def kind(request: pytest.FixtureRequest) -> str:
+    pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+    return request.param
+
+
+class Asynchronous(TorchDispatchMode):
+    """Refuses every operation that would make the host wait for a device."""
+
+    WAITS = ("_local_scalar_dense", "nonzero", "masked_select", "unique", "equal", "is_nonzero", "_to_copy")
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        indexed = name in ("index", "index_put_") and any(
+            item is not None and item.dtype == torch.bool for item in args[1]
+        )
+        if name in self.WAITS[:-1] or indexed:
+            raise AssertionError(f"{name} waits for the device")
+        if name == "_to_copy" and (kwargs or {}).get("device") not in (None, args[0].device):
+            raise AssertionError("a tensor moves between devices")
+        return func(*args, **(kwargs or {}))
+
+
+def test_the_guard_catches_what_waits() -> None:
+    x = torch.tensor([1.0, 0.0])
+    for wait in (lambda: float(x[0]), lambda: x[x > 0], lambda: x.nonzero(), lambda: bool(x.any())):
+        with pytest.raises(AssertionError, match="waits"), Asynchronous():
+            wait()
+
+
+def test_a_step_waits_for_nothing(kind: str) -> None:
+    engine = build(kind, TOSS, 4)
+    mask, never = only(engine, 1), everywhere(engine, False)
+    place, state = pose(engine, 0.0, 0.0, 0.4), engine.dof_pos.clone()
+    if engine.device.type == "cuda":
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        with Asynchronous():
+            for hold in (never, mask):
+                engine.set_dof_target(state)
+                engine.set_dof_state(mask, state, state)
+                engine.set_root_state(mask, BALL, place)
+                engine.step(hold)
+                engine.refresh(mask)
+    finally:
+        if engine.device.type == "cuda":
+            torch.cuda.set_sync_debug_mode("default")
+    assert float(engine.root_state[1, BALL, 2]) == pytest.approx(0.4)
+
+
+def test_full_buffers_are_counted(kind: str) -> None:
+    """Two contacts in each of two worlds (ball on table, ball on ball) do not fit into a list of one each."""
+    ball = Ellipsoid((0.05, 0.05, 0.05))
+    actors = [Actor("table", Box((0.4, 0.4, 0.2)), pos=(0, 0, 0.1), fixed=True)]
+    actors += [Actor(f"ball{k}", ball, pos=(0.1 * k, 0, 0.249)) for k in range(3)]
+    roomy, tight = (build(kind, Scene(actors=actors), 2, nconmax=size) for size in (0, 1))
+    for engine in (roomy, tight):
+        engine.step(everywhere(engine, False))
+    assert int(roomy.stats()["contact_overflow"]) == 0
+    assert int(tight.stats()["contact_overflow"]) == 2  # one for each world's step
+    tight.step(everywhere(tight, True))
+    assert int(tight.stats()["contact_overflow"]) == 2  # held worlds do not count
+
+
+def test_rows_that_do_not_fit_are_counted(kind: str) -> None:
+    engine = build(kind, TOSS, 3, njmax=1)
+    drive(engine, 60)
+    assert int(engine.stats()["contact_overflow"]) > 0
+
+
+def test_buffers_are_sized_for_the_scene() -> None:
+    warp = pytest.importorskip("dima_isaac.sim.engine_mujoco_warp", reason="the extra gpu is not installed")
+    from dima_isaac.sim.config import MujocoWarpConfig
+    from dima_isaac.sim.mjcf import compile_scene
+    from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+
+    small = compile_scene(TOSS, MujocoWarpConfig(), sensors=False).model
+    assert warp.contact_buffer(small) == 16  # the least
+    assert warp.row_buffer(small, 16) == 1 + 6 * 17 // 2  # one limit, pyramids of six rows
+    hands = compile_scene(ShadowHandOver(ShadowHandOverConfig()).scene(), MujocoWarpConfig(), sensors=False).model
+    contacts = warp.contact_buffer(hands)
+    # the largest ever seen with random actions: 26 contacts and 174 rows
+    assert 2 * 26 < contacts < 128 and 174 * 1.2 < warp.row_buffer(hands, contacts) < 512
+
+
+@pytest.mark.parametrize("field", ["qpos", "qvel", "qacc_warmstart", "qfrc_applied"])
+def test_a_nan_behind_the_engines_back_stays_where_it_is(kind: str, field: str) -> None:
+    broken, control = build(kind, TOSS, 8), build(kind, TOSS, 8)
+    for engine in (broken, control):
+        drive(engine, 20)
+    broken._live(field)[3] = math.nan
+    for engine in (broken, control):
+        drive(engine, 2, seed=5)
+    assert int(broken.stats()["nonfinite"]) >= (field in ("qpos", "qvel"))
+    others = torch.arange(8) != 3
+    for mine, theirs in zip(views(broken), views(control), strict=True):
+        assert torch.allclose(mine[others].float(), theirs[others].float(), atol=1e-4)
+    assert all(torch.isfinite(view).all() for view in views(broken))
+
+
+def test_views_share_memory_with_warp(kind: str) -> None:
+    engine = build(kind, TOSS, 2)
+    import warp as wp
+
+    assert wp.to_torch(engine._packed).data_ptr() == engine.root_state.untyped_storage().data_ptr()
+    engine._target.fill_(0.01)
+    engine.step(everywhere(engine, False))
+    assert np.allclose(engine._d.ctrl.numpy(), 0.01)
+
+
+def test_a_scene_that_warp_cannot_simulate_names_the_alternative(kind: str, tmp_path) -> None:
+    file = tmp_path / "world.xml"
+    body = '<worldbody><body><freejoint/><geom size=".1"/></body></worldbody>'
+    file.write_text(f'<mujoco><option solver="PGS"/>{body}</mujoco>')
+    with pytest.raises(UsageError, match="engine=mujoco can"):
+        build(kind, Scene(world=str(file), fields=["qpos"], frame_skip=1), 1)
+    file.write_text(f"<mujoco>{body}</mujoco>")
+    with pytest.raises(UsageError, match="no field 'qLDiagInvSqrt'; engine=mujoco has"):
+        build(kind, Scene(world=str(file), fields=["qLDiagInvSqrt"], frame_skip=1), 1)
+
+
+def test_fields_that_cannot_be_written_are_refused(kind: str) -> None:
+    engine = build(kind, TOSS, 1)
+    with pytest.raises(KeyError, match=r"xpos.*cannot be written.*qpos"):
+        engine.set_field(everywhere(engine), "xpos", on(engine, [[0.0]]))
+
+
+def test_the_command_line_names_the_extra_that_is_missing(tmp_path) -> None:
+    code = "import sys\nsys.modules['mujoco_warp'] = None\n"
+    code += "import importlib.util as u\nfind = u.find_spec\n"
+    code += "u.find_spec = lambda name, *a: None if name == 'mujoco_warp' else find(name, *a)\n"
+    code += "from dima_isaac.cli import main\n"
+    code += f"sys.exit(main(['train', 'task=ShadowHandOver', 'engine=mujoco_warp', 'run_dir={tmp_path}/run']))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "engine=mujoco_warp needs mujoco_warp" in done.stderr + done.stdout
+    assert "pip install 'dima-isaac[gpu]'" in done.stderr + done.stdout and "Traceback" not in done.stderr
