@@ -33,6 +33,7 @@ from dima_isaac.sim.mjcf import FRAME, WRENCH, compile_scene
 from dima_isaac.sim.render import Renderer
 from dima_isaac.sim.rotations import rotate, rotate_inverse
 from dima_isaac.sim.scene import Scene
+from dima_isaac.sim.variation import varies, vary
 
 Array = np.ndarray
 _LOG = logging.getLogger(__name__)
@@ -84,6 +85,8 @@ class MujocoEngine:
             self.batch = ContactBatch(model, num_envs, self.threads)
         else:
             self.batch = Batch(model, num_envs, self.threads, persistent)
+        if varies(scene):
+            vary(self.batch, scene, compiled)
 
         self.actor_names, self.link_names = compiled.actor_names, compiled.link_names[: len(scene.links)]
         self.dof_names = compiled.dof_names

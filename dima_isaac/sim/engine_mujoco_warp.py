@@ -17,6 +17,7 @@ link origin.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import gc
 import logging
 from collections.abc import Callable, Iterator
@@ -34,6 +35,7 @@ from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.mjcf import FRAME, Compiled, compile_scene, link_body
 from dima_isaac.sim.render import Renderer
 from dima_isaac.sim.scene import Scene
+from dima_isaac.sim.variation import expanded_fields, varies
 
 try:
     import mujoco_warp as mjw
@@ -50,6 +52,7 @@ _CAPPED_BITS = int(_FULL.ITERATIONS | _FULL.LS_ITERATIONS)
 _HOPELESS = 10  # control steps in a row with every world broken before ``stats`` gives up
 _HUGE = 1e10  # raw scenes have no limit of speed but MuJoCo's own
 _SETTABLE = ("qpos", "qvel", "act", "ctrl", "qfrc_applied", "xfrc_applied", "mocap_pos", "mocap_quat")
+_UNBATCHED = {"dof_length"}  # only sleep, which is off here, reads it
 _LEAST_CONTACTS = 16
 _STATE = ("qpos", "qvel", "act", "qacc_warmstart", "time", "ctrl", "qfrc_applied", "xfrc_applied")
 _MOCAP = ("mocap_pos", "mocap_quat")
@@ -116,12 +119,20 @@ class MujocoWarpEngine:
         """MuJoCo-Warp's model and data."""
         if not self._raw:
             self.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # the views are packed here
+        own = expanded_fields(self.scene, self._compiled, self.num_envs) if varies(self.scene) else {}
+        batched = {field.name for field in dataclasses.fields(mjw.Model)} & own.keys()
+        batched -= _UNBATCHED
         try:
-            self._m = mjw.put_model(self.model)
+            self._m = mjw.put_model(self.model, batch_sizes={name: self.num_envs for name in batched})
         except (NotImplementedError, ValueError) as error:
             reason = str(error).rstrip(".")
             raise UsageError(f"MuJoCo-Warp cannot simulate this scene: {reason}. engine=mujoco can.") from error
+        for name in batched:
+            array = getattr(self._m, name)
+            array.assign(own[name].astype(np.float32).reshape(array.numpy().shape))
         option = self._m.opt
+        if "opt.gravity" in own:
+            option.gravity = wp.array(own["opt.gravity"], dtype=wp.vec3)
         option.warn_overflow = 0  # counted in ``stats``; a print from the device would serialise it
         option.deterministic = int(mjw.DeterminismType.ALL) if self.cfg.deterministic else 0
         option.graph_conditional = not self._warp_device.is_cuda or wp.is_conditional_graph_supported()

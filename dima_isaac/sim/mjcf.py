@@ -65,6 +65,7 @@ class Compiled:
     root_com: Array  # (A, 3) from the free joint's frame to the root link's centre of mass, in actor axes
     wrench_body: Array  # (A,) body that apply_force acts on, -1 without one
     wrench_share: Array  # (A, 2) what velocity damping leaves of an applied force and torque
+    drag: Array  # (nv,) the part of ``dof_damping`` that stands for ``Actor.damping``
 
 
 def compile_scene(scene: Scene, cfg: PhysicsConfig, sensors: bool = True) -> Compiled:
@@ -446,12 +447,13 @@ def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Co
             dtype=np.int64,
         ),
         wrench_share=np.ones((len(actors), 2)),
+        drag=np.zeros(model.nv),
     )
 
 
 def _damp(scene: Scene, cfg: PhysicsConfig, compiled: Compiled) -> None:
     """Give damped actors' degrees of freedom the reference engine's per-link drag, and their wrenches its share."""
-    model = compiled.model
+    model, drag = compiled.model, compiled.drag
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     inertia = np.zeros((model.nv, model.nv))
@@ -464,15 +466,16 @@ def _damp(scene: Scene, cfg: PhysicsConfig, compiled: Compiled) -> None:
         compiled.wrench_share[index] = [_share(c, cfg.reference_step, actor.name) for c in actor.damping]
         base = compiled.root_qvel[index]
         if base >= 0:
-            model.dof_damping[base : base + 3] += linear * own[base : base + 3]
-            model.dof_damping[base + 3 : base + 6] += angular * own[base + 3 : base + 6]
+            drag[base : base + 3] += linear * own[base : base + 3]
+            drag[base + 3 : base + 6] += angular * own[base + 3 : base + 6]
         if cfg.damp_joints:
             joints = [
                 d
                 for d, name in zip(compiled.dof_qvel, compiled.dof_names, strict=True)
                 if name.startswith(f"{actor.name}/")
             ]
-            model.dof_damping[joints] += linear * own[joints]
+            drag[joints] += linear * own[joints]
+    model.dof_damping[:] += drag
 
 
 def _share(c: float, h: float, name: str) -> float:

@@ -51,6 +51,23 @@ class Ellipsoid:
 
 
 @dataclass(frozen=True)
+class Variation:
+    """How one actor differs from world to world: factors drawn from (low, high), once; ``sim.variation`` says of what.
+
+    ``damping``, ``stiffness`` and the couplings are log-uniform, the others uniform.
+    """
+
+    mass: tuple[float, float] = (1.0, 1.0)
+    friction: tuple[float, float] = (1.0, 1.0)
+    damping: tuple[float, float] = (1.0, 1.0)
+    stiffness: tuple[float, float] = (1.0, 1.0)
+    coupling_damping: tuple[float, float] = (1.0, 1.0)
+    coupling_stiffness: tuple[float, float] = (1.0, 1.0)
+    limit_shift: float = 0.0  # standard deviation, rad or m
+    scale: tuple[float, float] = (1.0, 1.0)  # of boxes and ellipsoids only
+
+
+@dataclass(frozen=True)
 class Actor:
     """One thing in the scene, with its own root.
 
@@ -70,6 +87,7 @@ class Actor:
     damping: tuple[float, float] = (0.0, 0.0)  # linear, angular
     wrench: str = ""
     self_collision: bool = False  # True: every pair of its links may touch; False: the asset's own masks and pairs
+    variation: Variation | None = None  # None: the same in every world
 
 
 @dataclass(frozen=True)
@@ -95,4 +113,6 @@ class Scene:
     world: str = ""  # path of a complete MJCF that is the whole world; then there are no actors
     fields: Sequence[str] = ()  # raw engine fields exposed as they are (``Engine.field``), in the engine's precision
     frame_skip: int = 0  # with ``world``: physics steps of the file's own timestep per control step
+    gravity_deviation: float = 0.0  # standard deviation of each world's gravity about ``gravity``, per axis (m/s^2)
+    variation_seed: int = 0  # of everything that differs between worlds
     options: dict[str, float] = field(default_factory=dict)  # solver needs by engine-neutral name: ``FIRM_GRIP``

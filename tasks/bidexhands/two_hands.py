@@ -33,7 +33,7 @@ from dima_isaac.envs.task import TaskSpec, Verdict
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import from_axis_angle, from_rpy, quat_mul, rotate, to_rpy
-from dima_isaac.sim.scene import Actor, Scene, Vec3
+from dima_isaac.sim.scene import Actor, Scene, Variation, Vec3
 from dima_isaac.tasks.bidexhands.hand import ACTUATED, FOREARM, JOINTS, PALM, PARTS, TIPS, shadow_hand
 from dima_isaac.tasks.bidexhands.originals import with_original
 from dima_isaac.types import Dims
@@ -45,6 +45,17 @@ FORCE_PER_ACTION = 1e5  # N per (action x control_dt x transition_scale)
 TORQUE_PER_ACTION = 1e3  # N m per (action x control_dt x orientation_scale)
 BASE_DAMPING = (100.0, 100.0)
 TIP_POINT: Vec3 = (0.0, 0.0, 0.02)  # in the distal link
+HAND_VARIATION = Variation(  # the published ranges; published for hand 1 only, here for both
+    mass=(0.5, 1.5),
+    friction=(0.7, 1.3),
+    damping=(0.3, 3.0),
+    stiffness=(0.75, 1.5),
+    coupling_damping=(0.3, 3.0),
+    coupling_stiffness=(0.75, 1.5),
+    limit_shift=0.01,
+)
+OBJECT_VARIATION = Variation(mass=(0.5, 1.5), friction=(0.7, 1.3), scale=(0.95, 1.05))
+GRAVITY_DEVIATION = 0.4  # m/s^2
 PALM_POINT: Vec3 = (0.0, -0.02, 0.08)  # in the palm: its centre, on the inner side
 
 
@@ -93,6 +104,8 @@ class TwoHandConfig:
     dof_speed_scale: float = 20.0  # with it: rad/s at an action of 1
     assets_root: str = ""  # the user's own copy of the benchmark's assets (it holds mjcf/); empty: authored objects
     clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
+    randomize: bool = False  # every environment draws its own hands, objects and gravity, once
+    randomize_seed: int = 0
 
     def repaired(self, choice: bool | None) -> bool:
         """``choice`` itself, or what the profile says of a defect: repaired in ``fixed``, kept in ``compat``."""
@@ -232,13 +245,19 @@ class TwoHandTask(ABC):
         """The hands, the props, and the links and sensors that are read."""
         tips = [f"{hand}/{tip}" for hand in HANDS for tip in TIPS]
         palms = [f"{hand}/{PALM}" for hand in HANDS] if self._reads_palms else []
+        hands, props = self.hands.actors(self.cfg.left_hand), [prop.actor for prop in self.props]
+        if self.cfg.randomize:
+            hands = [replace(hand, variation=HAND_VARIATION) for hand in hands]
+            props = [prop if prop.ghost else replace(prop, variation=OBJECT_VARIATION) for prop in props]
         return Scene(
-            actors=[*self.hands.actors(self.cfg.left_hand), *(prop.actor for prop in self.props)],
+            actors=[*hands, *props],
             links=[*tips, *palms, *self._extra_links],
             force_sensors=tips,
             control_dt=self.spec.control_dt,
             camera_eye=self._camera[0],
             camera_target=self._camera[1],
+            gravity_deviation=GRAVITY_DEVIATION if self.cfg.randomize else 0.0,
+            variation_seed=self.cfg.randomize_seed,
         )
 
     @property
