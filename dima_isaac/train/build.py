@@ -207,7 +207,7 @@ def _refusal(description: dict[str, Any], sim_device: str, named: bool) -> str:
     variable = needs.get("variable", "")
     if variable and not os.environ.get(variable):
         return f"needs {variable} ({needs.get('cure', 'set it')})"
-    if gpu and sim_device != "cpu" and not cpu_too and not torch.cuda.is_available():
+    if gpu and sim_device != "cpu" and not (cpu_too and sim_device == AUTO) and not torch.cuda.is_available():
         return f"needs an NVIDIA GPU, and {_why_device('cpu')}"
     return ""
 

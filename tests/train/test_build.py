@@ -50,6 +50,29 @@ def test_an_engine_that_cannot_run_is_refused_by_name_and_passed_over_by_auto(re
     assert resolved.engine["name"] == "mujoco" and said in reasons["engine"]
 
 
+def test_a_gpu_engine_that_can_use_the_cpu_does_so_when_named_only(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    catalog = OneEngine(gpu=True, cpu_too=True)
+    resolved, reasons = build.resolve_run(run_config("special"), catalog)
+    assert resolved.engine["name"] == "special" and resolved.sim_device == resolved.rl_device == "cpu"
+    assert "slowly" in reasons["sim_device"] and resolved.num_envs == build.ENVS_PER_CORE * build.cores()
+    for device in ("auto", "cpu"):
+        resolved, _ = build.resolve_run(run_config(sim_device=device), catalog)
+        assert resolved.engine["name"] == "mujoco"
+    with pytest.raises(UsageError, match="engine=special needs an NVIDIA GPU"):
+        build.resolve_run(run_config("special", sim_device="cuda:0"), catalog)
+
+
+def test_a_gpu_engine_goes_first_where_there_is_a_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    resolved, _ = build.resolve_run(run_config(), OneEngine(gpu=True, cpu_too=True))
+    assert resolved.engine["name"] == "special" and resolved.sim_device == "cuda:0"
+    assert resolved.num_envs == build.ENVS_PER_GPU
+
+
 def test_every_auto_gets_a_value_and_a_reason(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     resolved, reasons = build.resolve_run(run_config(), Catalog())
