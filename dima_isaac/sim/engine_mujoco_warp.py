@@ -380,8 +380,9 @@ class MujocoWarpEngine:
         body = int(self._compiled.wrench_body[actor])
         if body < 0:
             raise ValueError(f"actor '{self.actor_names[actor]}' has no wrench link")
-        self._xfrc[:, body, :3].copy_(force)
-        self._xfrc[:, body, 3:].copy_(torque)
+        push, turn = self._compiled.wrench_share[actor]
+        torch.mul(force, push, out=self._xfrc[:, body, :3])
+        torch.mul(torque, turn, out=self._xfrc[:, body, 3:])
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
         """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.

@@ -155,6 +155,16 @@ def test_damping_has_the_reference_engines_steady_speed(kind: str) -> None:
     assert float(engine.root_state[0, 0, 7]) == pytest.approx(80.0 * (1.0 - 100.0 / 120.0) / (2.0 * 100.0), rel=1e-3)
 
 
+def test_damping_takes_its_part_of_an_applied_force_at_a_standstill_too(kind: str) -> None:
+    """A damped box is pressed down with 120 N: the ground feels (1 - c h) of it, a sixth."""
+    actor = Actor("box", Mjcf(xml=BOX), pos=(0, 0, 0.1), gravity=False, wrench="box", damping=(100.0, 100.0))
+    engine = build(kind, Scene(actors=[actor], force_sensors=["box"]), 1)
+    for _ in range(30):
+        engine.apply_force(0, on(engine, [[0.0, 0.0, -120.0]]), on(engine, [[0.0] * 3]))
+        engine.step(everywhere(engine, False))
+    assert float(engine.force_sensor[0, 0, 2]) == pytest.approx(20.0, rel=0.02)
+
+
 def test_a_masked_reset_leaves_the_others_alone(toss) -> None:
     touched, control = toss(), toss()
     for engine in (touched, control):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
+
 import pytest
 import torch
 
@@ -72,3 +75,38 @@ def test_a_viewer_without_a_display_says_so(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("sys.platform", "linux")
     with pytest.raises(UsageError, match="DISPLAY is not set"):
         Viewer(toss(1))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only X11 and Wayland name their display")
+def test_a_display_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":987")
+    with pytest.raises(UsageError, match="the viewer needs a display: X11: Failed to open display :987"):
+        Viewer(toss(1))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "broken", "said"),
+    [
+        ("disable", False, "MUJOCO_GL=disable forbids pictures"),
+        ("glfw", True, r"no offscreen renderer works here \(glfw: DISPLAY is not set; egl: no \w+; osmesa: no \w+\)"),
+        ("", True, r"no offscreen renderer works here \(egl: no \w+; osmesa: no \w+\); install libegl1 or libosmesa6"),
+    ],
+)
+def test_no_renderer_is_one_sentence(monkeypatch: pytest.MonkeyPatch, chosen: str, broken: bool, said: str) -> None:
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("sys.platform", "linux")
+    monkeypatch.setenv("MUJOCO_GL", chosen)
+    real = importlib.import_module
+
+    def without_libraries(name: str) -> object:
+        if broken and name in ("mujoco.egl", "mujoco.osmesa", "mujoco.glfw"):
+            raise ImportError(f"no {name.partition('.')[2]}")
+        return real(name)
+
+    monkeypatch.setattr("dima_isaac.sim.render.importlib.import_module", without_libraries)
+    engine = toss(1)
+    with pytest.raises(UsageError, match=said):
+        engine.render(0, 64, 48)
+    engine.close()
