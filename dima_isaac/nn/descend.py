@@ -21,6 +21,10 @@ def descend(optim: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], lo
     skip = ~torch.isfinite(norm)
     if keep is not None:
         skip = skip | ~keep
+    # a GPU's graph takes steps only of optimisers that say so, and they complain where there is none
+    capturing = loss.is_cuda and torch.cuda.is_current_stream_capturing()
+    for group in optim.param_groups:
+        group["capturable"] = capturing
     optim.found_inf = skip.float()  # type: ignore[attr-defined]
     optim.step()
     return norm.detach()

@@ -29,19 +29,23 @@ class Optimiser:
         decayed = [p for p in self._parameters if decay_all or id(p) in heavy]
         spared = [p for p in self._parameters if not decay_all and id(p) not in heavy]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
-        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
-        self._lr, self._warmup, self._clip, self.updates = lr, warmup, clip, 0
+        # a rate that changes lives on the device, where a captured step finds its newest value
+        rate = torch.tensor(lr, device=self._parameters[0].device) if warmup else lr
+        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, fused=True)
+        self._rate, self._lr, self._warmup, self._clip, self.updates = rate, lr, warmup, clip, 0
+
+    def begin(self) -> None:
+        """Count an update and set its rate: the host's part, before ``step``, which may be captured."""
+        if isinstance(self._rate, Tensor):
+            self._rate.fill_(self._lr * min(self.updates / self._warmup, 1.0))
+        self.updates += 1
 
     def step(self, loss: Tensor, twice: bool = False) -> Tensor:
         """Descend ``loss``; returns the gradient's norm before clipping. ``twice`` steps unclipped as well, first."""
-        if self._warmup:
-            for group in self._adam.param_groups:
-                group["lr"] = self._lr * min(self.updates / self._warmup, 1.0)
         norm = descend(self._adam, self._parameters, loss, math.inf if twice else self._clip)
         if twice:
             nn.utils.clip_grad_norm_(self._parameters, self._clip)
             self._adam.step()
-        self.updates += 1
         return norm
 
     def state_dict(self) -> dict:
@@ -50,4 +54,7 @@ class Optimiser:
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``."""
         self._adam.load_state_dict(state["adam"])
+        if isinstance(self._rate, Tensor):  # loading has put others in its place
+            for group in self._adam.param_groups:
+                group["lr"] = self._rate
         self.updates = int(state["updates"])

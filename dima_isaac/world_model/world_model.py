@@ -39,6 +39,8 @@ class WorldModel(nn.Module):
     """P(s' | s, a^1 .. a^N), reward, continuation and observations of one Markov game."""
 
     sigmas: Tensor
+    captured = ("track_window", "fit_dynamics", "fit_reward", "fit_decoder")
+    """Methods that change nothing but tensors, in place: each may be replaced by a graph of itself (nn.captured)."""
 
     def __init__(self, cfg: WorldModelConfig, dims: Dims, observe: Decoder, echo: Tensor | None = None) -> None:
         """``observe`` is the task's exact view; ``echo`` (N, A) says where the state repeats the action just taken.
@@ -111,28 +113,48 @@ class WorldModel(nn.Module):
 
     def update_dynamics(self, window: Window) -> Metrics:
         """One optimiser step of the denoiser on (B, ``self.window``) rows."""
-        window = self._clipped(window)
-        self.space.track(window, self.history)
-        done = self._optimiser("denoiser").updates
+        optimiser = self._optimiser("denoiser")
+        done = optimiser.updates
+        self.track_window(window)
         if self.space.linear is not None and done and done % self.cfg.linear_every == 0:
             self.space.linear.solve()
-        loss = self.denoiser.loss(self.space, window, self.cfg.unroll, self.generator)
-        optimiser = self._optimiser("denoiser")
-        norm = optimiser.step(loss)
+        optimiser.begin()
+        metrics: Metrics = self.fit_dynamics(window)
         if self.average is not None:
             follow(self.average, self.denoiser, self.cfg.denoiser.ema, optimiser.updates)
-        return {"world/denoise": loss.detach(), "world/grad_norm": norm}
+        return metrics
 
     def update_reward(self, window: Window) -> Metrics:
         """One optimiser step of the reward and continuation model on (B, ``self.reward_window``) rows."""
-        loss, metrics = self.reward.loss(self.space, self._clipped(window), self.generator)
-        norm = self._optimiser("reward").step(loss, twice=self.cfg.reward.double_step)
-        return {**metrics, "world/reward_grad_norm": norm}
+        self._optimiser("reward").begin()
+        return self.fit_reward(window)
 
     def update_decoder(self, state: Tensor) -> Metrics:
         """One optimiser step of the learned decoder on ``state`` (B, D); nothing to do with the exact view."""
         if self.decoder is None:
             return {}
+        self._optimiser("decoder").begin()
+        return self.fit_decoder(state)
+
+    def track_window(self, window: Window) -> None:
+        """The part of ``update_dynamics`` that learns scales and the linear regression's sums."""
+        self.space.track(self._clipped(window), self.history)
+
+    def fit_dynamics(self, window: Window) -> Metrics:
+        """The part of ``update_dynamics`` that descends the denoiser's loss."""
+        loss = self.denoiser.loss(self.space, self._clipped(window), self.cfg.unroll, self.generator)
+        norm = self._optimiser("denoiser").step(loss)
+        return {"world/denoise": loss.detach(), "world/grad_norm": norm}
+
+    def fit_reward(self, window: Window) -> Metrics:
+        """The part of ``update_reward`` that may be captured."""
+        loss, metrics = self.reward.loss(self.space, self._clipped(window), self.generator)
+        norm = self._optimiser("reward").step(loss, twice=self.cfg.reward.double_step)
+        return {**metrics, "world/reward_grad_norm": norm}
+
+    def fit_decoder(self, state: Tensor) -> Metrics:
+        """The part of ``update_decoder`` that may be captured."""
+        assert self.decoder is not None
         loss, metrics = self.decoder.loss(self.space.z(state), self._view(state))
         self._optimiser("decoder").step(loss)
         return metrics

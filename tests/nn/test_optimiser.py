@@ -15,6 +15,7 @@ def descend(twice: bool = False, steps: int = 1, **settings) -> list[float]:
     default = {"lr": 0.1, "weight_decay": 0.0, "decay_all": False, "warmup": 0, "clip": 100.0}
     optimiser = Optimiser(weight, **{**default, **settings})
     for _ in range(steps):
+        optimiser.begin()
         optimiser.step(3.0 * weight.weight.sum() + 4.0 * weight.bias.sum(), twice)
     return [weight.weight.item(), weight.bias.item()]
 
