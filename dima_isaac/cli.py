@@ -267,7 +267,7 @@ def _banner(cfg: RunConfig, reasons: dict[str, str], path: Any, notes: Sequence[
     print(f"task        {cfg.task['name']}")
     for note in notes:
         print(f"            {note}")
-    shown = {key: getattr(cfg, key) for key in ("sim_device", "rl_device", "num_envs", "threads")}
+    shown = {key: getattr(cfg, key) for key in ("sim_device", "rl_device", "num_envs", "threads", "compile")}
     for key, value in {"engine": cfg.engine["name"], **shown, "precision": cfg.world_model.precision.name}.items():
         print(f"{key:<12}{value}" + (f"  (auto: {reasons[key].removeprefix(f'{value}: ')})" if key in reasons else ""))
     print(f"run         {path}")

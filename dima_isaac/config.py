@@ -61,6 +61,7 @@ class RunConfig:
     threads: int | str = AUTO  # of the learner on the CPU
     headless: bool = True
     torch_deterministic: bool = False
+    compile: bool | str = AUTO  # dreams and updates as CUDA graphs (a tape of the same operations on a CPU)
     # which run
     experiment: str = ""  # runs/<experiment>/<name>; the task's name if empty
     run_dir: str = ""  # this folder instead
@@ -78,9 +79,9 @@ class RunConfig:
 
 
 FREE = (
-    *("max_env_steps", "sim_device", "rl_device", "threads", "headless", "experiment", "run_dir", "checkpoint", "test"),
-    *("capture_video", "wandb_activate", "wandb", "train.eval", "train.checkpoint", "train.probe_every"),
-    "train.probe_horizon",
+    *("max_env_steps", "sim_device", "rl_device", "threads", "compile", "headless", "experiment", "run_dir"),
+    *("checkpoint", "test", "capture_video", "wandb_activate", "wandb", "train.eval", "train.checkpoint"),
+    *("train.probe_every", "train.probe_horizon"),
 )
 """What may differ between a run and its continuation in the same folder."""
 
@@ -127,6 +128,8 @@ def validate(run: RunConfig) -> None:
             raise UsageError(f"{key}={value} is neither a number nor 'auto'.")
         if isinstance(value, int) and value < least:
             raise UsageError(f"{key}={value} is too small; the least is {least}.")
+    if isinstance(run.compile, str) and run.compile != AUTO:
+        raise UsageError(f"compile={run.compile} is neither true, false nor 'auto'.")
     for key in _OPEN_UNIT:
         if not 0.0 <= values[key] <= 1.0:
             raise UsageError(f"{key}={values[key]} is not between 0 and 1.")

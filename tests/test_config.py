@@ -85,6 +85,7 @@ def test_every_key_has_one_type():
         ({"agent": {"gamma": 2.0}}, "agent.gamma=2.0 is not between 0 and 1"),
         ({"num_envs": 0}, "num_envs=0 is too small"),
         ({"num_envs": "many"}, "neither a number nor 'auto'"),
+        ({"compile": "perhaps"}, "compile=perhaps is neither true, false nor 'auto'"),
         ({"seed": "x"}, "seed"),
         ({"max_env_steps": 0}, "max_env_steps=0"),
         ({"run_dir": "a", "experiment": "b"}, "give one of them"),

@@ -71,6 +71,12 @@ def resolve_run(
         precision, why = _precision(rl_device)
         cfg = replace(cfg, world_model=replace(cfg.world_model, precision=precision))
         reasons["precision"] = f"{precision.name}: {why}"
+    if cfg.compile == AUTO:
+        on = torch.device(rl_device).type == "cuda"
+        cfg = replace(cfg, compile=on)
+        reasons["compile"] = f"{on}: " + (
+            "one launch for a dream or an update" if on else "graphs are for GPUs, and the learner is on the CPU"
+        )
     task = {key: value for key, value in cfg.task.items() if key not in ("requires", "defaults")}
     task |= as_dict(task_config(cfg))
     settings: dict[str, Any] = {"sim_device": sim_device, "rl_device": rl_device, "num_envs": num_envs}

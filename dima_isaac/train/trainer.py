@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import torch
 
 from dima_isaac.agent.explore import Explorer
@@ -11,16 +9,17 @@ from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, DivergenceError
+from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.train import probes
 from dima_isaac.train.checkpoint import Checkpoints
-from dima_isaac.train.clock import Every, Ratio
+from dima_isaac.train.clock import Every, Rate, Ratio
 from dima_isaac.train.evaluate import evaluate
 from dima_isaac.train.logger import Logger
 from dima_isaac.train.play import clip
 from dima_isaac.train.run_folder import RunFolder
 from dima_isaac.train.signals import Signals
-from dima_isaac.types import Step
+from dima_isaac.types import Rollout, Step, Window
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
 
@@ -54,7 +53,11 @@ class Trainer:
             "decoder": Ratio(learn.decoder_per_step, learn.start - learn.round),
             "rollouts": Ratio(learn.rollouts_per_step, learn.behaviour_start - learn.round),
         }
+        self.imagined = Rate(to)
         self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
+        self._captured: list[Captured] = []
+        if cfg.compile is True:
+            self.capture()
         self.resume()
 
     def run(self) -> None:
@@ -103,16 +106,26 @@ class Trainer:
 
     def learn_behaviour(self) -> None:
         """Improve the policy on dreams that start in replayed states and never touch the simulator."""
-        learn, started = self.cfg.train.learn, time.perf_counter()
+        learn = self.cfg.train.learn
         rollouts = self.due["rollouts"](self.env_steps)
-        for _ in range(rollouts):
-            start = self.replay.sample(learn.dreams, self.world.history)
-            dream = imagine(self.world, self.agent.act, start, learn.horizon)
-            self.logger.add(self.agent.update(dream))
-        if rollouts:
-            self.world.attend(self.agent.slope(dream.state[:, 0], dream.last_action[:, 0]))
-            imagined = rollouts * learn.dreams * learn.horizon
-            self.logger.add({"time/imagined_steps_per_s": imagined / (time.perf_counter() - started)})
+        with self.imagined.of(rollouts * learn.dreams * learn.horizon):
+            for _ in range(rollouts):
+                dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
+                self.logger.add(self.agent.update(dream))
+            if rollouts:
+                self.world.attend(self.agent.slope(dream.state[:, 0], dream.last_action[:, 0]))
+
+    def dream(self, start: Window) -> Rollout:
+        """What the policy and the world model make of ``start`` (B, history)."""
+        return imagine(self.world, self.agent.act, start, self.cfg.train.learn.horizon)
+
+    def capture(self) -> None:
+        """From now on play the dream and the updates as graphs, with the same results (``compile``)."""
+        for owner, names in ((self.world, self.world.captured), (self.agent, ("update",)), (self, ("dream",))):
+            for name in names:
+                played = Captured(getattr(owner, name), lambda: (self.world.generator, self.agent.generator))
+                setattr(owner, name, played)
+                self._captured.append(played)
 
     def evaluate(self) -> None:
         """Deterministic episodes on separate environments; training's random numbers stay untouched."""
@@ -140,6 +153,9 @@ class Trainer:
         """One line of metrics: the only place in the loop where numbers reach the host."""
         self.logger.add({f"train/{name}": value for name, value in self.env.tally.read().items()})
         self.logger.add({f"engine/{name}": value for name, value in self.env.engine.stats().items()})
+        imagined = self.imagined.read()
+        if imagined is not None:
+            self.logger.add({"time/imagined_steps_per_s": imagined})
         row = self.logger.tick(self.env_steps)
         lost = [name for name in ("world/denoise", "world/reward", "agent/policy") if name in row and row[name] is None]
         self._lost_rounds = self._lost_rounds + 1 if lost else 0
@@ -213,3 +229,5 @@ class Trainer:
             every.next = clocks[name]
         for name, ratio in self.due.items():
             ratio.done = clocks[name]
+        for played in self._captured:
+            played.forget()

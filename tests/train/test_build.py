@@ -7,6 +7,7 @@ from dima_isaac.catalog import Catalog, resolve
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.train import build
+from dima_isaac.world_model.config import Precision
 
 
 class OneEngine(Catalog):
@@ -80,6 +81,17 @@ def test_every_auto_gets_a_value_and_a_reason(monkeypatch):
     assert resolved.num_envs == build.ENVS_PER_CORE * build.cores() and resolved.threads == build.cores()
     assert resolved.task["episode_length"] == 20 and resolved.task["fence"] == 2.0
     assert resolved.engine["pace"] == "standard" and resolved.engine["name"] == "mujoco"
+
+
+def test_graphs_are_for_gpus_unless_asked_for(monkeypatch):
+    resolved, reasons = build.resolve_run(run_config(rl_device="cpu"), Catalog())
+    assert resolved.compile is False and "CPU" in reasons["compile"]
+    resolved, reasons = build.resolve_run(run_config(rl_device="cpu", compile=True), Catalog())
+    assert resolved.compile is True and "compile" not in reasons
+    monkeypatch.setattr(build, "_check_device", lambda key, name: None)
+    monkeypatch.setattr(build, "_precision", lambda device: (Precision.bf16, "said"))
+    resolved, reasons = build.resolve_run(run_config(rl_device="cuda:0"), Catalog())
+    assert resolved.compile is True and "launch" in reasons["compile"]
 
 
 def test_the_original_is_left_alone():

@@ -1,6 +1,9 @@
 """Counters into decisions."""
 
-from dima_isaac.train.clock import Every, Ratio
+import pytest
+import torch
+
+from dima_isaac.train.clock import Every, Rate, Ratio
 
 
 def test_every_fires_once_per_interval_whatever_the_stride():
@@ -22,3 +25,27 @@ def test_ratio_keeps_updates_per_step_for_any_stride():
         total = sum(ratio(now) for now in range(0, 102_400 + 1, stride))
         last = (102_400 // stride) * stride
         assert total == int((last - 4_000) * 0.2 + 1e-6)
+
+
+def test_a_rate_counts_only_the_time_of_its_work(monkeypatch):
+    now = [0.0]
+    monkeypatch.setattr("dima_isaac.train.clock.time.perf_counter", lambda: now[0])
+    rate = Rate(torch.device("cpu"))
+    assert rate.read() is None
+    for amount, seconds in ((30, 2.0), (0, 100.0), (30, 4.0)):
+        with rate.of(amount):
+            now[0] += seconds
+        now[0] += 7.0
+    assert rate.read() == pytest.approx(10.0)
+    assert rate.read() is None
+
+
+@pytest.mark.gpu
+def test_a_rate_is_the_gpu_s_own_time_not_that_of_launching():
+    if not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    rate = Rate(torch.device("cuda"))
+    with rate.of(1.0):
+        torch.cuda._sleep(1_000_000_000)  # clock cycles: half a second at 2 GHz, launched in microseconds
+    measured = rate.read()
+    assert measured is not None and 0.5 < measured < 10.0

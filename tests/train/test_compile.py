@@ -1,0 +1,76 @@
+"""``compile`` changes how fast a run learns in seconds, never what it learns."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dima_isaac.config import RunConfig
+from dima_isaac.train.logger import Logger
+from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.signals import Signals
+from dima_isaac.train.trainer import Trainer
+from dima_isaac.world_model.config import DecoderConfig, DecoderKind, RewardConfig, RewardKind
+from tests.toy import toy_env
+from tests.train.test_trainer import config, flat
+
+UPDATES = 100
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def variants():
+    """Every part that a graph could get wrong: counters, warm-up, averages, codebooks, dropout, early stops."""
+    base = config(10**6, eval_every=0)
+    learn = replace(base.train.learn, dynamics_per_step=0.125, reward_per_step=0.125, decoder_per_step=0.125,
+                    rollouts_per_step=0.125, horizon=2)  # fmt: skip
+    base = replace(base, train=replace(base.train, learn=learn, probe_every=0), agent=replace(base.agent, epochs=1))
+    world = base.world_model
+    optim = replace(world.denoiser.optim, warmup=40)
+    yield "default", base
+    denoiser = replace(world.denoiser, optim=optim, ema=0.99)
+    reward = RewardConfig(width=16, kind=RewardKind.gpt, layers=1, dropout=0.1, double_step=True,
+                          optim=replace(world.reward.optim, warmup=20))  # fmt: skip
+    decoder = DecoderConfig(kind=DecoderKind.vq, width=16)
+    changed = replace(world, denoiser=denoiser, reward=reward, decoder=decoder, linear_every=7, doubt=0.5)
+    yield "counters", replace(base, world_model=changed, agent=replace(base.agent, kl_stop=0.01, minibatches=2))
+
+
+def learnt(folder, cfg: RunConfig, device: torch.device) -> tuple[Trainer, list[dict]]:
+    cfg = replace(cfg, rl_device=device.type, sim_device=device.type)
+    torch.manual_seed(0)
+    with RunFolder(folder) as run:
+        logger = Logger(run, cfg, cfg.max_env_steps)
+        env = toy_env(4, 0, device=device)
+        trainer = Trainer(cfg, run, env, toy_env(3, 1, device=device), logger, Signals())
+        while trainer.due["rollouts"].done < UPDATES:
+            trainer.collect()
+            if trainer.round(trainer.env_steps):
+                trainer.learn_world()
+                trainer.learn_behaviour()
+                trainer.tick()
+        logger.close()
+        rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
+    return trainer, rows
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in variants()])
+def test_a_hundred_updates_are_the_same(tmp_path, cfg, device):
+    if device == "cuda" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    plain, expected = learnt(tmp_path / "plain", replace(cfg, compile=False), torch.device(device))
+    played, got = learnt(tmp_path / "played", replace(cfg, compile=True), torch.device(device))
+    assert min(plain.due["dynamics"].done, plain.due["reward"].done, plain.due["rollouts"].done) >= UPDATES
+    assert len(expected) == len(got) > 5
+    for one, two in zip(expected, got, strict=True):
+        assert one.keys() == two.keys()
+        for name, value in one.items():
+            if not name.startswith(("time/", "wall_time")):
+                same = two[name] is None if value is None else two[name] == pytest.approx(value, rel=1e-4, abs=1e-4)
+                assert same, (one["env_steps"], name, value, two[name])
+    weights, others = flat(plain.world.state_dict()), flat(played.world.state_dict())
+    assert all(torch.allclose(value, others[name], rtol=1e-3, atol=1e-3) for name, value in weights.items())
+    assert played.world.fit_dynamics._players and played.dream._players and played.agent.update._players
