@@ -106,6 +106,10 @@ def _imagine(cfg: BenchConfig, asked: Asked, composed: Callable[..., RunConfig],
     print(table.text(["preset", "imagined steps/s", "parameters", "K", "MFLOP/step", "GFLOP/s"], rows))
     for name in runs:
         print(limits.told(f"{name}, dreamt step", result[name]["limit"]))
+    for name in runs:
+        if "captured_over_eager" in result[name]:
+            plain, gain = result[name]["eager_steps_per_s"], result[name]["captured_over_eager"]
+            print(f"{name}: captured dreams {gain:.2f} times as fast as eager ones ({plain:,.0f}/s)")
     print(f"{first.preset} / {cfg.against}: speed {result['ratio']:.1f}, operations 1 / {result['flops_ratio']:.1f}")
     return {"task": task.spec.name, "device": runs[first.preset].rl_device, **result}
 

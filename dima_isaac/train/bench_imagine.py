@@ -20,6 +20,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
+from dima_isaac.nn.captured import WARM, Captured
 from dima_isaac.train.limits import bound, measure, report, weight_bytes
 from dima_isaac.types import Window
 from dima_isaac.world_model.config import Precision
@@ -53,12 +54,20 @@ class Dreamer:
         self.agent.requires_grad_(False)
         self.start = Window(**{name: value[:, -self.world.history :] for name, value in vars(window).items()})
 
-    def dream(self, horizon: int, batch: int) -> float:
+    def captured(self, horizon: int) -> Captured:
+        """Dreams of ``horizon`` steps as a run with ``compile`` has them."""
+        draws = (self.world.generator, self.agent.generator)
+        return Captured(lambda start: imagine(self.world, self.agent.act, start, horizon), lambda: draws)
+
+    def dream(self, horizon: int, batch: int, captured: Captured | None = None) -> float:
         """Seconds for one dream of ``batch`` starts."""
         start = Window(**{name: value[:batch] for name, value in vars(self.start).items()})
         _wait(self.device)
         began = time.perf_counter()
-        imagine(self.world, self.agent.act, start, horizon)
+        if captured is None:
+            imagine(self.world, self.agent.act, start, horizon)
+        else:
+            captured(start)
         _wait(self.device)
         return time.perf_counter() - began
 
@@ -107,8 +116,11 @@ def bench_imagine(
 
     Without a ``batch`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``.
 
+    With ``compile`` dreams are captured, as in a run, and each round has an eager one beside them.
+
     Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and
-    ``gflops_per_s`` and ``limit`` (``limits.Bound``); and ``ratio``, the first configuration's speed over the second's.
+    ``gflops_per_s`` and ``limit`` (``limits.Bound``), with ``compile`` also ``eager_steps_per_s`` and
+    ``captured_over_eager``; and ``ratio``, the first configuration's speed over the second's.
     """
     with torch.no_grad():
         dreamers = {name: Dreamer(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
@@ -121,11 +133,18 @@ def bench_imagine(
             batch = min(BATCH, max(_TRIAL, fits))
             if batch < BATCH:
                 say(f"batch {batch} instead of {BATCH}, to make {repeats} rounds in about {seconds:g} s")
+        played = {name: one.captured(horizon) for name, one in dreamers.items() if cfgs[name].compile is True}
+        for name, captured in played.items():
+            for _ in range(WARM + 1):
+                dreamers[name].dream(horizon, batch, captured)
         times: dict[str, list[float]] = {name: [] for name in cfgs}
+        eager: dict[str, list[float]] = {name: [] for name in played}
         end = time.perf_counter() + seconds
         while len(next(iter(times.values()))) < repeats or time.perf_counter() < end:
             for name, one in dreamers.items():
-                times[name].append(one.dream(horizon, batch))
+                times[name].append(one.dream(horizon, batch, played.get(name)))
+                if name in played:
+                    eager[name].append(one.dream(horizon, batch))
             last = "   ".join(f"{name} {batch * horizon / spent[-1]:,.0f}/s" for name, spent in times.items())
             say(f"round {len(times[name])}: {last}")
     steps = batch * horizon
@@ -150,6 +169,10 @@ def bench_imagine(
                 limits[name], bound(limits[name], rate, flops[name], dreamers[name].bytes(horizon, batch))
             ),
         }
+        if name in eager:
+            out[name]["eager_steps_per_s"] = steps / statistics.median(eager[name])
+            pairs = zip(spent, eager[name], strict=True)
+            out[name]["captured_over_eager"] = statistics.median(plain / fast for fast, plain in pairs)
     if len(cfgs) == 2:
         first, second = times.values()
         out["ratio"] = statistics.median(b / a for a, b in zip(first, second, strict=True))

@@ -18,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.nn.captured import WARM
 from dima_isaac.train.config import CheckpointConfig, EvalConfig
 from dima_isaac.train.limits import bound, measure, report, weight_bytes
 from dima_isaac.train.logger import Logger
@@ -82,8 +83,12 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         quiet = Logger(folder, cfg, cfg.max_env_steps)
-        trainer = Trainer(cfg, folder, env, eval_env, quiet, Signals())
-        flops = _flops(trainer)
+        trainer = Trainer(replace(cfg, compile=False), folder, env, eval_env, quiet, Signals())
+        flops = _flops(trainer)  # before anything is captured: what a graph does cannot be counted
+        if cfg.compile is True:
+            trainer.capture()
+            for _ in range(WARM + 1):
+                _round(trainer)
         watch = Stopwatch(trainer.device)
         watch.wrap(trainer, "collect", "collect")
         watch.wrap(trainer.replay, "sample", "replay")
