@@ -29,14 +29,15 @@ class Optimiser:
         decayed = [p for p in self._parameters if decay_all or id(p) in heavy]
         spared = [p for p in self._parameters if not decay_all and id(p) not in heavy]
         groups = [{"params": decayed, "weight_decay": weight_decay}, {"params": spared, "weight_decay": 0.0}]
+        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
         # a rate that changes lives on the device, where a captured step finds its newest value
-        rate = torch.tensor(lr, device=self._parameters[0].device) if warmup else lr
-        self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=rate, fused=True)
-        self._rate, self._lr, self._warmup, self._clip, self.updates = rate, lr, warmup, clip, 0
+        self._rate = torch.full((), lr, device=self._parameters[0].device) if warmup else None
+        self._lr, self._warmup, self._clip, self.updates = lr, warmup, clip, 0
+        self._place_rate()
 
     def begin(self) -> None:
         """Count an update and set its rate: the host's part, before ``step``, which may be captured."""
-        if isinstance(self._rate, Tensor):
+        if self._rate is not None:
             self._rate.fill_(self._lr * min(self.updates / self._warmup, 1.0))
         self.updates += 1
 
@@ -54,7 +55,11 @@ class Optimiser:
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``."""
         self._adam.load_state_dict(state["adam"])
-        if isinstance(self._rate, Tensor):  # loading has put others in its place
+        self._place_rate()
+        self.updates = int(state["updates"])
+
+    def _place_rate(self) -> None:
+        """Not left to AdamW, which would read the number, nor to a checkpoint, which brings a tensor of its own."""
+        if self._rate is not None:
             for group in self._adam.param_groups:
                 group["lr"] = self._rate
-        self.updates = int(state["updates"])

@@ -40,3 +40,25 @@ def test_the_norm_is_that_before_clipping():
     weight = nn.Linear(1, 1)
     optimiser = Optimiser(weight, 0.1, 0.0, False, 0, 1.0)
     assert optimiser.step(3.0 * weight.weight.sum() + 4.0 * weight.bias.sum()).item() == pytest.approx(5.0)
+
+
+def test_a_warm_up_goes_on_after_loading():
+    def fresh() -> tuple[nn.Linear, Optimiser]:
+        torch.manual_seed(0)
+        net = nn.Linear(1, 1)
+        return net, Optimiser(net, 0.1, 0.0, False, 4, 100.0)
+
+    (one, whole), (_, before) = fresh(), fresh()
+    for _ in range(3):
+        whole.begin()
+        whole.step(one(torch.ones(1, 1)).sum())
+    other, after = fresh()
+    other.load_state_dict(one.state_dict())
+    after.load_state_dict(whole.state_dict())
+    for net, optimiser in ((one, whole), (other, after)):
+        optimiser.begin()
+        optimiser.step(net(torch.ones(1, 1)).sum())
+    assert torch.equal(one.weight, other.weight) and after.updates == 4
+    before.load_state_dict({**whole.state_dict(), "updates": 0})
+    before.begin()
+    assert whole.state_dict()["adam"]["param_groups"][0]["lr"] > 0.0, "loading shares no rate"

@@ -71,6 +71,8 @@ def _loops():
     base = replace(base, train=replace(base.train, probe_every=0))
     world = base.world_model
     yield "default", base
+    warmup = replace(world.denoiser, optim=replace(world.denoiser.optim, warmup=10))
+    yield "captured", replace(base, compile=True, world_model=replace(world, denoiser=warmup))
     for kind in (DecoderKind.vq, DecoderKind.fsq):
         decoder = DecoderConfig(kind=kind, width=16)
         yield kind.name, replace(base, world_model=replace(world, decoder=decoder))

@@ -64,11 +64,12 @@ def assert_same(one: Trainer, other: Trainer) -> None:
         assert same, name
 
 
-def test_continued_equals_uninterrupted_bit_for_bit(tmp_path):
-    whole = trained(tmp_path / "whole", config(480))
-    trained(tmp_path / "parts", config(240))
+@pytest.mark.parametrize("captured", [False, True])
+def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, captured):
+    whole = trained(tmp_path / "whole", replace(config(480), compile=captured))
+    trained(tmp_path / "parts", replace(config(240), compile=captured))
     torch.rand(7)  # whatever happens in between
-    assert_same(whole, trained(tmp_path / "parts", config(480, "auto")))
+    assert_same(whole, trained(tmp_path / "parts", replace(config(480, "auto"), compile=captured)))
     lines = [(tmp_path / name / "metrics.jsonl").read_text().count('"agent/policy"') for name in ("whole", "parts")]
     assert lines[0] == lines[1] > 5
 
