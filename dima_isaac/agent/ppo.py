@@ -52,7 +52,8 @@ class ActorCritic(nn.Module):
         """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
         with torch.enable_grad():
             x = state.detach().requires_grad_(True)
-            (grad,) = torch.autograd.grad(self.critic(x, last_action).sum(), x)
+            # a view, since counters of operations put hooks on what a module is given, and not on leaves
+            (grad,) = torch.autograd.grad(self.critic(x.view_as(x), last_action).sum(), x)
         return grad.square().mean(0)
 
     def update(self, rollout: Rollout) -> Metrics:
