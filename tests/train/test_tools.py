@@ -211,7 +211,17 @@ def test_bench_ends_with_one_json_line(suite, capsys):
         assert sum(line["share"].values()) + line["other"] == pytest.approx(1.0) and line["env_steps"] == 64
     else:
         assert line["smoke"]["flops_per_step"] < line["default"]["flops_per_step"]
+        assert "captured_over_eager" not in line["smoke"], "a CPU captures only if asked to"
         assert line["smoke"]["parameters"] == sum(line["smoke"]["parts"].values())
+
+
+def test_bench_sets_captured_dreams_beside_eager_ones(capsys):
+    words = ["suite=imagine", "task=Toy", "engine=toy", "preset=smoke", "against=default", "threads=1", "compile=true"]
+    assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
+    out = capsys.readouterr().out
+    both = json.loads(out.strip().splitlines()[-1])["smoke"]
+    ratio = both["imagined_steps_per_s"] / both["eager_steps_per_s"]
+    assert both["captured_over_eager"] == pytest.approx(ratio) and "smoke: captured dreams" in out
 
 
 def test_a_multiply_add_counts_as_two_operations():
