@@ -60,8 +60,13 @@ def rotate_inverse(q: Tensor, v: Tensor) -> Tensor:
 def from_axis_angle(axis: Sequence[float], angle: Tensor) -> Tensor:
     """Turn by ``angle`` (...,) about a unit ``axis``."""
     half = 0.5 * angle.unsqueeze(-1)
-    direction = torch.tensor(list(axis), dtype=angle.dtype, device=angle.device)
-    return torch.cat([half.sin() * direction, half.cos()], -1)
+    return torch.cat([half.sin() * _direction(tuple(axis), angle.device, angle.dtype), half.cos()], -1)
+
+
+@lru_cache(maxsize=64)
+def _direction(axis: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    # made once: a GPU would be waited for whenever numbers of the host become a tensor
+    return torch.tensor(axis, dtype=dtype, device=device)
 
 
 def from_rpy(roll: float, pitch: float, yaw: float) -> tuple[float, float, float, float]:

@@ -77,9 +77,12 @@ class Reacher(Arm):
         )
 
     def _state64(self) -> Tensor:
-        # NumPy's cosine and torch's differ in the last bit, and the benchmark's is NumPy's
-        angle = np.asarray(self._qpos[:, :2])
-        cosine, sine = torch.from_numpy(np.cos(angle)), torch.from_numpy(np.sin(angle))
+        angle = self._qpos[:, :2]
+        if angle.device.type == "cpu":
+            # NumPy's cosine and torch's differ in the last bit, and the benchmark's is NumPy's
+            cosine, sine = torch.from_numpy(np.cos(angle.numpy())), torch.from_numpy(np.sin(angle.numpy()))
+        else:
+            cosine, sine = angle.cos(), angle.sin()
         offset = (self._at["fingertip"] - self._at["target"])[:, :2]
         return torch.cat([cosine, sine, self._qpos[:, 2:], self._qvel[:, :2], offset], 1)
 
@@ -118,10 +121,14 @@ class Pusher(Arm):
     def _state64(self) -> Tensor:
         return torch.cat([self._qpos[:, :7], self._qvel[:, :7], *(self._at[name] for name in self.bodies)], 1)
 
+    def bind(self, engine: Engine) -> None:
+        super().bind(engine)
+        self._field = torch.tensor(_FIELD, dtype=torch.float64, device=engine.device)
+
     def _start(self, noise: Noise) -> tuple[Tensor, Tensor]:
         """The object is uniform over a rectangle less a disc around the goal: the first proposal outside it."""
         draws = noise.uniform(2 * _PROPOSALS).to(torch.float64).unflatten(1, (_PROPOSALS, 2))
-        low, high = torch.tensor(_FIELD, dtype=torch.float64, device=draws.device).unbind(1)
+        low, high = self._field.unbind(1)
         places = low + (high - low) * (draws + 1.0) / 2.0
         clear = torch.linalg.vector_norm(places, dim=2) > _CLEARANCE
         chosen = clear.int().argmax(1)

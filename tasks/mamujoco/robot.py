@@ -198,6 +198,7 @@ class Robot:
         self._rest = torch.zeros_like(self._ctrl)
         self._everywhere = torch.ones(envs, dtype=torch.bool, device=engine.device)
         self._never = torch.zeros(envs, dtype=torch.bool, device=engine.device)
+        self._source = None if self._source is None else self._source.to(engine.device)
         self._before = self._progress().clone()
 
     def act(self, engine: Engine, action: Tensor) -> None:
