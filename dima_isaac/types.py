@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 Decoder = Callable[[Tensor], Tensor]
@@ -22,6 +23,12 @@ Policy = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 Metrics = dict[str, Tensor]
 """name -> 0-dimensional tensor on the learner's device; fetched once per logging tick"""
+
+
+def take_over(stream: torch.Generator, state: Tensor) -> None:
+    """Continue random numbers from ``state``; those of another kind of device mean nothing here, and are left out."""
+    if state.shape == stream.get_state().shape:
+        stream.set_state(state.cpu())
 
 
 @dataclass(frozen=True)

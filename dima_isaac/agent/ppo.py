@@ -11,7 +11,7 @@ from dima_isaac.agent.config import AgentConfig, PolicyKind
 from dima_isaac.agent.critic import Critic
 from dima_isaac.agent.returns import lambda_returns, survival
 from dima_isaac.nn.descend import descend
-from dima_isaac.types import Dims, Metrics, Rollout
+from dima_isaac.types import Dims, Metrics, Rollout, take_over
 
 
 class ActorCritic(nn.Module):
@@ -143,7 +143,7 @@ class ActorCritic(nn.Module):
         """Continue from ``optim_state``."""
         self.actor_optim.load_state_dict(state["actor"])
         self.critic_optim.load_state_dict(state["critic"])
-        self.generator.set_state(state["generator"].cpu())
+        take_over(self.generator, state["generator"])
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dima_isaac.replay.ages import draw_ages
 from dima_isaac.replay.config import ReplayConfig
-from dima_isaac.types import Dims, Step, Window
+from dima_isaac.types import Dims, Step, Window, take_over
 
 
 class ReplayBuffer:
@@ -96,7 +96,7 @@ class ReplayBuffer:
         return {**rows, **counters, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continue from ``state_dict``.
+        """Continue from ``state_dict``. On another kind of device the random stream starts anew.
 
         Raises:
             ValueError: the rows were written with other sizes.
@@ -110,4 +110,4 @@ class ReplayBuffer:
                 raise ValueError(f"replay column '{name}' has rows {rows}, this run {ours}")
             mine[: theirs.shape[0]] = theirs.to(self.device)
         self._added = int(state["added"])
-        self._generator.set_state(state["generator"].cpu())
+        take_over(self._generator, state["generator"])

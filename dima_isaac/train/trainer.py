@@ -221,7 +221,7 @@ class Trainer:
         self.agent.load_optim_state(state["agent_optim"])
         self.explorer.load_state_dict(state["explorer"])
         self.env.load_state_dict(state["env"])
-        self.step = Step(**state["step"])
+        self.step = Step(**{name: column.to(self.device) for name, column in state["step"].items()})
         clocks = state["clocks"]
         for name, every in (
             ("round", self.round), ("eval", self.eval_due), ("save", self.save_due), ("probe", self.probe_due)

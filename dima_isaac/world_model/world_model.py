@@ -15,7 +15,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.nn.average import averaged, follow
 from dima_isaac.nn.optimiser import Optimiser
 from dima_isaac.nn.surprise import Surprise
-from dima_isaac.types import Decoder, Dims, Metrics, Window
+from dima_isaac.types import Decoder, Dims, Metrics, Window, take_over
 from dima_isaac.world_model import karras, reveal
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
 from dima_isaac.world_model.decoder import LearnedDecoder
@@ -273,5 +273,4 @@ class WorldModel(nn.Module):
         for name, optimiser in self._optimisers.items():
             optimiser.load_state_dict(state[name])
         self._seed, self._generator = int(state["seed"]), None
-        if state["generator"].shape == self.generator.get_state().shape:
-            self.generator.set_state(state["generator"].to("cpu"))
+        take_over(self.generator, state["generator"])
