@@ -68,7 +68,7 @@ class ToyEngine:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         self.dof_pos.copy_(state["pos"])
         self.dof_vel.copy_(state["vel"])
-        self.target, self._count = state["target"].clone(), state["count"].clone()
+        self.target, self._count = (state[name].to(self.device).clone() for name in ("target", "count"))
 
     def close(self) -> None:
         self._staged.clear()
@@ -112,11 +112,16 @@ class ToyTask:
         return {"action": self.action}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        self.action = state["action"].clone()
+        self.action = state["action"].to(self.action.device).clone()
 
 
 def toy_env(
-    num_envs: int = 4, seed: int = 0, device: torch.device | None = None, on_host: bool = True, **task
+    num_envs: int = 4,
+    seed: int = 0,
+    device: torch.device | None = None,
+    on_host: bool = True,
+    out: torch.device | None = None,
+    **task,
 ) -> VecEnv:
-    """The toy game as a vectorised environment."""
-    return VecEnv(ToyEngine(num_envs, device, on_host), ToyTask(**task), seed)
+    """The toy game as a vectorised environment; ``out`` is the learner's device, if it is another one."""
+    return VecEnv(ToyEngine(num_envs, device, on_host), ToyTask(**task), seed, out)

@@ -1,0 +1,165 @@
+"""What ``test_pretend_gpu.py`` runs in a process of its own: prints one JSON object, case -> what went wrong, or ''."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dima_isaac.catalog import Catalog
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.train import build
+from dima_isaac.train.logger import Logger
+from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.trainer import Trainer
+from dima_isaac.world_model.config import DecoderConfig, DecoderKind, RewardConfig, RewardKind
+from tests.guard import no_synchronisation
+from tests.pretend_gpu import MixedDevicesError, OnDevice, on_host, pretend_gpu
+from tests.toy import toy_env
+from tests.train.test_trainer import config
+
+ENVS = 3
+
+
+def refuses(device: torch.device) -> None:
+    """The pretended device refuses what CUDA refuses, so that the other cases can fail."""
+    on, off = torch.ones(3, device=device), torch.ones(3)
+    for mix in (
+        lambda: on + off,
+        lambda: torch.cat([on, off]),
+        lambda: off[on.long()],
+        lambda: on.index_select(0, torch.zeros(1, dtype=torch.int64)),
+        lambda: torch.where(off > 0, on, 0.0),
+        lambda: torch.nn.Linear(3, 2)(on),
+    ):
+        try:
+            mix()
+        except MixedDevicesError:
+            continue
+        raise AssertionError("tensors of two devices met, and nobody minded")
+    for host in (lambda: on.numpy(), lambda: memoryview(on)):
+        try:
+            host()
+        except (RuntimeError, TypeError):
+            continue
+        raise AssertionError("host memory was taken from a tensor of the device")
+    assert (on + 1.0).device == on.to(device).device == device and on.cpu().tolist() == [1.0] * 3
+    on[1:] = off[1:].to(device) * 2.0
+    assert on.tolist() == [1.0, 2.0, 2.0]
+
+
+def task(name: str, values: dict[str, Any], device: torch.device) -> None:
+    """Reset, steps, a world that breaks, saving and continuing; nothing waits for the device."""
+    catalog = Catalog()
+    cfg = RunConfig(
+        task={**catalog.values("task", name), **values}, engine=catalog.values("engine", "mujoco"), num_envs=ENVS,
+        sim_device="cpu", rl_device="cpu", threads=1,
+    )  # fmt: skip
+    cfg, _ = build.resolve_run(cfg, catalog)
+    game = build.build_task(cfg)
+    engine = build.build_engine(cfg, game, ENVS)
+    env = VecEnv(OnDevice(engine, device), game, 0, device)  # type: ignore[arg-type]
+    dims = env.spec.dims
+
+    def action() -> Tensor:
+        return torch.randn(ENVS, dims.agents, dims.action, device=device).clamp(-1.0, 1.0)
+
+    env.reset()
+    for _ in range(3):
+        env.step(action())
+    engine.bad[0] = True
+    with no_synchronisation():
+        for _ in range(2):
+            step = env.step(action())
+    assert {value.device for value in vars(step).values()} == {device}
+    env.load_state_dict(on_host(env.clone_state()))
+    env.step(action())
+    env.begin(torch.ones(ENVS, dtype=torch.bool, device=device))
+    assert game.observe(torch.randn(5, dims.state, device=device)).device == device
+    env.close()
+
+
+def run(changed: RunConfig, device: torch.device, sim: torch.device | None = None) -> None:
+    """A run that is saved and continued, as on a GPU: what a checkpoint brings back is on the host."""
+    sim = sim or device
+    cfg = replace(changed, rl_device=str(device), sim_device=str(sim))
+
+    def trainer(folder: RunFolder, steps: int) -> Trainer:
+        logger = Logger(folder, cfg, steps)
+        envs = [toy_env(size, seed, sim, out=device) for size, seed in ((4, 0), (3, 1))]
+        made = Trainer(replace(cfg, max_env_steps=steps), folder, *envs, logger, SimpleNamespace(stop=None))
+        made.save = lambda: None  # type: ignore[method-assign]  # a file of these tensors could not be read
+        return made
+
+    with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
+        one = trainer(folder, 80)
+        one.run()
+        state = on_host({**one.state_dict(), "replay": one.replay.state_dict()})
+        two = trainer(folder, 120)
+        two.load_state_dict(state)
+        two.replay.load_state_dict(state["replay"])
+        two.run()
+    assert two.env_steps == 120 and two.due["dynamics"].done > one.due["dynamics"].done > 0
+    assert {value.device for value in vars(two.step).values()} == {device}
+
+
+def runs() -> dict[str, RunConfig]:
+    """Learners that differ in what they compute."""
+    base = config(120, eval_every=0)
+    base = replace(base, train=replace(base.train, probe_every=80, probe_horizon=3))
+    world, learn = base.world_model, replace(base.train.learn, decoder_per_step=0.125)
+    slow = replace(base, train=replace(base.train, learn=learn))
+    published = RewardConfig(width=16, kind=RewardKind.gpt, layers=1, dropout=0.1, double_step=True)
+    denoiser = replace(world.denoiser, ema=0.99, optim=replace(world.denoiser.optim, warmup=10))
+    return {
+        "default": base,
+        "published": replace(slow, world_model=replace(world, reward=published, denoiser=denoiser,
+                             decoder=DecoderConfig(kind=DecoderKind.vq, width=16))),
+        "finite scalars": replace(slow, world_model=replace(world, doubt=0.5, linear_every=7,
+                                  decoder=DecoderConfig(kind=DecoderKind.fsq, width=16))),
+        "minibatches": replace(base, agent=replace(base.agent, kl_stop=0.01, minibatches=2)),
+    }  # fmt: skip
+
+
+def cases() -> dict[str, Callable[[torch.device], None]]:
+    """Every case by name."""
+    found: dict[str, Callable[[torch.device], None]] = {"refuses": refuses}
+    for name in Catalog().names("task"):
+        if name not in ("pettingzoo", "template"):  # the one has an engine of its own, the other is for copying
+            found[name] = partial(task, name, {})
+    found["HalfCheetah harl"] = partial(task, "HalfCheetah", {"protocol": "harl"})
+    found["ShadowHandOver randomized"] = partial(task, "ShadowHandOver", {"randomize": True})
+    for name, cfg in runs().items():
+        found[f"run {name}"] = partial(run, cfg)
+    found["run beside physics on the host"] = partial(run, runs()["default"], sim=torch.device("cpu"))
+    return found
+
+
+def main() -> None:
+    """Run them all."""
+    wrong = {}
+    sys.stdout, result = sys.stderr, sys.stdout
+    with pretend_gpu() as device:
+        for name, case in cases().items():
+            try:
+                torch.manual_seed(0)
+                case(device)
+                wrong[name] = ""
+            except Exception:
+                wrong[name] = traceback.format_exc()
+    print(json.dumps(wrong), file=result)
+
+
+if __name__ == "__main__":
+    main()
