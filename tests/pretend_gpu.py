@@ -1,7 +1,8 @@
 """A device ``gpu`` that is no GPU: its tensors hold their numbers on the host, and refuse company from there.
 
-On a machine without a GPU it shows what CUDA would refuse: operations on tensors of two devices, and host memory taken
-from a tensor of the device. It needs a process of its own, since torch learns of a new device for good.
+On a machine without a GPU it shows what CUDA would refuse: operations on tensors of two devices, host memory taken
+from a tensor of the device, and operations without a deterministic way. It needs a process of its own, since torch
+learns of a new device for good.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ _INDEXING = {"aten::index.Tensor", "aten::index_put", "aten::index_put_", "aten:
 
 class MixedDevicesError(AssertionError):
     """Tensors of two devices met."""
+
+
+class DeterminismError(AssertionError):
+    """CUDA has no deterministic way, and refuses under ``torch_deterministic=True``."""
 
 
 class GpuTensor(Tensor):
@@ -67,6 +72,8 @@ def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
             raise MixedDevicesError(f"{func.name()}: {len(strangers)} of {len(tensors)} tensors are on the host")
     if func.name() in _INDEXING and not isinstance(args[0], GpuTensor) and on_device:
         raise MixedDevicesError(f"{func.name()}: a tensor of the host with an index or value from the device")
+    if on_device and (func.name() == "aten::median.dim" or (name == "aten::cumsum" and args[0].is_floating_point())):
+        raise DeterminismError(func.name())
     inner_kwargs = tree_map(_inner, kwargs)
     if asked is not None:
         inner_kwargs["device"] = torch.device("cpu")

@@ -12,20 +12,24 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.train import build
+from dima_isaac.train import build, video
+from dima_isaac.train.dream_video import record
 from dima_isaac.train.logger import Logger
 from dima_isaac.train.run_folder import RunFolder
 from dima_isaac.train.trainer import Trainer
-from dima_isaac.world_model.config import DecoderConfig, DecoderKind, RewardConfig, RewardKind
+from dima_isaac.world_model.config import DecoderConfig, DecoderKind, Reveal, RewardConfig, RewardKind
+from dima_isaac.world_model.world_model import WorldModel
 from tests.guard import no_synchronisation
-from tests.pretend_gpu import MixedDevicesError, OnDevice, on_host, pretend_gpu
+from tests.pretend_gpu import DeterminismError, MixedDevicesError, OnDevice, on_host, pretend_gpu
 from tests.toy import toy_env
 from tests.train.test_trainer import config
 
@@ -54,13 +58,19 @@ def refuses(device: torch.device) -> None:
         except (RuntimeError, TypeError):
             continue
         raise AssertionError("host memory was taken from a tensor of the device")
+    for order in (lambda: on.cumsum(0), lambda: on.median(0)):
+        try:
+            order()
+        except DeterminismError:
+            continue
+        raise AssertionError("a sum without an order was allowed")
     assert (on + 1.0).device == on.to(device).device == device and on.cpu().tolist() == [1.0] * 3
     on[1:] = off[1:].to(device) * 2.0
     assert on.tolist() == [1.0, 2.0, 2.0]
 
 
-def task(name: str, values: dict[str, Any], device: torch.device) -> None:
-    """Reset, steps, a world that breaks, saving and continuing; nothing waits for the device."""
+def built(name: str, values: dict[str, Any], device: torch.device) -> tuple[VecEnv, Any]:
+    """The task on the device, and the engine of the host below it."""
     catalog = Catalog()
     cfg = RunConfig(
         task={**catalog.values("task", name), **values}, engine=catalog.values("engine", "mujoco"), num_envs=ENVS,
@@ -69,7 +79,15 @@ def task(name: str, values: dict[str, Any], device: torch.device) -> None:
     cfg, _ = build.resolve_run(cfg, catalog)
     game = build.build_task(cfg)
     engine = build.build_engine(cfg, game, ENVS)
-    env = VecEnv(OnDevice(engine, device), game, 0, device)  # type: ignore[arg-type]
+    return VecEnv(OnDevice(engine, device), game, 0, device), engine  # type: ignore[arg-type]
+
+
+hand_over = partial(built, "ShadowHandOver", {})
+
+
+def task(name: str, values: dict[str, Any], device: torch.device) -> None:
+    """Reset, steps, a world that breaks, saving and continuing; nothing waits for the device."""
+    env, engine = built(name, values, device)
     dims = env.spec.dims
 
     def action() -> Tensor:
@@ -86,7 +104,7 @@ def task(name: str, values: dict[str, Any], device: torch.device) -> None:
     env.load_state_dict(on_host(env.clone_state()))
     env.step(action())
     env.begin(torch.ones(ENVS, dtype=torch.bool, device=device))
-    assert game.observe(torch.randn(5, dims.state, device=device)).device == device
+    assert env.task.observe(torch.randn(5, dims.state, device=device)).device == device
     env.close()
 
 
@@ -114,6 +132,24 @@ def run(changed: RunConfig, device: torch.device, sim: torch.device | None = Non
     assert {value.device for value in vars(two.step).values()} == {device}
 
 
+def dream_video(device: torch.device) -> None:
+    """The simulator beside a dream, as ``play world=dream`` films it."""
+    env, stage = (hand_over(device)[0] for _ in range(2))
+    spec = env.spec
+    world = WorldModel(config(80, 0).world_model, spec.dims, env.task.observe, spec.echo).to(device)
+    world.track(env.reset().state)
+    told = SimpleNamespace(
+        world=lambda env: world, cfg=config(80, 0), device=device, build_env=lambda *_: stage,
+    )  # fmt: skip
+    asked = SimpleNamespace(seed=0, width=32, height=24, episode=1)
+    shown: list[Any] = []
+    blank = np.zeros((24, 32, 3), dtype=np.uint8)
+    policy = lambda obs: torch.zeros(ENVS, spec.dims.agents, spec.dims.action, device=device)
+    with mock.patch.object(video, "draw", lambda *_: blank):
+        record(told, env, policy, SimpleNamespace(add=shown.append), asked, 6)  # type: ignore[arg-type]
+    assert len(shown) == 7
+
+
 def runs() -> dict[str, RunConfig]:
     """Learners that differ in what they compute."""
     base = config(120, eval_every=0)
@@ -128,7 +164,8 @@ def runs() -> dict[str, RunConfig]:
                              decoder=DecoderConfig(kind=DecoderKind.vq, width=16))),
         "finite scalars": replace(slow, world_model=replace(world, doubt=0.5, linear_every=7,
                                   decoder=DecoderConfig(kind=DecoderKind.fsq, width=16))),
-        "minibatches": replace(base, agent=replace(base.agent, kl_stop=0.01, minibatches=2)),
+        "minibatches": replace(base, agent=replace(base.agent, kl_stop=0.01, minibatches=2),
+                               world_model=replace(world, denoiser=replace(world.denoiser, reveal=Reveal.cumulative))),
     }  # fmt: skip
 
 
@@ -142,6 +179,7 @@ def cases() -> dict[str, Callable[[torch.device], None]]:
     found["ShadowHandOver randomized"] = partial(task, "ShadowHandOver", {"randomize": True})
     for name, cfg in runs().items():
         found[f"run {name}"] = partial(run, cfg)
+    found["dream video"] = dream_video
     found["run beside physics on the host"] = partial(run, runs()["default"], sim=torch.device("cpu"))
     return found
 

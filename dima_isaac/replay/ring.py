@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dima_isaac.replay.ages import draw_ages
+from dima_isaac.replay.ages import age_edges, draw_ages
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.types import Dims, Step, Window, take_over
 
@@ -31,7 +31,7 @@ class ReplayBuffer:
         self.terminal = torch.zeros(shape, dtype=torch.bool, device=device)
         self._columns = ("state", "action", "reward", "first", "last", "terminal")
         self._added = 0  # rows ever written; the next one goes to _added % rows
-        self._weights = torch.tensor(cfg.age_weights, device=device)
+        self._edges = age_edges(cfg.age_weights).to(device)
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def __len__(self) -> int:
@@ -60,7 +60,7 @@ class ReplayBuffer:
         Onlookers bring a ``generator`` of their own, so that training draws the same with and without them.
         """
         generator = generator or self._generator
-        age = draw_ages(batch, self.size, self._weights, generator)
+        age = draw_ages(batch, self.size, self._edges, generator)
         env = torch.randint(self.num_envs, (batch,), device=self.device, generator=generator)
         return self.gather(age, env, length)
 
@@ -68,7 +68,7 @@ class ReplayBuffer:
         """The windows that end in the newest ``rows`` rows of every environment, (rows * E, length, ...)."""
         age = torch.arange(min(rows, self.size), device=self.device)
         env = torch.arange(self.num_envs, device=self.device)
-        return self.gather(age.repeat_interleave(self.num_envs), env.repeat(age.shape[0]), length)
+        return self.gather(*(grid.flatten() for grid in torch.meshgrid(age, env, indexing="ij")), length)
 
     def gather(self, age: Tensor, env: Tensor, length: int) -> Window:
         """The windows that end ``age`` (B,) rows before the newest one, in environments ``env`` (B,)."""

@@ -29,7 +29,7 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
     world, horizon = restored.world(env), restored.cfg.train.probe_horizon
     stage = restored.build_env(env.num_envs, cfg.seed)
     everyone = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
+    now, index = torch.zeros_like(everyone, dtype=torch.int64), torch.arange(env.num_envs, device=env.device)
     rows = ReplayBuffer(
         ReplayConfig(capacity=(world.history + 1) * env.num_envs), env.spec.dims, env.num_envs, env.device
     )
@@ -42,8 +42,8 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
         for tick in range(steps + 1):
             seen = step.state if memory is None else memory.state
             error = (world.space.z(seen) - world.space.z(step.state)).square().mean(1).sqrt()
-            stage.task.pose(stage.engine, seen)  # type: ignore[attr-defined]
-            stage.engine.refresh(everyone)
+            stage.task.pose(stage.engine, seen.to(stage.engine.device))  # type: ignore[attr-defined]
+            stage.engine.refresh(everyone.to(stage.engine.device))
             off = error.tolist()
             if memory is not None:
                 errors.append(sum(off) / len(off))
@@ -58,7 +58,7 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
             action = policy(step.obs)
             rows.add(step, action)
             if rows.size >= world.history and (memory is None or age == horizon):
-                memory, age = world.remember(rows.gather(now, now + torch.arange(env.num_envs), world.history)), 0
+                memory, age = world.remember(rows.gather(now, index, world.history)), 0
             step = env.step(action)
             if memory is not None:
                 memory, age = world.step(memory, action, generator), age + 1

@@ -114,7 +114,7 @@ def open_loop(
         repeat=repeat,
         linear=fit,
         average=_rms_by_step(dreamt.mean(0) - true),
-        typical=torch.stack([miss.square().mean(0).sqrt().median(1).values[1:] for miss in misses]),
+        typical=torch.stack([_median(miss.square().mean(0).sqrt())[1:] for miss in misses]),
         past=past[0],
         true=true[0],
         dreamt=dreamt[0, 0],
@@ -184,6 +184,11 @@ def _whole_windows(held_out: ReplayBuffer, batch: int, length: int) -> Window:
 
 def _rows(window: Window, start: int, stop: int) -> Window:
     return Window(**{name: value[:, start:stop] for name, value in vars(window).items()})
+
+
+def _median(values: Tensor) -> Tensor:
+    """(H, D) -> (H,), the lower one of two; torch's own is not deterministic on a GPU."""
+    return values.sort(1).values[:, (values.shape[1] - 1) // 2]
 
 
 def _rms_by_step(error: Tensor) -> Tensor:

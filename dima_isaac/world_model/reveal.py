@@ -42,10 +42,12 @@ def draw_order(order: Order, batch: int, agents: int, generator: torch.Generator
 def stages(reveal: Reveal, order: Tensor) -> Tensor:
     """(S, B, N) float masks, one for each distinct stage of the reverse process; S is 1 for ``joint``, else N."""
     # not one_hot, which looks at its argument on a CPU
-    shown = (order.T.unsqueeze(-1) == torch.arange(order.shape[1], device=order.device)).float()
+    shown = order.T.unsqueeze(-1) == torch.arange(order.shape[1], device=order.device)
     if reveal is Reveal.joint:
-        return shown.sum(0, keepdim=True)
-    return shown.cumsum(0) if reveal is Reveal.cumulative else shown
+        shown = shown.sum(0, keepdim=True)
+    elif reveal is Reveal.cumulative:
+        shown = shown.cumsum(0)  # of integers: a GPU's sums of floats have no fixed order
+    return shown.float()
 
 
 def stage_of(step: int, steps: int, count: int) -> int:
