@@ -68,7 +68,8 @@ class ReplayBuffer:
         """The windows that end in the newest ``rows`` rows of every environment, (rows * E, length, ...)."""
         age = torch.arange(min(rows, self.size), device=self.device)
         env = torch.arange(self.num_envs, device=self.device)
-        return self.gather(*(grid.flatten() for grid in torch.meshgrid(age, env, indexing="ij")), length)
+        ages, envs = torch.meshgrid(age, env, indexing="ij")
+        return self.gather(ages.flatten(), envs.flatten(), length)
 
     def gather(self, age: Tensor, env: Tensor, length: int) -> Window:
         """The windows that end ``age`` (B,) rows before the newest one, in environments ``env`` (B,)."""
