@@ -23,3 +23,10 @@ class Toy(ToyTask):
     def __init__(self, cfg: ToyConfig) -> None:
         super().__init__(cfg.episode_length, cfg.fence)
         self.cfg = cfg
+
+
+class OwnEngine(Toy):
+    """Simulates itself."""
+
+    def build_engine(self, num_envs: int) -> ToyEngine:
+        return ToyEngine(num_envs)

@@ -69,10 +69,16 @@ class MujocoWarpEngine:
         The first construction on a machine compiles kernels, which takes minutes; they are cached on disk.
 
         Raises:
-            UsageError: a scene that names what it does not have, or uses what MuJoCo-Warp cannot simulate.
+            UsageError: a scene that names what it does not have, or uses what MuJoCo-Warp cannot simulate, or a
+                driver that is too old for Warp.
         """
         self.cfg, self.scene, self.num_envs = cfg, scene, num_envs
         self.device = device or torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
+        wp.config.log_level = wp.LOG_ERROR  # Warp would print its devices and every kernel that it compiles
+        wp.init()
+        if self.device.type == "cuda":
+            _check_driver()
+            self.device = torch.device("cuda", self.device.index or 0)  # Warp knows a GPU by its number only
         on_host = self.device.type == "cpu"
         self.capabilities = Capabilities(
             deterministic=on_host or cfg.deterministic,
@@ -92,8 +98,6 @@ class MujocoWarpEngine:
         self.actuator_dofs = torch.from_numpy(compiled.actuator_dofs).to(self.device)
         self.dof_lower = torch.from_numpy(compiled.dof_lower).float().to(self.device)
         self.dof_upper = torch.from_numpy(compiled.dof_upper).float().to(self.device)
-        wp.config.log_level = wp.LOG_ERROR  # Warp would print its devices and every kernel that it compiles
-        wp.init()
         if not any(Path(wp.config.kernel_cache_dir).glob("*mujoco_warp*")):
             _LOG.warning("compiling MuJoCo-Warp's kernels, once per machine: this takes minutes")
         self._warp_device = wp.device_from_torch(self.device)
@@ -571,6 +575,21 @@ def _stage(flags: Tensor, buffer: Tensor, mask: Tensor, value: Tensor) -> None:
     flags.logical_or_(mask)
     rows = mask.view(-1, *[1] * (buffer.dim() - 1))
     torch.where(rows, value.to(buffer.dtype), buffer, out=buffer)
+
+
+def _check_driver() -> None:
+    """Torch may find a GPU where Warp does not: each needs the driver of its own CUDA version.
+
+    Raises:
+        UsageError: Warp finds none.
+    """
+    if not wp.is_cuda_available():
+        built = ".".join(map(str, wp.get_cuda_toolkit_version() or ("none",)))
+        raise UsageError(
+            f"torch sees a GPU, but warp-lang {wp.__version__} does not: it is built for CUDA {built}, so look for a"
+            " driver of that CUDA version (nvidia-smi shows yours), or take a warp-lang of an older CUDA;"
+            " engine=mujoco simulates on the CPU meanwhile."
+        )
 
 
 @contextlib.contextmanager

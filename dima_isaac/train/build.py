@@ -53,8 +53,7 @@ def resolve_run(
     if rl_device == AUTO:
         rl_device = sim_device if on_gpu else ("cuda:0" if torch.cuda.is_available() else "cpu")
         reasons["rl_device"] = f"{rl_device}: {_why_device(rl_device)}"
-    for key, device in (("sim_device", sim_device), ("rl_device", rl_device)):
-        _check_device(key, device)
+    sim_device, rl_device = _checked_device("sim_device", sim_device), _checked_device("rl_device", rl_device)
     if num_envs == AUTO and stored:
         num_envs = int(stored["num_envs"])
         reasons["num_envs"] = f"{num_envs}: as this run began"
@@ -170,10 +169,12 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
     """The engine's full description: its YAML, its dataclass's values and the user's on top."""
     chosen, refusals = cfg.engine["name"], []
     known = catalog.names("engine")
+    # a task that simulates itself does so on the CPU, whatever else this machine can run
+    alone = hasattr(resolve(cfg.task["target"]), "build_engine")
     if chosen == AUTO:
         candidates = [name for name in catalog.values("engine", AUTO)["candidates"] if name in known]
         for name in candidates:
-            refusal = _refusal(catalog.values("engine", name), cfg.sim_device, named=False)
+            refusal = _refusal(catalog.values("engine", name), cfg.sim_device, named=False, alone=alone)
             if not refusal:
                 chosen = name
                 break
@@ -182,7 +183,7 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
             raise UsageError(f"no engine can run here: {'; '.join(refusals)}.")
         reasons["engine"] = f"{chosen}: " + ("; ".join(refusals) if refusals else "first choice")
     else:
-        refusal = _refusal(catalog.values("engine", chosen), cfg.sim_device, named=True)
+        refusal = _refusal(catalog.values("engine", chosen), cfg.sim_device, named=True, alone=alone)
         if refusal:
             raise UsageError(f"engine={chosen} {refusal}. engine=auto takes what this machine can run.")
     description = catalog.values("engine", chosen)
@@ -193,7 +194,7 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
     return {**head, **as_dict(config)}
 
 
-def _refusal(description: dict[str, Any], sim_device: str, named: bool) -> str:
+def _refusal(description: dict[str, Any], sim_device: str, named: bool, alone: bool = False) -> str:
     """Why this machine or ``sim_device`` rules an engine out, with the cure, or ''.
 
     An engine for GPUs that can also compute on a CPU does so only when it was ``named``.
@@ -203,6 +204,8 @@ def _refusal(description: dict[str, Any], sim_device: str, named: bool) -> str:
     needs = description.get("requires", {})
     gpu = bool(needs.get("gpu"))
     cpu_too = named and bool(needs.get("cpu_too"))
+    if gpu and alone:
+        return "needs a scene, and this task simulates itself on the CPU"
     if not gpu and sim_device.startswith("cuda"):
         return f"computes on the CPU, not on sim_device={sim_device}"
     if gpu and sim_device == "cpu" and not cpu_too:
@@ -221,7 +224,7 @@ def _refusal(description: dict[str, Any], sim_device: str, named: bool) -> str:
 def _precision(rl_device: str) -> tuple[Precision, str]:
     """What the world model's networks compute in, and why."""
     if rl_device.startswith("cuda"):
-        native, what = torch.cuda.is_bf16_supported(), "this GPU"
+        native, what = torch.cuda.is_bf16_supported(including_emulation=False), "this GPU"
     else:
         native, what = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(), "this CPU"
     if native:
@@ -229,7 +232,8 @@ def _precision(rl_device: str) -> tuple[Precision, str]:
     return Precision.fp32, f"{what} has no bfloat16 arithmetic"
 
 
-def _check_device(key: str, name: str) -> None:
+def _checked_device(key: str, name: str) -> str:
+    """``name`` in the one way in which torch, Warp and comparisons of devices know it: cuda is cuda:0."""
     try:
         device = torch.device(name)
     except RuntimeError:
@@ -239,6 +243,8 @@ def _check_device(key: str, name: str) -> None:
             raise UsageError(f"{key}={name}, but {_why_device('cpu')}; write cpu or auto.")
         if device.index is not None and device.index >= torch.cuda.device_count():
             raise UsageError(f"{key}={name}, but there are {torch.cuda.device_count()} GPUs (cuda:0 is the first).")
+        return f"cuda:{device.index or 0}"
+    return name
 
 
 def _why_device(device: str) -> str:

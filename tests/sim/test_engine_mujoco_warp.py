@@ -110,6 +110,15 @@ def test_a_scene_that_warp_cannot_simulate_names_the_alternative(kind: str, tmp_
         build(kind, Scene(world=str(file), fields=["qLDiagInvSqrt"], frame_skip=1), 1)
 
 
+def test_a_driver_that_is_too_old_for_warp_is_told(monkeypatch) -> None:
+    pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+    import warp as wp
+
+    monkeypatch.setattr(wp, "is_cuda_available", lambda: False)
+    with pytest.raises(UsageError, match=r"torch sees a GPU, but warp-lang .* built for CUDA \d+\.\d+.*engine=mujoco"):
+        build("mujoco_warp on cuda", TOSS, 1)
+
+
 def test_fields_that_cannot_be_written_are_refused(kind: str) -> None:
     engine = build(kind, TOSS, 1)
     with pytest.raises(KeyError, match=r"xpos.*cannot be written.*qpos"):

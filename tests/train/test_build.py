@@ -68,7 +68,7 @@ def test_a_gpu_engine_goes_first_where_there_is_a_gpu(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: True)
     resolved, _ = build.resolve_run(run_config(), OneEngine(gpu=True, cpu_too=True))
     assert resolved.engine["name"] == "special" and resolved.sim_device == "cuda:0"
     assert resolved.num_envs == build.ENVS_PER_GPU
@@ -88,7 +88,7 @@ def test_graphs_are_for_gpus_unless_asked_for(monkeypatch):
     assert resolved.compile is False and "CPU" in reasons["compile"]
     resolved, reasons = build.resolve_run(run_config(rl_device="cpu", compile=True), Catalog())
     assert resolved.compile is True and "compile" not in reasons
-    monkeypatch.setattr(build, "_check_device", lambda key, name: None)
+    monkeypatch.setattr(build, "_checked_device", lambda key, name: name)
     monkeypatch.setattr(build, "_precision", lambda device: (Precision.bf16, "said"))
     resolved, reasons = build.resolve_run(run_config(rl_device="cuda:0"), Catalog())
     assert resolved.compile is True and "launch" in reasons["compile"]
@@ -110,6 +110,47 @@ def test_a_continued_run_keeps_its_engine_and_number_of_environments():
 def test_a_device_that_is_not_there(device):
     with pytest.raises(UsageError, match=f"sim_device={device}|rl_device={device}"):
         build.resolve_run(run_config(rl_device=device), Catalog())
+
+
+def a_gpu(monkeypatch, bf16: bool = True) -> None:
+    """A machine with one GPU, as far as torch's questions go."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda *_: "a GPU")
+    emulated = lambda including_emulation=True: bf16 or including_emulation
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", emulated)
+
+
+def test_a_gpu_has_one_name(monkeypatch):
+    a_gpu(monkeypatch)
+    catalog = OneEngine(gpu=True)
+    for given in ({"sim_device": "cuda"}, {"rl_device": "cuda"}, {"sim_device": "cuda:0", "rl_device": "cuda"}):
+        resolved, _ = build.resolve_run(run_config(**given), catalog)
+        assert resolved.sim_device == resolved.rl_device == "cuda:0"
+
+
+def test_bfloat16_is_not_taken_where_it_is_emulated(monkeypatch):
+    for native, precision in ((True, Precision.bf16), (False, Precision.fp32)):
+        a_gpu(monkeypatch, native)
+        resolved, reasons = build.resolve_run(run_config(), OneEngine(gpu=True))
+        assert resolved.world_model.precision is precision and "this GPU" in reasons["precision"]
+
+
+def test_a_task_that_simulates_itself_takes_no_gpu_engine(monkeypatch):
+    a_gpu(monkeypatch)
+    own = {"name": "pettingzoo", "target": "tests.toy_plugin:OwnEngine", "fence": 2.0}
+    resolved, reasons = build.resolve_run(RunConfig(task=own), OneEngine(gpu=True, cpu_too=True))
+    assert resolved.engine["name"] == "mujoco" and resolved.sim_device == "cpu" and resolved.rl_device == "cuda:0"
+    assert resolved.num_envs == build.ENVS_PER_CORE * build.cores() and "simulates itself" in reasons["engine"]
+    with pytest.raises(UsageError, match="simulates itself"):
+        build.resolve_run(RunConfig(task=own, engine={"name": "special"}), OneEngine(gpu=True, cpu_too=True))
+
+
+def test_physics_on_the_cpu_may_teach_a_gpu(monkeypatch):
+    a_gpu(monkeypatch)
+    resolved, _ = build.resolve_run(run_config(sim_device="cpu"), OneEngine(gpu=True))
+    assert (resolved.engine["name"], resolved.sim_device, resolved.rl_device) == ("mujoco", "cpu", "cuda:0")
+    assert resolved.compile is True and resolved.num_envs == build.ENVS_PER_CORE * build.cores()
 
 
 def test_threads_follow_omp(monkeypatch):
