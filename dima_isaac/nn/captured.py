@@ -12,7 +12,9 @@ Not verified on a GPU yet.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -62,7 +64,7 @@ class Captured:
     def _aside(self, args: Any, device: torch.device) -> Any:
         """A plain call on another stream, as graphs ask for before a capture."""
         with torch.cuda.device(device):
-            main, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            main, side = torch.cuda.current_stream(), _side(device)
             side.wait_stream(main)
             with torch.cuda.stream(side):
                 result = self.work(*args)
@@ -75,11 +77,23 @@ class Captured:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators():
             graph.register_generator_state(generator)
-        with torch.cuda.device(device), torch.cuda.graph(graph):
-            result = self.work(*inputs)
+        collecting = gc.isenabled()
+        gc.disable()  # what a collection frees, other libraries' memory too, would be freed inside the capture
+        try:
+            with torch.cuda.device(device), torch.cuda.graph(graph, stream=_side(device)):
+                result = self.work(*inputs)
+        finally:
+            if collecting:
+                gc.enable()
 
         def play() -> Any:
             graph.replay()
             return result
 
         return play
+
+
+@lru_cache
+def _side(device: torch.device) -> torch.cuda.Stream:
+    """One stream for all warm calls and captures: memory and workspaces are kept for each stream."""
+    return torch.cuda.Stream(device)
