@@ -1,6 +1,7 @@
 """The streaming regression finds what one big regression finds."""
 
 import torch
+from torch.overrides import TorchFunctionMode
 
 from dima_isaac.nn.ridge import Ridge
 
@@ -68,3 +69,22 @@ def test_a_poisoned_row_keeps_the_previous_solution():
     ridge.update(inputs, targets, torch.ones(100))
     ridge.solve()
     assert torch.equal(ridge.weight, before) and ridge.miss.isfinite().all()
+
+
+def test_a_gpu_does_not_shorten_the_prediction_s_products():
+    class Watch(TorchFunctionMode):
+        seen = ()
+
+        def __torch_function__(self, func, types, args=(), kwargs=None):
+            if "matmul" in func.__name__ and "precision" not in func.__name__:
+                self.seen += (torch.get_float32_matmul_precision(),)
+            return func(*args, **(kwargs or {}))
+
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")  # as a run does
+    try:
+        with Watch() as watch:
+            Ridge(3, 2, 1.0, 0.0)(torch.ones(4, 3))
+        assert watch.seen == ("highest",) and torch.get_float32_matmul_precision() == "high"
+    finally:
+        torch.set_float32_matmul_precision(before)
