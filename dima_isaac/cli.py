@@ -71,6 +71,12 @@ def _guarded(
             raise
         print(f"missing: {error.name} -> pip install -e .", file=sys.stderr)
         return UsageError.exit_code
+    except RuntimeError as error:  # torch and Warp both tell a full GPU this way
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        if not any(words in reason for words in ("out of memory", "Failed to allocate")):
+            raise
+        print(f"error: memory is full ({reason}); lower num_envs, replay.capacity or scale.", file=sys.stderr)
+        return UsageError.exit_code
     except KeyboardInterrupt:
         print(interrupted, file=sys.stderr)
         return 130

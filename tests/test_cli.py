@@ -13,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from dima_isaac import cli
 from dima_isaac.errors import UsageError
 from dima_isaac.train.checkpoint import load
 
@@ -97,6 +98,30 @@ def test_a_missing_dependency_is_one_line(tmp_path):
         command, cwd=tmp_path, capture_output=True, text=True, env={**ENV, "PYTHONPATH": str(tmp_path)}
     )
     assert (done.returncode, done.stderr) == (2, "missing: hydra -> pip install -e .\n")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139 GiB",
+        "Failed to allocate 8589934592 bytes on device 'cuda:0'",
+    ],
+)
+def test_a_full_gpu_is_one_line(said, monkeypatch, capsys):
+    def full(words):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(cli, "_train", full)
+    assert cli.train([]) == 2
+    told = capsys.readouterr().err
+    assert told.count("\n") == 1 and "memory is full" in told and "lower num_envs" in told
+
+    def otherwise(words):
+        raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(cli, "_train", otherwise)
+    with pytest.raises(RuntimeError, match="ours"):
+        cli.train([])
 
 
 @pytest.fixture(scope="module")
