@@ -25,6 +25,12 @@ class Toy(ToyTask):
         self.cfg = cfg
 
 
+class Exact(Toy):
+    """Its numbers are one engine's."""
+
+    first_engine = "mujoco"
+
+
 class OwnEngine(Toy):
     """Simulates itself."""
 

@@ -170,9 +170,13 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
     chosen, refusals = cfg.engine["name"], []
     known = catalog.names("engine")
     # a task that simulates itself does so on the CPU, whatever else this machine can run
-    alone = hasattr(resolve(cfg.task["target"]), "build_engine")
+    task = resolve(cfg.task["target"])
+    alone = hasattr(task, "build_engine")
     if chosen == AUTO:
         candidates = [name for name in catalog.values("engine", AUTO)["candidates"] if name in known]
+        first = getattr(task, "first_engine", "")
+        if first in candidates and not _refusal(catalog.values("engine", first), cfg.sim_device, named=False):
+            candidates, refusals = [first], ["this task's numbers are that engine's"]
         for name in candidates:
             refusal = _refusal(catalog.values("engine", name), cfg.sim_device, named=False, alone=alone)
             if not refusal:

@@ -43,6 +43,8 @@ class Robot:
     """Base of the robots. A robot says what its state is, what it is worth and when it has fallen."""
 
     Config = MamujocoConfig
+    first_engine = "mujoco"
+    """What engine=auto takes, beside a GPU too: the benchmark is its float64 numbers, and a GPU's are others."""
 
     scenario: ClassVar[str]  # Gymnasium's name without the version
     template: ClassVar[str] = ""  # Gymnasium's name where it differs

@@ -146,6 +146,16 @@ def test_a_task_that_simulates_itself_takes_no_gpu_engine(monkeypatch):
         build.resolve_run(RunConfig(task=own, engine={"name": "special"}), OneEngine(gpu=True, cpu_too=True))
 
 
+def test_a_task_whose_numbers_are_one_engine_s_keeps_it_beside_a_gpu(monkeypatch):
+    a_gpu(monkeypatch)
+    catalog, exact = OneEngine(gpu=True), {"name": "Exact", "target": "tests.toy_plugin:Exact", "fence": 2.0}
+    resolved, reasons = build.resolve_run(RunConfig(task=exact), catalog)
+    assert resolved.engine["name"] == "mujoco" and "numbers" in reasons["engine"] and resolved.rl_device == "cuda:0"
+    for asked in ({"sim_device": "cuda:0"}, {"engine": {"name": "special"}}):
+        resolved, _ = build.resolve_run(RunConfig(task=exact, **asked), catalog)
+        assert resolved.engine["name"] == "special"
+
+
 def test_physics_on_the_cpu_may_teach_a_gpu(monkeypatch):
     a_gpu(monkeypatch)
     resolved, _ = build.resolve_run(run_config(sim_device="cpu"), OneEngine(gpu=True))
