@@ -46,6 +46,7 @@ def machine() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "torch_threads": torch.get_num_threads(),
         "gpu": gpu,
+        "cuda": torch.version.cuda if gpu else None,
         "python": known["python"],
         "versions": {name: known["packages"][name] for name in _PACKAGES if name in known["packages"]},
         "commit": known["git"][:12] + ("+changes" if known["git"] and known["git_dirty"] else ""),
@@ -72,7 +73,7 @@ def _engine(cfg: BenchConfig, asked: Asked, composed: Callable[..., RunConfig], 
     run = _resolved(composed(), catalog)
     env = build.build_env(run, int(run.num_envs), run.seed)
     try:
-        result = bench_engine(env, cfg.seconds, seed=cfg.seed)
+        result = bench_engine(env, cfg.seconds, seed=cfg.seed, at_least=cfg.env_steps)
     finally:
         env.close()
     rows = [[name, _number(value)] for name, value in result.items() if isinstance(value, (int, float))]
@@ -121,7 +122,7 @@ def _train(cfg: BenchConfig, asked: Asked, composed: Callable[..., RunConfig], c
     env = build.build_env(run, int(run.num_envs), run.seed)
     eval_env = build.build_env(run, 1, run.seed + 1_000_003)
     try:
-        result = bench_train(run, env, eval_env, cfg.seconds)
+        result = bench_train(run, env, eval_env, cfg.seconds, cfg.trace)
     finally:
         env.close()
         eval_env.close()

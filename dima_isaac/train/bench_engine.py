@@ -14,11 +14,15 @@ from typing import Any
 import torch
 
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.train.gauge import memory, wait
 from dima_isaac.train.limits import bound, measure, report
 
 
-def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.64, seed: int = 0) -> dict[str, Any]:
-    """Alternate ``steps`` ticks of ``env`` with their bare physics for about ``seconds``.
+def bench_engine(
+    env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.64, seed: int = 0, at_least: int = 0
+) -> dict[str, Any]:
+    """Alternate ``steps`` ticks of ``env`` with their bare physics for about ``seconds``, and for ``at_least`` so many
+    environment steps.
 
     Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
     ``bare_steps_per_s`` and their ``ratio`` (None for an engine without ``bare_physics``), ``ratio_of_ceiling``
@@ -35,17 +39,18 @@ def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.
     physics: list[float] = []
     ceiling: list[float] = []
     env.reset()
+    rate = steps * env.num_envs
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(whole) < 3:
+    while time.perf_counter() < end or len(whole) < 3 or rate * len(whole) < at_least:
         actions = torch.randn(shape, generator=generator, device=env.device).mul_(sigma).clamp_(-1.0, 1.0)
         tape: list = []
         if bare is not None:
             engine.tape = tape
-        _wait(env)
+        wait(env.engine.device)
         started = time.perf_counter()
         for action in actions:
             env.step(action)
-        _wait(env)
+        wait(env.engine.device)
         whole.append(time.perf_counter() - started)
         if bare is not None:
             engine.tape = None
@@ -53,7 +58,7 @@ def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.
             ceiling.append(bare.replay(tape, closed_loop=False))
     if bare is not None:
         bare.close()
-    rate = steps * env.num_envs
+    taken = memory(engine.device)
     limits = measure(engine.device)
     moved = _bytes(env)
     return {
@@ -62,10 +67,13 @@ def bench_engine(env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.
         "ratio": _ratio(physics, whole),
         "ratio_of_ceiling": _ratio(ceiling, whole),
         "rounds": len(whole),
+        "env_steps": rate * len(whole),
         "num_envs": env.num_envs,
         "substeps": engine.substeps,
         "limit": report(limits, bound(limits, rate / statistics.median(whole), 0.0, moved)),
         "stats": {name: int(value) for name, value in engine.stats().items()},
+        "quarantined": int(env.quarantined),
+        **({"memory": taken} if taken is not None else {}),
     }
 
 
@@ -82,8 +90,3 @@ def _bytes(env: VecEnv) -> float:
 
 def _ratio(bare: list[float], whole: list[float]) -> float | None:
     return statistics.median(b / w for b, w in zip(bare, whole, strict=True)) if bare else None
-
-
-def _wait(env: VecEnv) -> None:
-    if env.device.type == "cuda":
-        torch.cuda.synchronize(env.device)

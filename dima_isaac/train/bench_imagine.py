@@ -21,6 +21,7 @@ from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
 from dima_isaac.nn.captured import WARM, Captured
+from dima_isaac.train.gauge import memory, wait
 from dima_isaac.train.limits import bound, measure, report, weight_bytes
 from dima_isaac.types import Window
 from dima_isaac.world_model.config import Precision
@@ -62,13 +63,13 @@ class Dreamer:
     def dream(self, horizon: int, batch: int, captured: Captured | None = None) -> float:
         """Seconds for one dream of ``batch`` starts."""
         start = Window(**{name: value[:batch] for name, value in vars(self.start).items()})
-        _wait(self.device)
+        wait(self.device)
         began = time.perf_counter()
         if captured is None:
             imagine(self.world, self.agent.act, start, horizon)
         else:
             captured(start)
-        _wait(self.device)
+        wait(self.device)
         return time.perf_counter() - began
 
     def flops(self, horizon: int) -> float:
@@ -120,7 +121,8 @@ def bench_imagine(
 
     Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and
     ``gflops_per_s`` and ``limit`` (``limits.Bound``), with ``compile`` also ``eager_steps_per_s`` and
-    ``captured_over_eager``; and ``ratio``, the first configuration's speed over the second's.
+    ``captured_over_eager``, on a GPU ``share_of_bf16`` of its measured product rate and ``memory``; and ``ratio``, the
+    first configuration's speed over the second's.
     """
     with torch.no_grad():
         dreamers = {name: Dreamer(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
@@ -153,6 +155,8 @@ def bench_imagine(
     limits = {
         name: measure(one.device, torch.bfloat16 if bf16[name] else torch.float32) for name, one in dreamers.items()
     }
+    gpus = {one.device for one in dreamers.values() if one.device.type == "cuda"}
+    bf16_rate = {device: measure(device, torch.bfloat16).flops_per_s for device in gpus}
     for name, spent in times.items():
         rate = steps / statistics.median(spent)
         sizes = dreamers[name].parameters()
@@ -169,6 +173,9 @@ def bench_imagine(
                 limits[name], bound(limits[name], rate, flops[name], dreamers[name].bytes(horizon, batch))
             ),
         }
+        if dreamers[name].device in bf16_rate:
+            out[name]["share_of_bf16"] = rate * flops[name] / bf16_rate[dreamers[name].device]
+            out[name]["memory"] = memory(dreamers[name].device)
         if name in eager:
             out[name]["eager_steps_per_s"] = steps / statistics.median(eager[name])
             pairs = zip(spent, eager[name], strict=True)
@@ -179,8 +186,3 @@ def bench_imagine(
         fewer, more = (flops[name] for name in cfgs)
         out["flops_ratio"] = more / fewer
     return out
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

@@ -20,6 +20,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.nn.captured import WARM
 from dima_isaac.train.config import CheckpointConfig, EvalConfig
+from dima_isaac.train.gauge import Laps, busy, memory, wait, waits
 from dima_isaac.train.limits import bound, measure, report, weight_bytes
 from dima_isaac.train.logger import Logger
 from dima_isaac.train.run_folder import RunFolder
@@ -27,39 +28,34 @@ from dima_isaac.train.signals import Signals
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import Precision
 
-PARTS = ("collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
+PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
 
 
 class Stopwatch:
-    """Exclusive seconds of wrapped calls: the innermost running one is charged."""
+    """Exclusive seconds of wrapped calls, by the device's clock: the innermost running one is charged."""
 
     def __init__(self, device: torch.device) -> None:
-        self.seconds = dict.fromkeys(PARTS, 0.0)
         self._running: list[str] = []
-        self._since, self._device = 0.0, device
+        self._laps = Laps(device)
 
     def wrap(self, owner: Any, method: str, part: str) -> None:
         """Charge calls of ``owner.method`` to ``part``."""
         inner: Callable[..., Any] = getattr(owner, method)
 
         def timed(*args: Any, **kwargs: Any) -> Any:
-            self._charge()
             self._running.append(part)
+            self._laps.mark(part)
             try:
                 return inner(*args, **kwargs)
             finally:
-                self._charge()
                 self._running.pop()
+                self._laps.mark(self._running[-1] if self._running else None)
 
         setattr(owner, method, timed)
 
-    def _charge(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        now = time.perf_counter()
-        if self._running:
-            self.seconds[self._running[-1]] += now - self._since
-        self._since = now
+    def read(self) -> dict[str, float]:
+        """Seconds of every part. Waits for the device."""
+        return {**dict.fromkeys(PARTS, 0.0), **self._laps.read()}
 
 
 def steady(cfg: RunConfig) -> RunConfig:
@@ -75,11 +71,15 @@ def steady(cfg: RunConfig) -> RunConfig:
     return replace(cfg, train=train, checkpoint="", wandb_activate=False, max_env_steps=1 << 60)
 
 
-def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -> dict[str, Any]:
+def bench_train(
+    cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, trace: bool = False
+) -> dict[str, Any]:
     """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
 
     Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and ``limit``
-    (``limits.Bound``): what the learners' operations and weights would allow if nothing else took time.
+    (``limits.Bound``): what the learners' operations and weights would allow if nothing else took time. On a GPU
+    also ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace`` ``busy``
+    (``gauge.busy``), of one more round.
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         quiet = Logger(folder, cfg, cfg.max_env_steps)
@@ -90,6 +90,7 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
             for _ in range(WARM + 1):
                 _round(trainer)
         watch = Stopwatch(trainer.device)
+        watch.wrap(env.engine, "step", "physics")
         watch.wrap(trainer, "collect", "collect")
         watch.wrap(trainer.replay, "sample", "replay")
         watch.wrap(trainer.world, "update_dynamics", "dynamics")
@@ -97,25 +98,33 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
         watch.wrap(trainer.world, "update_decoder", "decoder")
         watch.wrap(trainer, "learn_behaviour", "dream")
         watch.wrap(trainer.agent, "update", "policy")
+        wait(trainer.device)
+        rollouts = trainer.due["rollouts"].done
         steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
         while not rounds or time.perf_counter() - began < seconds:
             _round(trainer)
+            wait(trainer.device)  # as the logger does, once a round
             rounds += 1
         spent, steps = time.perf_counter() - began, trainer.env_steps - steps
+        charged, rollouts = watch.read(), trainer.due["rollouts"].done - rollouts
+        asked: dict[str, Any] = {"waits": waits(lambda: _round(trainer), trainer.device)}
+        asked["memory"] = memory(trainer.device)
+        asked["busy"] = busy(lambda: _round(trainer), trainer.device) if trace else None
         quiet.close()
     limits = measure(trainer.device, torch.bfloat16 if cfg.world_model.precision is Precision.bf16 else torch.float32)
     learn = cfg.train.learn
-    imagined = steps * learn.rollouts_per_step * learn.dreams * learn.horizon
-    dreaming = watch.seconds["dream"]
+    imagined = rollouts * learn.dreams * learn.horizon
+    dreaming = charged["dream"]
     return {
         "env_steps_per_s": steps / spent,
         "imagined_steps_per_s": imagined / dreaming if dreaming and imagined else None,
         "env_steps": steps,
         "rounds": rounds,
         "seconds": spent,
-        "share": {name: value / spent for name, value in watch.seconds.items()},
+        "share": {name: value / spent for name, value in charged.items()},
         "limit": report(limits, bound(limits, steps / spent, flops, _bytes(trainer))),
-        "other": 1.0 - sum(watch.seconds.values()) / spent,
+        **{name: value for name, value in asked.items() if value is not None},
+        "other": 1.0 - sum(charged.values()) / spent,
     }
 
 

@@ -6,7 +6,6 @@ busy machine lowers both sides alike.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,7 +13,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from dima_isaac.train.gauge import Laps
+
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
+_LAUNCHES = {"cpu": 1, "cuda": 10}  # in a row: one alone would be over before the clocks of a GPU are up
 _BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # of the buffer that is copied: far beyond any cache
 
 
@@ -48,7 +50,9 @@ def measure(device: torch.device, dtype: torch.dtype = torch.float32, repeats: i
     target = torch.empty_like(source)
     product = _best(lambda: torch.mm(a, b, out=out), device, repeats)
     copy = _best(lambda: target.copy_(source), device, repeats)
-    return Limits(2.0 * side**3 / product, float(size) / copy, str(dtype).removeprefix("torch."))
+    shortened = kind == "cuda" and dtype is torch.float32 and torch.get_float32_matmul_precision() != "highest"
+    name = "tfloat32" if shortened else str(dtype).removeprefix("torch.")
+    return Limits(2.0 * side**3 / product, float(size) / copy, name)
 
 
 def bound(limits: Limits, rate: float, flops: float, moved: float) -> Bound:
@@ -86,16 +90,13 @@ def weight_bytes(module: nn.Module | None) -> int:
 
 
 def _best(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
-    least = float("inf")
+    """Seconds of one ``work`` at its fastest, by the device's own clock."""
+    launches, least = _LAUNCHES["cuda" if device.type == "cuda" else "cpu"], float("inf")
     for _ in range(repeats + 1):  # the first one warms up and counts like the others: the best is taken
-        _wait(device)
-        began = time.perf_counter()
-        work()
-        _wait(device)
-        least = min(least, time.perf_counter() - began)
+        laps = Laps(device)
+        laps.mark("work")
+        for _ in range(launches):
+            work()
+        laps.mark(None)
+        least = min(least, laps.read()["work"] / launches)
     return least
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

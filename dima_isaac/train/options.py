@@ -125,6 +125,8 @@ class BenchConfig:
     task: str = ""
     num_envs: int | str = AUTO
     seconds: float = 20.0  # how long to measure, roughly
+    env_steps: int = 0  # engine: at least so many environment steps, to count what went wrong in them
+    trace: bool = False  # train on a GPU: trace one more round, for the share of time in which the GPU was busy
     repeats: int = 3  # imagine: rounds, at least
     batch: int | str = AUTO  # imagine: dreams; auto: 600, or fewer where that would take longer than `seconds`
     horizon: int = 15  # imagine: steps of each
@@ -151,7 +153,7 @@ _OWN = ("agent", "checkpoint", "runs")  # words that mean something else here th
 _AT_LEAST = {
     **dict.fromkeys(("num_envs", "episodes", "repeats", "batch", "horizon", "threads"), 1),
     **dict.fromkeys(("width", "height"), 16),
-    **dict.fromkeys(("steps", "seed", "fps", "seconds", "episode"), 0),
+    **dict.fromkeys(("steps", "seed", "fps", "seconds", "episode", "env_steps"), 0),
 }
 
 

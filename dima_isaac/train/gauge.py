@@ -1,0 +1,102 @@
+"""What a benchmark asks a GPU beside its speed: memory, how busy it was, and how often the host waited for it."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+
+
+def wait(device: torch.device) -> None:
+    """Until the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def memory(device: torch.device) -> dict[str, int] | None:
+    """Bytes on a GPU: torch's peak, and all that is taken now (Warp's share and other programs' too)."""
+    if device.type != "cuda":
+        return None
+    free, total = torch.cuda.mem_get_info(device)
+    return {"torch_peak": torch.cuda.max_memory_allocated(device), "taken": total - free, "total": total}
+
+
+def waits(work: Callable[[], Any], device: torch.device) -> int | None:
+    """How often ``work`` makes the host wait for a GPU, as torch sees it."""
+    if device.type != "cuda":
+        return None
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            work()
+        finally:
+            torch.cuda.set_sync_debug_mode(before)
+    return sum("synchronizing CUDA operation" in str(one.message) for one in told)
+
+
+def busy(work: Callable[[], Any], device: torch.device) -> float | None:
+    """The share of the time of ``work`` in which at least one kernel or copy ran on a GPU, by its own trace.
+
+    The trace slows the host down, so the true share is rather higher. None where no trace could be had.
+    """
+    if device.type != "cuda":
+        return None
+    from torch.profiler import ProfilerActivity, profile
+
+    wait(device)
+    began = time.perf_counter()
+    with profile(activities=[ProfilerActivity.CUDA]) as trace:
+        work()
+        wait(device)
+        spent = time.perf_counter() - began
+    found = trace.profiler.kineto_results.events() if trace.profiler is not None else []
+    spans = [(one.start_ns(), one.start_ns() + one.duration_ns()) for one in found if "CUDA" in str(one.device_type())]
+    return covered(spans) / 1e9 / spent if spans else None
+
+
+def covered(spans: Iterable[tuple[int, int]]) -> int:
+    """The length of the union of intervals [start, stop)."""
+    total, end = 0, None
+    for start, stop in sorted(spans):
+        if end is None or start > end:
+            total, end = total + stop - start, stop
+        elif stop > end:
+            total, end = total + stop - end, stop
+    return total
+
+
+class Laps:
+    """Seconds between marks, by the name that each mark puts on what follows: the device's own time, without waiting.
+
+    On a GPU a mark is an event on its stream, so a lap ends when the work given before the mark has ended.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._seconds = device, dict[str, float]()
+        self._marks: list[tuple[str | None, Any]] = []
+
+    def mark(self, name: str | None) -> None:
+        """What follows is ``name``'s, or nobody's."""
+        self._marks.append((name, self._now()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by name since construction, up to the last mark."""
+        wait(self._device)
+        for (name, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
+            if name is not None:
+                spent = stop - start if isinstance(start, float) else start.elapsed_time(stop) / 1000.0
+                self._seconds[name] = self._seconds.get(name, 0.0) + spent
+        del self._marks[:-1]
+        return dict(self._seconds)
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
