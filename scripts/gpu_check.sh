@@ -1,0 +1,90 @@
+#!/usr/bin/env bash
+# Everything that only a GPU can show, most telling first, in about twelve minutes on an empty kernel cache.
+#
+#     bash scripts/gpu_check.sh [folder for logs]      # PYTHON=.venv/bin/python unless python is the right one
+#
+# Each step is a command that can be typed by itself, with a limit of its own; what does not fit into LIMIT seconds is
+# skipped and said so; with a longer LIMIT, or on a warm kernel cache, everything fits. Standard output is one JSON object per step, for docs/results.md; the logs are in the folder.
+# DRY=1 runs the same commands on a CPU with tiny sizes, to test the script.
+set -u
+cd "$(dirname "$0")/.."
+out=${1:-gpu_check} python=${PYTHON:-python} began=$SECONDS
+mkdir -p "$out" && out=$(cd "$out" && pwd) && : >"$out/results.jsonl"
+if [ -n "${DRY:-}" ]; then
+    limit=${LIMIT:-1800} sizes="2 3" main=4 largest=5 long=150 seconds=0 dreams="4" steps=192
+    where="engine=mujoco_warp sim_device=cpu rl_device=cpu"
+    small="preset=smoke"
+    check="import torch, mujoco_warp"
+    tests="tests/train/test_gauge.py tests/nn/test_captured.py"
+else
+    limit=${LIMIT:-720} sizes="512 8192" main=2048 largest=16384 long=10000000 seconds=8 dreams="600 8192" steps=40000
+    where="engine=mujoco_warp sim_device=cuda:0 rl_device=cuda:0"
+    small=""
+    check="import torch, mujoco_warp; assert torch.cuda.is_available(); torch.zeros(1, device='cuda')"
+    tests="tests"
+fi
+
+# step NAME SECONDS COMMAND...: run it, and tell how it went and the JSON object in its last line
+step() {
+    local name=$1 most=$2 left=$((limit - SECONDS + began)) started=$SECONDS code=0
+    shift 2
+    if [ "$left" -lt 20 ]; then
+        echo "{\"step\": \"$name\", \"skipped\": \"no time left\"}" | tee -a "$out/results.jsonl"
+        return
+    fi
+    timeout -k 10 $((most < left ? most : left)) "$@" >"$out/$name.log" 2>&1 || code=$?
+    "$python" - "$name" "$code" $((SECONDS - started)) "$out/$name.log" <<'PY' | tee -a "$out/results.jsonl"
+import json, sys
+name, code, seconds, log = sys.argv[1:]
+lines = open(log, errors="replace").read().splitlines() or [""]
+told = {"step": name, "exit": int(code), "wall_s": int(seconds)}
+try:
+    told.update(json.loads(lines[-1]))
+except (ValueError, TypeError):
+    told["last_line"] = lines[-1][-300:]
+print(json.dumps(told))
+PY
+}
+
+bench="$python scripts/bench.py task=ShadowHandOver $where"
+step machine 60 "$python" -c "$check; import json, sys, warp; warp.config.log_level = warp.LOG_ERROR; warp.init()
+gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
+told = {'python': sys.version.split()[0], 'torch': torch.__version__, 'cuda': torch.version.cuda, 'warp': warp.__version__}
+told |= {'gpu': gpu and gpu.name, 'bytes': gpu and gpu.total_memory, 'driver': warp.get_cuda_driver_version()}
+print(json.dumps(told))"
+# the first engine compiles Warp's kernels for this GPU: minutes, once per machine
+step engine_$main 400 $bench suite=engine num_envs=$main seconds=$seconds
+
+watcher=
+if command -v nvidia-smi >/dev/null; then # a second opinion on how busy the GPU is
+    nvidia-smi -i 0 --query-gpu=utilization.gpu,memory.used,power.draw --format=csv,noheader,nounits -lms 250 \
+        >"$out/nvidia_smi.csv" 2>&1 &
+    watcher=$!
+fi
+step train_$main 180 $bench suite=train num_envs=$main seconds=$((4 * seconds)) $small
+if [ -n "$watcher" ]; then
+    kill "$watcher"
+    awk -F, '{n++; u += $1; if ($1 > 0) {b++; w += $1}} END {if (n) printf
+        "{\"step\": \"nvidia_smi\", \"samples\": %d, \"utilization\": %.1f, \"utilization_when_used\": %.1f}\n",
+        n, u / n, b ? w / b : 0}' "$out/nvidia_smi.csv" | tee -a "$out/results.jsonl"
+fi
+for batch in $dreams; do
+    step imagine_$batch 120 $bench suite=imagine batch=$batch seconds=$seconds ${DRY:+horizon=2 repeats=1}
+done
+for size in $sizes; do
+    step engine_$size 90 $bench suite=engine num_envs=$size seconds=$seconds
+done
+# the last size counts what goes wrong in ten million random steps
+step engine_$largest 180 $bench suite=engine num_envs=$largest seconds=$seconds env_steps=$long
+# a whole run: evaluation, checkpoints, the end, and its continuation; then its policy measured and filmed
+run="$python scripts/train.py task=ShadowHandOver $where num_envs=$main run_dir=$out/run checkpoint=auto $small"
+rm -rf "$out/run"
+step run 120 $run max_env_steps=$steps train.eval.episodes=4
+step continued 90 $run max_env_steps=$((3 * steps / 2)) train.eval.episodes=4
+step evaluated 60 "$python" scripts/evaluate.py checkpoint="$out/run" num_envs=4 episodes=4
+step filmed 60 "$python" scripts/play.py checkpoint="$out/run" num_envs=1 steps=10 out="$out/run.gif"
+step tests 240 "$python" -m pytest -q -m gpu $tests
+step train_${main}_eager 150 $bench suite=train num_envs=$main seconds=$seconds compile=False $small
+# the trace last: it is the likeliest to upset a driver
+step traced_$main 150 $bench suite=train num_envs=$main seconds=0 trace=True $small
+echo "took $((SECONDS - began)) s; logs in $out" >&2
