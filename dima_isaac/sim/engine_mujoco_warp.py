@@ -179,6 +179,8 @@ class MujocoWarpEngine:
         array = getattr(self._d, name, None)
         if not isinstance(array, wp.array):
             raise UsageError(f"MuJoCo-Warp has no field '{name}'; engine=mujoco has.")
+        if not array.size:  # a GPU has no address for nothing
+            return torch.zeros(*array.shape, *getattr(array.dtype, "_shape_", ()), device=self.device)
         return wp.to_torch(array)
 
     def _bind(self) -> None:

@@ -48,9 +48,10 @@ def test_full_buffers_are_counted(kind: str) -> None:
     for engine in (roomy, tight):
         engine.step(everywhere(engine, False))
     assert int(roomy.stats()["contact_overflow"]) == 0
-    assert int(tight.stats()["contact_overflow"]) == 2  # one for each world's step
+    dropped = int(tight.stats()["contact_overflow"])  # one for each world's step; on a GPU one world may take all room
+    assert dropped == 2 or (tight.device.type == "cuda" and dropped == 1)
     tight.step(everywhere(tight, True))
-    assert int(tight.stats()["contact_overflow"]) == 2  # held worlds do not count
+    assert int(tight.stats()["contact_overflow"]) == dropped  # held worlds do not count
 
 
 def test_rows_that_do_not_fit_are_counted(kind: str) -> None:

@@ -61,6 +61,7 @@ def learnt(folder, cfg: RunConfig, device: torch.device) -> tuple[Trainer, list[
 def test_a_hundred_updates_are_the_same(tmp_path, cfg, device):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
+    near = 1e-4 if device == "cpu" else 1e-2  # a GPU may choose other kernels inside a graph, and sums other orders
     plain, expected = learnt(tmp_path / "plain", replace(cfg, compile=False), torch.device(device))
     played, got = learnt(tmp_path / "played", replace(cfg, compile=True), torch.device(device))
     assert min(plain.due["dynamics"].done, plain.due["reward"].done, plain.due["rollouts"].done) >= UPDATES
@@ -69,8 +70,8 @@ def test_a_hundred_updates_are_the_same(tmp_path, cfg, device):
         assert one.keys() == two.keys()
         for name, value in one.items():
             if not name.startswith(("time/", "wall_time")):
-                same = two[name] is None if value is None else two[name] == pytest.approx(value, rel=1e-4, abs=1e-4)
+                same = two[name] is None if value is None else two[name] == pytest.approx(value, rel=near, abs=near)
                 assert same, (one["env_steps"], name, value, two[name])
     weights, others = flat(plain.world.state_dict()), flat(played.world.state_dict())
-    assert all(torch.allclose(value, others[name], rtol=1e-3, atol=1e-3) for name, value in weights.items())
+    assert all(torch.allclose(value, others[name], rtol=10 * near, atol=10 * near) for name, value in weights.items())
     assert played.world.fit_dynamics._players and played.dream._players and played.agent.update._players
