@@ -12,8 +12,11 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def averaged(net: Net) -> Net:
-    """A copy of ``net`` that will follow it and is never trained itself."""
-    return copy.deepcopy(net).requires_grad_(False)
+    """A copy of ``net`` that will follow it and belongs to no optimiser.
+
+    Its weights ask for gradients like the net's: autocast keeps shortened copies of such weights only.
+    """
+    return copy.deepcopy(net)
 
 
 @torch.no_grad()

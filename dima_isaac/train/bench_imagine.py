@@ -51,8 +51,6 @@ class Dreamer:
         window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, ~truth, truth)
         with torch.enable_grad():  # one small update, so that every running scale has seen something
             self.world.update_dynamics(Window(**{n: v[:_FEW, -self.world.window :] for n, v in vars(window).items()}))
-        self.world.requires_grad_(False)
-        self.agent.requires_grad_(False)
         self.start = Window(**{name: value[:, -self.world.history :] for name, value in vars(window).items()})
 
     def captured(self, horizon: int) -> Captured:

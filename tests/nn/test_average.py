@@ -10,7 +10,8 @@ def test_average_follows_and_is_never_trained():
     net = nn.Linear(1, 1, bias=False)
     nn.init.constant_(net.weight, 1.0)
     mean = averaged(net)
-    assert not any(parameter.requires_grad for parameter in mean.parameters())
+    net(torch.ones(1)).sum().backward()
+    assert mean.weight.grad is None
     nn.init.constant_(net.weight, 2.0)
     follow(mean, net, decay=0.5, updates=1)  # (1 + 1) / (10 + 1) < 0.5
     torch.testing.assert_close(mean.weight.item(), 1.0 + (1.0 - 2.0 / 11.0))

@@ -1,7 +1,10 @@
 """Dreams: alignment of what was seen, done and judged."""
 
 import torch
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from dima_isaac.world_model.config import Precision
 from dima_isaac.world_model.imagine import imagine
 from tests.world_model.worlds import DIMS, Linear, build, small
 
@@ -60,3 +63,23 @@ def test_rewards_are_those_of_the_whole_dream_at_once():
     reward, cont = world.judge(states, rollout.action)
     assert torch.allclose(reward, rollout.reward, atol=1e-4) and torch.allclose(cont, rollout.cont, atol=1e-4)
     assert not any(value.requires_grad for value in vars(rollout).values())
+
+
+def test_weights_are_shortened_once_for_a_dream():
+    class Casts(TorchDispatchMode):
+        def __init__(self):
+            super().__init__()
+            self.seen = []
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is torch.ops.aten._to_copy.default and isinstance(args[0], nn.Parameter):
+                self.seen.append(id(args[0]))
+            return func(*args, **(kwargs or {}))
+
+    for ema in (0.0, 0.9):
+        world, game = build(small(precision=Precision.bf16, ema=ema)), Linear()
+        window = game.window(7, 3)
+        world.track(window.state)
+        with Casts() as casts:
+            imagine(world, lambda obs: (torch.zeros(7, 2, 2), torch.zeros(7, 2)), window, 4)
+        assert len(casts.seen) == len(set(casts.seen)) > 5, "each weight once"
