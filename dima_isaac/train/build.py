@@ -24,6 +24,7 @@ from dima_isaac.world_model.config import Precision
 
 ENVS_PER_CORE = 16
 ENVS_PER_GPU = 2048
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 def resolve_run(
@@ -256,4 +257,6 @@ def _why_device(device: str) -> str:
         return torch.cuda.get_device_name(device)
     if torch.version.cuda is None:
         return "this torch is a CPU build"
+    if _DRIVER.is_file():
+        return f"torch sees no GPU: its CUDA {torch.version.cuda} may need a newer driver than this machine's"
     return "torch sees no GPU"

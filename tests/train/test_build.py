@@ -1,5 +1,7 @@
 """``auto`` becomes a value with a reason; what cannot be had is refused with the cure."""
 
+import re
+
 import pytest
 import torch
 
@@ -161,6 +163,17 @@ def test_physics_on_the_cpu_may_teach_a_gpu(monkeypatch):
     resolved, _ = build.resolve_run(run_config(sim_device="cpu"), OneEngine(gpu=True))
     assert (resolved.engine["name"], resolved.sim_device, resolved.rl_device) == ("mujoco", "cpu", "cuda:0")
     assert resolved.compile is True and resolved.num_envs == build.ENVS_PER_CORE * build.cores()
+
+
+def test_a_driver_that_torch_cannot_use_is_told(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", "13.0")
+    for driver, said in (("", "torch sees no GPU$"), ("NVRM", "CUDA 13.0 may need a newer driver")):
+        monkeypatch.setattr(build, "_DRIVER", tmp_path / "version")
+        if driver:
+            build._DRIVER.write_text(driver)
+        _, reasons = build.resolve_run(run_config(), OneEngine(gpu=True))
+        assert re.search(said, reasons["rl_device"])
 
 
 def test_threads_follow_omp(monkeypatch):
