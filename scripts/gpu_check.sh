@@ -8,7 +8,7 @@
 # DRY=1 runs the same commands on a CPU with tiny sizes, to test the script.
 set -u
 cd "$(dirname "$0")/.."
-out=${1:-gpu_check} python=${PYTHON:-python} began=$SECONDS
+out=${1:-runs/gpu_check} python=${PYTHON:-python} began=$SECONDS
 mkdir -p "$out" && out=$(cd "$out" && pwd) && : >"$out/results.jsonl"
 if [ -n "${DRY:-}" ]; then
     limit=${LIMIT:-1800} sizes="2 3" main=4 largest=5 long=150 seconds=0 dreams="4" steps=192
