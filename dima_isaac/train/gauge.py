@@ -55,8 +55,14 @@ def busy(work: Callable[[], Any], device: torch.device) -> float | None:
         wait(device)
         spent = time.perf_counter() - began
     found = trace.profiler.kineto_results.events() if trace.profiler is not None else []
-    spans = [(one.start_ns(), one.start_ns() + one.duration_ns()) for one in found if "CUDA" in str(one.device_type())]
+    spans = [(one.start_ns(), one.start_ns() + one.duration_ns()) for one in found if _works(one)]
     return covered(spans) / 1e9 / spent if spans else None
+
+
+def _works(event: Any) -> bool:
+    """Whether an event of a trace is a kernel or a copy: annotations and waits stretch over idle time."""
+    on_gpu = "CUDA" in str(event.device_type()) and not event.is_user_annotation()
+    return on_gpu and "sync" not in event.name().lower()
 
 
 def covered(spans: Iterable[tuple[int, int]]) -> int:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from dima_isaac.train.bench_train import Stopwatch
-from dima_isaac.train.gauge import Laps, busy, covered, memory, waits
+from dima_isaac.train.gauge import Laps, _works, busy, covered, memory, waits
 
 CPU = torch.device("cpu")
 
@@ -17,6 +18,17 @@ def test_overlapping_spans_are_counted_once():
     assert covered([]) == 0
     assert covered([(5, 7), (0, 3), (2, 4), (6, 6), (4, 5)]) == 7  # 0 to 7, all of it
     assert covered([(0, 10), (2, 3), (20, 21)]) == 11
+
+
+def test_annotations_and_waits_are_no_work():
+    def event(name: str, device: str = "DeviceType.CUDA", annotation: bool = False) -> SimpleNamespace:
+        return SimpleNamespace(
+            name=lambda: name, device_type=lambda: device, is_user_annotation=lambda: annotation
+        )  # fmt: skip
+
+    assert _works(event("void gemm<float>")) and _works(event("Memcpy DtoH"))
+    assert not _works(event("cudaLaunchKernel", "DeviceType.CPU"))
+    assert not _works(event("## Optimizer.step ##", annotation=True)) and not _works(event("Stream Sync"))
 
 
 @pytest.fixture
