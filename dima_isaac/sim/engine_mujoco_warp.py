@@ -371,7 +371,8 @@ class MujocoWarpEngine:
         current = torch.cuda.current_stream(self.device)
         if current.cuda_stream not in self._streams:
             self._streams[current.cuda_stream] = wp.stream_from_torch(current)
-        wp.capture_launch(graph, stream=self._streams[current.cuda_stream])
+        with torch.cuda.device(self.device):  # the default stream has no name: it is that of the current GPU
+            wp.capture_launch(graph, stream=self._streams[current.cuda_stream])
 
     # ---- staged writes -----------------------------------------------------------------------------------------
 

@@ -153,6 +153,8 @@ def set_global_state(cfg: RunConfig) -> None:
     if cfg.torch_deterministic:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
+    if cfg.rl_device.startswith("cuda"):
+        torch.cuda.set_device(cfg.rl_device)  # else what names no GPU would take memory on the first one
 
 
 def cores() -> int:

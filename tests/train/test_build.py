@@ -158,6 +158,16 @@ def test_a_task_whose_numbers_are_one_engine_s_keeps_it_beside_a_gpu(monkeypatch
         assert resolved.engine["name"] == "special"
 
 
+def test_the_learner_s_gpu_is_the_one_that_is_meant(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    for quiet in ("set_num_threads", "manual_seed", "set_float32_matmul_precision"):
+        monkeypatch.setattr(torch, quiet, lambda *_: None)
+    for device in ("cpu", "cuda:1"):
+        build.set_global_state(run_config(rl_device=device, threads=1))
+    assert chosen == ["cuda:1"]
+
+
 def test_physics_on_the_cpu_may_teach_a_gpu(monkeypatch):
     a_gpu(monkeypatch)
     resolved, _ = build.resolve_run(run_config(sim_device="cpu"), OneEngine(gpu=True))
