@@ -8,6 +8,7 @@ a second, one sentence and exit code 2. Exit codes: 0 finished, 2 usage, 3 check
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -73,7 +74,7 @@ def _guarded(
         return UsageError.exit_code
     except RuntimeError as error:  # torch and Warp both tell a full GPU this way
         reason = " ".join(str(error).split()).partition(". ")[0]
-        if not any(words in reason for words in ("out of memory", "Failed to allocate")):
+        if not re.search(r"out of memory|Failed to allocate \d+ bytes", reason):
             raise
         print(f"error: memory is full ({reason}); lower num_envs, replay.capacity or scale.", file=sys.stderr)
         return UsageError.exit_code
@@ -240,7 +241,6 @@ def job(cfg: Any) -> int:
 def usage(catalog: Catalog) -> str:
     """What can be typed, from the schema and the YAML files."""
     import inspect
-    import re
 
     from dima_isaac import config
 

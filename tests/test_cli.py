@@ -116,11 +116,14 @@ def test_a_full_gpu_is_one_line(said, monkeypatch, capsys):
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "memory is full" in told and "lower num_envs" in told
 
-    def otherwise(words):
-        raise RuntimeError("a mistake of ours")
 
-    monkeypatch.setattr(cli, "_train", otherwise)
-    with pytest.raises(RuntimeError, match="ours"):
+@pytest.mark.parametrize("said", ["a mistake of ours", "Failed to allocate memory during graph capture"])
+def test_other_errors_keep_their_traceback(said, monkeypatch):
+    def wrong(words):
+        raise RuntimeError(said)
+
+    monkeypatch.setattr(cli, "_train", wrong)
+    with pytest.raises(RuntimeError, match=said):
         cli.train([])
 
 
