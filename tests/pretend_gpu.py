@@ -184,4 +184,5 @@ class OnDevice:
 
 def on_host(tree: Any) -> Any:
     """As ``torch.load(..., map_location="cpu")`` brings back what was on the device."""
-    return tree_map(lambda value: value.inner.clone() if isinstance(value, GpuTensor) else value, tree)
+    host = lambda value: value.inner.clone() if isinstance(value, GpuTensor) else value.cpu()
+    return tree_map(lambda value: host(value) if isinstance(value, Tensor) else value, tree)
