@@ -64,9 +64,10 @@ fi
 step train_$main 180 $bench suite=train num_envs=$main seconds=$((4 * seconds)) $small
 if [ -n "$watcher" ]; then
     kill "$watcher"
-    awk -F, '{n++; u += $1; if ($1 > 0) {b++; w += $1}} END {if (n) printf
-        "{\"step\": \"nvidia_smi\", \"samples\": %d, \"utilization\": %.1f, \"utilization_when_used\": %.1f}\n",
-        n, u / n, b ? w / b : 0}' "$out/nvidia_smi.csv" | tee -a "$out/results.jsonl"
+    awk -F, '{ n++; u += $1; if ($1 > 0) { b++; w += $1 } }
+        END { if (n) printf("{\"step\": \"nvidia_smi\", \"samples\": %d, \"utilization\": %.1f, ", n, u / n)
+              if (n) printf("\"utilization_when_used\": %.1f}\n", b ? w / b : 0) }' \
+        "$out/nvidia_smi.csv" | tee -a "$out/results.jsonl"
 fi
 for batch in $dreams; do
     step imagine_$batch 120 $bench suite=imagine batch=$batch seconds=$seconds ${DRY:+horizon=2 repeats=1}
