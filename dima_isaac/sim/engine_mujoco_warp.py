@@ -98,7 +98,8 @@ class MujocoWarpEngine:
         self.actuator_dofs = torch.from_numpy(compiled.actuator_dofs).to(self.device)
         self.dof_lower = torch.from_numpy(compiled.dof_lower).float().to(self.device)
         self.dof_upper = torch.from_numpy(compiled.dof_upper).float().to(self.device)
-        if not any(Path(wp.config.kernel_cache_dir).glob("*mujoco_warp*")):
+        compiled_here = "*mujoco_warp*/*.sm*" if self.device.type == "cuda" else "*mujoco_warp*"
+        if not any(Path(wp.config.kernel_cache_dir).glob(compiled_here)):
             _LOG.warning("compiling MuJoCo-Warp's kernels, once per machine: this takes minutes")
         self._warp_device = wp.device_from_torch(self.device)
         self._streams: dict[int, Any] = {}

@@ -111,6 +111,19 @@ def test_a_scene_that_warp_cannot_simulate_names_the_alternative(kind: str, tmp_
         build(kind, Scene(world=str(file), fields=["qLDiagInvSqrt"], frame_skip=1), 1)
 
 
+def test_the_kernels_compile_for_a_gpu(tmp_path) -> None:
+    """Warp brings NVIDIA's compiler, which needs no GPU and is stricter than the one for CPUs."""
+    pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
+    import warp as wp
+
+    from dima_isaac.sim import warp_kernels
+
+    if wp.get_cuda_toolkit_version() is None:
+        pytest.skip("a Warp without CUDA")
+    (binary,) = wp.compile_aot_module(warp_kernels, arch=90, module_dir=tmp_path, use_ptx=False)
+    assert binary.name.endswith(".sm90.cubin") and binary.stat().st_size > 10_000
+
+
 def test_a_driver_that_is_too_old_for_warp_is_told(monkeypatch) -> None:
     pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
     import warp as wp
