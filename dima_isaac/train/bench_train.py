@@ -71,9 +71,7 @@ def steady(cfg: RunConfig) -> RunConfig:
     return replace(cfg, train=train, checkpoint="", wandb_activate=False, max_env_steps=1 << 60)
 
 
-def bench_train(
-    cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, trace: bool = False
-) -> dict[str, Any]:
+def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, trace: bool = False) -> dict[str, Any]:
     """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
 
     Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and ``limit``
