@@ -114,6 +114,7 @@ class MujocoEngine:
     def _bind(self, envs: int) -> None:
         """Live arrays of the batch, and the float32 views that they are packed into."""
         compiled, batch = self._compiled, self.batch
+        self._shares = compiled.wrench_share.astype(np.float32)
         self._rows: Array = batch.state
         self._starts = StateRows(batch, compiled)
         self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
@@ -175,8 +176,8 @@ class MujocoEngine:
         body = int(self._compiled.wrench_body[actor])
         if body < 0:
             raise ValueError(f"actor '{self.actor_names[actor]}' has no wrench link")
-        push, turn = self._compiled.wrench_share[actor]
-        self._forces[body] = (push * force).numpy(), (turn * torque).numpy()
+        push, turn = self._shares[actor]
+        self._forces[body] = push * force.numpy(), turn * torque.numpy()
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
         """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.

@@ -403,7 +403,7 @@ class TwoHandTask(ABC):
 
     def _base_pose(self, engine: Engine) -> Tensor:
         """(E, 2, 6): base position, then roll, pitch and yaw of the root."""
-        roots = torch.stack([self.root(engine, name) for name in HANDS], 1)
+        roots = engine.root_state[:, : len(HANDS)]  # the scene's first actors
         point = self.palms(engine) if self.hands.base_point is BasePoint.palm else roots[..., :3]
         return torch.cat([point, to_rpy(roots[..., 3:7])], -1)
 
