@@ -39,7 +39,8 @@ def _mix(x: Tensor) -> Tensor:
 class DeviceHash:
     """Hashes of (seed, environment, episode) and then of (stream, column), on the device of ``episode``."""
 
-    def __init__(self, seed: int, episode: Tensor) -> None:
+    def __init__(self, seed: int, episode: Tensor, mask: Tensor | None = None) -> None:
+        """``mask`` (E,) says who draws; here everybody does, because looking for them would wait for the device."""
         env = torch.arange(episode.shape[0], device=episode.device, dtype=torch.int64)
         self._key = _mix(_mix(_mix(env * _GOLDEN + _wrap(seed)) + episode * _GOLDEN) + _GOLDEN)
 
@@ -78,31 +79,39 @@ def _columns(stream: int, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarra
 
 
 class HostHash:
-    """The same bits: NumPy has unsigned integers, and starts an operation in a fraction of torch's time."""
+    """The same bits where ``mask``: NumPy has unsigned integers, and starts operations faster than torch."""
 
-    def __init__(self, seed: int, episode: Tensor) -> None:
-        self._seed, self._episode = seed, episode
+    def __init__(self, seed: int, episode: Tensor, mask: Tensor | None = None) -> None:
+        self._seed, self._episode = seed, episode.numpy()
+        self._ids = slice(None) if mask is None else np.flatnonzero(mask.numpy())
 
     @cached_property
     def _key(self) -> np.ndarray:
-        """(E, 1); made when something is drawn, which many starts never do."""
+        """(those of the mask, 1); made when something is drawn, which many starts never do."""
         golden = np.uint64(_GOLDEN % _RANGE)
-        key = _environments(self._seed, len(self._episode)) + self._episode.numpy().astype(np.uint64) * golden
+        env = _environments(self._seed, len(self._episode))[self._ids]
+        key = env + self._episode[self._ids].astype(np.uint64) * golden
         return _mix_array(_mix_array(key) + golden)[:, None]
 
     def unit(self, stream: int, sizes: tuple[int, ...]) -> Tensor:
         """(E, sum of sizes) float32 in [0, 1): so many columns of ``stream``, then of the next one, and so on."""
         streams, columns = _columns(stream, sizes)
         bits = _mix_array(_mix_array(self._key + streams) + columns)
-        return torch.from_numpy((bits >> 40).astype(np.float32) * np.float32(1.0 / (1 << 24)))
+        out = np.zeros((len(self._episode), len(columns)), dtype=np.float32)
+        out[self._ids] = (bits >> 40).astype(np.float32) * np.float32(1.0 / (1 << 24))
+        return torch.from_numpy(out)
 
 
 class Noise:
     """Draws for one reset: keyed by environment and episode, one stream per call, in call order."""
 
-    def __init__(self, seed: int, episode: Tensor) -> None:
-        """``episode`` (E,) int64 counts each environment's episodes; ``seed`` separates training from evaluation."""
-        self._hash = HostHash(seed, episode) if episode.device.type == "cpu" else DeviceHash(seed, episode)
+    def __init__(self, seed: int, episode: Tensor, mask: Tensor | None = None) -> None:
+        """``episode`` (E,) int64 counts each environment's episodes; ``seed`` separates training from evaluation.
+
+        ``mask`` (E,) says who draws: what others get is not random, and on a host not worked out either.
+        """
+        kind = HostHash if episode.device.type == "cpu" else DeviceHash
+        self._hash = kind(seed, episode, mask)
         self._stream = 0
         self._envs, self._device = episode.shape[0], episode.device
 

@@ -83,3 +83,10 @@ def test_several_streams_at_once_are_those_drawn_one_by_one() -> None:
     assert [part.shape for part in at_once.uniforms(0, 0)] == [(5, 0), (5, 0)]
     one_by_one.uniform(2), one_by_one.uniform(2)
     assert torch.equal(at_once.uniform(2), one_by_one.uniform(2))
+
+
+def test_who_draws_draws_the_same_alone() -> None:
+    mask = torch.tensor([False, True, False, True])
+    alone, everyone = Noise(3, episodes(4), mask), Noise(3, episodes(4))
+    assert torch.equal(alone.uniform(24)[mask], everyone.uniform(24)[mask])
+    assert torch.equal(alone.normal(5)[mask], everyone.normal(5)[mask])
