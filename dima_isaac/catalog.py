@@ -1,4 +1,4 @@
-"""The YAML search path: the packaged cfg/ folder and, after it, the user's ``--config-dir``.
+"""The YAML search path: the packaged cfg/ folder and, after it, the user's ``--config-dir`` or DIMA_CONFIG_DIR.
 
 Only files found here may name Python code (``target: package.module:Class``). A run folder or a checkpoint
 holds values and names, never code.
@@ -7,12 +7,14 @@ holds values and names, never code.
 from __future__ import annotations
 
 import importlib
+import os
 from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
 from dima_isaac.errors import UsageError, unknown
 
+CONFIG_DIR = "DIMA_CONFIG_DIR"  # the variable that stands for --config-dir, in Python and for jobs on a cluster
 GROUPS = ("task", "engine", "preset", "scale")
 CODE_KEYS = ("name", "target", "config", "requires", "candidates", "defaults")
 """Keys of a task's or engine's YAML that describe it rather than set one of its values."""
@@ -22,16 +24,17 @@ class Catalog:
     """What can be chosen, and the values that each choice sets."""
 
     def __init__(self, folder: str | None = None) -> None:
-        """Add the user's ``folder``, which must exist.
+        """Add the user's ``folder``, or what the environment names instead; it must exist.
 
         Raises:
             UsageError: no such folder.
         """
         import dima_isaac.cfg
 
+        folder = folder or os.environ.get(CONFIG_DIR)
         self.user = Path(folder).expanduser().resolve() if folder else None
         if self.user is not None and not self.user.is_dir():
-            raise UsageError(f"--config-dir {folder} is not a folder.")
+            raise UsageError(f"--config-dir (or {CONFIG_DIR}) {folder} is not a folder.")
         self.folders = [Path(path) for path in dima_isaac.cfg.__path__]
         if self.user is not None:
             self.folders.append(self.user)

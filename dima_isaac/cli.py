@@ -210,11 +210,13 @@ def _multirun(command: Command, overrides: list[str]) -> int:
     """Several runs through hydra's launcher (basic, joblib, submitit ...), chosen with ``hydra/launcher=``."""
     import hydra
 
+    from dima_isaac.catalog import CONFIG_DIR
+
     register_schema()
     words = ["-m", *overrides]
     if command.config_dir:
         words += ["--config-dir", os.path.abspath(command.config_dir)]
-        os.environ["DIMA_CONFIG_DIR"] = os.path.abspath(command.config_dir)  # the jobs' catalogue needs it too
+        os.environ[CONFIG_DIR] = os.path.abspath(command.config_dir)  # the jobs' catalogue needs it too
     before, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
         hydra.main(version_base="1.3", config_path="pkg://dima_isaac.cfg", config_name="config")(job)()
@@ -229,7 +231,7 @@ def job(cfg: Any) -> int:
     from dima_isaac.config import typed
 
     try:
-        code = run(typed(cfg), Catalog(os.environ.get("DIMA_CONFIG_DIR")))
+        code = run(typed(cfg), Catalog())
     except DimaError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code

@@ -7,13 +7,14 @@ the dataclasses and the YAML file names; whatever passes goes to hydra, which ha
 from __future__ import annotations
 
 import difflib
+import os
 import types
 import typing
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
 
-from dima_isaac.catalog import GROUPS, Catalog
+from dima_isaac.catalog import CONFIG_DIR, GROUPS, Catalog
 from dima_isaac.config import AUTO, schema
 from dima_isaac.errors import UsageError, unknown
 
@@ -43,7 +44,7 @@ class Command:
     """A command line, taken apart."""
 
     overrides: list[str] = field(default_factory=list)
-    config_dir: str | None = None
+    config_dir: str | None = field(default_factory=lambda: os.environ.get(CONFIG_DIR))
     multirun: bool = False
     show: bool = False  # --cfg: print the configuration and stop
     help: bool = False

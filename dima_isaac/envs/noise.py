@@ -8,7 +8,7 @@ count or the order of resets, and a checkpoint needs only the episode counters.
 from __future__ import annotations
 
 import math
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 import torch
@@ -39,12 +39,17 @@ def _mix(x: Tensor) -> Tensor:
 class DeviceHash:
     """Hashes of (seed, environment, episode) and then of (stream, column), on the device of ``episode``."""
 
-    def __init__(self, seed: int, episode: Tensor) -> None:
+    def __init__(self, seed: int, episode: Tensor, mask: Tensor | None = None) -> None:
+        """``mask`` (E,) says who draws; here everybody does, because looking for them would wait for the device."""
         env = torch.arange(episode.shape[0], device=episode.device, dtype=torch.int64)
         self._key = _mix(_mix(_mix(env * _GOLDEN + _wrap(seed)) + episode * _GOLDEN) + _GOLDEN)
 
-    def unit(self, stream: int, n: int) -> Tensor:
-        """(E, n) float32 in [0, 1)."""
+    def unit(self, stream: int, sizes: tuple[int, ...]) -> Tensor:
+        """(E, sum of sizes) float32 in [0, 1): so many columns of ``stream``, then of the next one, and so on."""
+        parts = [self._unit(stream + i, n) for i, n in enumerate(sizes)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
+
+    def _unit(self, stream: int, n: int) -> Tensor:
         column = torch.arange(n, device=self._key.device, dtype=torch.int64)
         bits = _mix(_mix(self._key.unsqueeze(1) + _wrap(stream * _GOLDEN)) + column * _GOLDEN)
         return _shift_right(bits, 40).to(torch.float32) * (1.0 / (1 << 24))
@@ -66,37 +71,67 @@ def _environments(seed: int, n: int) -> np.ndarray:
     return _mix_array(_multiples(n) + np.uint64(seed % _RANGE))
 
 
+@lru_cache(maxsize=64)
+def _columns(stream: int, sizes: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray]:
+    """What the stream and what the column add to the key, for each column of consecutive streams."""
+    streams = np.repeat(np.arange(stream, stream + len(sizes), dtype=np.uint64), sizes)
+    return streams * np.uint64(_GOLDEN % _RANGE), np.concatenate([_multiples(n) for n in sizes])
+
+
 class HostHash:
-    """The same bits: NumPy has unsigned integers, and starts an operation in a fraction of torch's time."""
+    """The same bits where ``mask``: NumPy has unsigned integers, and starts operations faster than torch."""
 
-    def __init__(self, seed: int, episode: Tensor) -> None:
+    def __init__(self, seed: int, episode: Tensor, mask: Tensor | None = None) -> None:
+        self._seed, self._episode = seed, episode.numpy()
+        self._ids = slice(None) if mask is None else np.flatnonzero(mask.numpy())
+
+    @cached_property
+    def _key(self) -> np.ndarray:
+        """(those of the mask, 1); made when something is drawn, which many starts never do."""
         golden = np.uint64(_GOLDEN % _RANGE)
-        key = _environments(seed, episode.shape[0]) + episode.numpy().astype(np.uint64) * golden
-        self._key = _mix_array(_mix_array(key) + golden)[:, None]
+        env = _environments(self._seed, len(self._episode))[self._ids]
+        key = env + self._episode[self._ids].astype(np.uint64) * golden
+        return _mix_array(_mix_array(key) + golden)[:, None]
 
-    def unit(self, stream: int, n: int) -> Tensor:
-        """(E, n) float32 in [0, 1)."""
-        bits = _mix_array(_mix_array(self._key + np.uint64(stream * _GOLDEN % _RANGE)) + _multiples(n))
-        return torch.from_numpy((bits >> 40).astype(np.float32) * np.float32(1.0 / (1 << 24)))
+    def unit(self, stream: int, sizes: tuple[int, ...]) -> Tensor:
+        """(E, sum of sizes) float32 in [0, 1): so many columns of ``stream``, then of the next one, and so on."""
+        streams, columns = _columns(stream, sizes)
+        bits = _mix_array(_mix_array(self._key + streams) + columns)
+        out = np.zeros((len(self._episode), len(columns)), dtype=np.float32)
+        out[self._ids] = (bits >> 40).astype(np.float32) * np.float32(1.0 / (1 << 24))
+        return torch.from_numpy(out)
 
 
 class Noise:
     """Draws for one reset: keyed by environment and episode, one stream per call, in call order."""
 
-    def __init__(self, seed: int, episode: Tensor) -> None:
-        """``episode`` (E,) int64 counts each environment's episodes; ``seed`` separates training from evaluation."""
-        self._hash = HostHash(seed, episode) if episode.device.type == "cpu" else DeviceHash(seed, episode)
+    def __init__(self, seed: int, episode: Tensor, mask: Tensor | None = None) -> None:
+        """``episode`` (E,) int64 counts each environment's episodes; ``seed`` separates training from evaluation.
+
+        ``mask`` (E,) says who draws: what others get is not random, and on a host not worked out either.
+        """
+        kind = HostHash if episode.device.type == "cpu" else DeviceHash
+        self._hash = kind(seed, episode, mask)
         self._stream = 0
+        self._envs, self._device = episode.shape[0], episode.device
 
     def uniform(self, n: int) -> Tensor:
         """(E, n) float32 in [-1, 1)."""
-        return 2.0 * self._unit(n) - 1.0
+        return self.uniforms(n)[0]
+
+    def uniforms(self, *sizes: int) -> tuple[Tensor, ...]:
+        """What ``uniform`` would return for each of ``sizes`` in turn, at the price of one call; 0 skips a stream."""
+        if not any(sizes):
+            self._stream += len(sizes)
+            return tuple(torch.empty(self._envs, 0, device=self._device) for _ in sizes)
+        return (2.0 * self._unit(*sizes) - 1.0).split(sizes, 1)
 
     def normal(self, n: int) -> Tensor:
         """(E, n) float32 standard normal (Box-Muller)."""
         u, v = self._unit(n).clamp_min(1e-12), self._unit(n)
         return (-2.0 * u.log()).sqrt() * (2.0 * math.pi * v).cos()
 
-    def _unit(self, n: int) -> Tensor:
-        self._stream += 1
-        return self._hash.unit(self._stream, n)
+    def _unit(self, *sizes: int) -> Tensor:
+        first = self._stream + 1
+        self._stream += len(sizes)
+        return self._hash.unit(first, sizes)

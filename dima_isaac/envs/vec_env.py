@@ -178,7 +178,7 @@ class VecEnv:
         if self._nobody(mask):
             return
         self._episode = self._episode + mask
-        self.task.reset(self.engine, mask, Noise(self.seed, self._episode))
+        self.task.reset(self.engine, mask, Noise(self.seed, self._episode, mask))
 
     def _quarantine(self, first: Tensor) -> Tensor:
         """Put environments whose physics failed back to a fresh start; their row becomes a first row."""

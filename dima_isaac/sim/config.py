@@ -16,8 +16,8 @@ class Cone(Enum):
 class Pace(Enum):
     """How finely a control step is cut."""
 
-    standard = "standard"  # 4 physics steps: 1/240 s; no hand passed 145 rad/s in 150,000 bang-bang control steps
-    fast = "fast"  # 2 physics steps: 1/120 s; half the cost, and rare joint speeds beyond 200 rad/s
+    standard = "standard"  # 4 physics steps: 1/240 s
+    fast = "fast"  # 2 physics steps: 1/120 s; half the cost, and joints are as calm (three tasks shaken)
 
 
 PACE_SUBSTEPS = {Pace.standard: 4, Pace.fast: 2}
@@ -40,7 +40,7 @@ class PhysicsConfig:
     joint_damping_scale: float = 1.0  # multiplies the assets' joint damping
     reference_step: float = 1.0 / 120.0  # the step h of the reference engine's damping, v <- (v + F h / m)(1 - c h)
     damp_joints: bool = True  # that damping acts on every link, so a moving hand's fingers feel it too
-    max_speed: float = 1000.0  # rad/s or m/s; faster is a broken simulation (worst honest value seen: 552)
+    max_speed: float = 1000.0  # rad/s or m/s; faster is a broken simulation (docs/results.md: 35 when shaken)
 
     @property
     def steps(self) -> int:

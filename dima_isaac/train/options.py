@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import os
 import re
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, get_type_hints
 
+from dima_isaac.catalog import CONFIG_DIR
 from dima_isaac.config import AUTO, RunConfig
 from dima_isaac.errors import UsageError, unknown
 
@@ -163,7 +165,7 @@ class Asked:
 
     cfg: Any  # the tool's own options
     overrides: list[str]  # key=value words for the run's configuration
-    config_dir: str | None = None
+    config_dir: str | None = field(default_factory=lambda: os.environ.get(CONFIG_DIR))
     help: bool = False
 
     @property

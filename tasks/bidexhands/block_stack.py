@@ -76,7 +76,7 @@ class ShadowHandBlockStack(HandleTask):
             points=[("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0))],
             tail_size=13 + 13 + PADDING,
             things=(0, 13),
-            camera=((1.0, 0.25, 1.2), (0.0, 0.0, 0.63)),
+            camera=((1.1, 0.2, 1.25), (0.0, 0.04, 0.63)),
         )
         self.cfg: ShadowHandBlockStackConfig = cfg
 

@@ -22,7 +22,6 @@ from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
-from dima_isaac.tasks.bidexhands.hand import PALM
 from dima_isaac.tasks.bidexhands.handles import distance, sum_of
 from dima_isaac.tasks.bidexhands.props import egg, egg_goal
 from dima_isaac.tasks.bidexhands.two_hands import HANDS, Hands, TwoHandConfig, TwoHandTask
@@ -88,7 +87,7 @@ LAYOUTS = {
         eggs=((0.0, 0.05, 1.0),),
         goals=((0.0, -0.4, 0.55),),
         fence=((0.0, 0.0, 0.5), (0.0, -0.8, 0.5)),
-        camera=((1.2, -0.5, 1.15), (0.0, -0.3, 0.65)),
+        camera=((1.15, -0.5, 1.35), (0.0, -0.3, 0.68)),
     ),
 }
 _SHELLS = ((0.9, 0.8, 0.6, 1.0), (0.55, 0.68, 0.85, 1.0))
@@ -145,8 +144,5 @@ class Catch(TwoHandTask):
         """(E,) whether a base left its fence."""
         if self._layout.fence is None:
             return torch.zeros(engine.num_envs, dtype=torch.bool, device=engine.device)
-        if self.hands.palms:
-            places = torch.stack([self.link(engine, f"{hand}/{PALM}")[:, :3] for hand in HANDS], 1)
-        else:
-            places = torch.stack([self.root(engine, hand)[:, :3] for hand in HANDS], 1)
-        return (distance(places, self._fence) >= self.cfg.fence).any(1)
+        places = self._palm_frames if self.hands.palms else engine.root_state[:, : len(HANDS)]
+        return (distance(places[..., :3], self._fence) >= self.cfg.fence).any(1)

@@ -25,12 +25,12 @@ from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Actor, Mjcf, Vec3
 from dima_isaac.tasks.bidexhands.handles import distance, sum_of
 from dima_isaac.tasks.bidexhands.props import ASSETS
+from dima_isaac.tasks.bidexhands.starts import spin
 from dima_isaac.tasks.bidexhands.two_hands import (
     Hands,
     Prop,
     TwoHandConfig,
     TwoHandTask,
-    spin,
 )
 
 GOALS = 8

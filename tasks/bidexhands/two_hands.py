@@ -32,10 +32,11 @@ from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.task import TaskSpec, Verdict
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine, names_to_index
-from dima_isaac.sim.rotations import from_axis_angle, from_rpy, quat_mul, rotate, to_rpy
+from dima_isaac.sim.rotations import from_rpy, rotate, to_rpy
 from dima_isaac.sim.scene import Actor, Scene, Variation, Vec3
 from dima_isaac.tasks.bidexhands.hand import ACTUATED, FOREARM, JOINTS, PALM, PARTS, TIPS, shadow_hand
 from dima_isaac.tasks.bidexhands.originals import with_original
+from dima_isaac.tasks.bidexhands.starts import JointStart, Prop, RootStart
 from dima_isaac.types import Dims
 
 HANDS = ("hand0", "hand1")
@@ -147,18 +148,6 @@ class Hands:
             )
             for side, name in enumerate(HANDS)
         ]
-
-
-@dataclass(frozen=True)
-class Prop:
-    """One more actor, and how it starts. Props with the same ``jitter`` or ``spin`` label share a sample."""
-
-    actor: Actor
-    jitter: str = ""  # position noise of this label, if any
-    level: bool = False  # that noise is horizontal: the prop rests on something
-    spin: str = ""  # random orientation Rx(pi u) Ry(pi v) of this label, if any
-    joints: dict[str, float] = field(default_factory=dict)  # its joints that do not start at 0
-    joint_vel: dict[str, float] = field(default_factory=dict)
 
 
 class TwoHandTask(ABC):
@@ -295,44 +284,16 @@ class TwoHandTask(ABC):
 
     def reset(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
         """Stage the start of an episode where ``mask`` (E,): joints, roots, targets; the last action becomes 0."""
-        pos = self._start_pos.expand(engine.num_envs, -1).clone()
-        # one sample for both hands, and u spans (-1, 1), as published
-        u = noise.uniform(len(JOINTS))
-        lower, upper, rest = self._joint_range
-        joints = rest + self.cfg.reset_dof_noise * ((lower - rest) + (upper - lower) * u.unsqueeze(1))
-        if self.cfg.clamps_reset:
-            joints = joints.clamp(lower, upper)
-        pos[:, self._hand_dofs.flatten()] = joints.flatten(1)
+        u, *draws = noise.uniforms(self._joint_start.draw, *self._root_start.draws)
+        pos = self._joint_start.positions(u)
         engine.set_dof_state(mask, pos, self._start_vel.expand_as(pos))
-        self._targets = torch.where(mask.unsqueeze(1), pos[:, engine.actuator_dofs], self._targets)
+        driven = pos.index_select(1, engine.actuator_dofs)
+        self._targets = torch.where(mask.unsqueeze(1), driven, self._targets)
         engine.set_dof_target(self._targets)
         self._last_action = self._last_action.masked_fill(mask[:, None, None], 0.0)
-        if self.hands.free:
-            for name in HANDS:
-                start = self._start_root[self._actor[name]].expand(engine.num_envs, -1)
-                engine.set_root_state(mask, self._actor[name], start)
-        self.place(engine, mask, noise)
-
-    def place(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
-        """Stage the props' roots where ``mask`` (E,): spawn pose, shared position noise and shared spin."""
-        shifts: dict[str, Tensor] = {}
-        spins: dict[str, Tensor] = {}
-        for prop in self.props:
-            if prop.actor.fixed:
-                continue
-            index = self._actor[prop.actor.name]
-            start = self._start_root[index].expand(engine.num_envs, -1)
-            pos, quat = start[:, :3], start[:, 3:7]
-            if prop.jitter and self.cfg.reset_position_noise:
-                if prop.jitter not in shifts:
-                    shifts[prop.jitter] = self.cfg.reset_position_noise * noise.uniform(3)
-                shift = shifts[prop.jitter]
-                pos = pos + (shift * self._level if prop.level else shift)
-            if prop.spin:
-                if prop.spin not in spins:
-                    spins[prop.spin] = random_spin(noise)
-                quat = spins[prop.spin]
-            engine.set_root_state(mask, index, torch.cat([pos, quat, start[:, 7:]], 1))
+        roots = self._root_start.states(draws, engine.num_envs).unbind(1)
+        for name, root in zip(self._root_start.names, roots, strict=True):
+            engine.set_root_state(mask, self._actor[name], root)
 
     def act(self, engine: Engine, action: Tensor) -> None:
         """Stage joint targets, and forces on free bases, for ``action`` (E, N, A), clipped to [-1, 1]."""
@@ -442,7 +403,7 @@ class TwoHandTask(ABC):
 
     def _base_pose(self, engine: Engine) -> Tensor:
         """(E, 2, 6): base position, then roll, pitch and yaw of the root."""
-        roots = torch.stack([self.root(engine, name) for name in HANDS], 1)
+        roots = engine.root_state[:, : len(HANDS)]  # the scene's first actors
         point = self.palms(engine) if self.hands.base_point is BasePoint.palm else roots[..., :3]
         return torch.cat([point, to_rpy(roots[..., 3:7])], -1)
 
@@ -485,7 +446,7 @@ class TwoHandTask(ABC):
         self._shift = torch.tensor(shift, device=engine.device)
 
     def _bind_start(self, engine: Engine) -> None:
-        """Spawn joints (dofs,) and roots (actors, 13)."""
+        """Spawn joints (dofs,), and what an episode's start draws around them."""
         pos = torch.zeros(len(engine.dof_names))
         vel = torch.zeros(len(engine.dof_names))
         starts = {f"{hand}/{joint}": value for hand in HANDS for joint, value in self.hands.start.items()}
@@ -496,11 +457,17 @@ class TwoHandTask(ABC):
         pos[names_to_index(engine.dof_names, list(starts))] = torch.tensor(list(starts.values()))
         vel[names_to_index(engine.dof_names, list(speeds))] = torch.tensor(list(speeds.values()))
         self._start_pos, self._start_vel = pos.to(engine.device), vel.to(engine.device)
-        self._joint_range = torch.stack([engine.dof_lower, engine.dof_upper, self._start_pos])[:, self._hand_dofs]
-        actors = [*self.hands.actors(self.cfg.left_hand), *(prop.actor for prop in self.props)]
-        still = (0.0,) * 6
-        self._level = torch.tensor([1.0, 1.0, 0.0], device=engine.device)
-        self._start_root = torch.tensor([(*a.pos, *a.quat, *still) for a in actors], device=engine.device)
+        self._joint_start = JointStart(
+            self._start_pos,
+            engine.dof_lower,
+            engine.dof_upper,
+            self._hand_dofs,
+            self.cfg.reset_dof_noise,
+            self.cfg.clamps_reset,
+        )
+        bases = [Prop(hand) for hand in self.hands.actors(self.cfg.left_hand) if self.hands.free]
+        movers = [*bases, *(prop for prop in self.props if not prop.actor.fixed)]
+        self._root_start = RootStart(movers, self.cfg.reset_position_noise, engine.device)
 
 
 def _agents_of_hand(index: list[list[int]], base: int) -> list[list[int]]:
@@ -518,14 +485,3 @@ def _agents_of_hand(index: list[list[int]], base: int) -> list[list[int]]:
 def attached(frame: Tensor, point: Tensor) -> Tensor:
     """World position (..., 3) of a point (..., 3) given in the axes of ``frame`` (..., 13)."""
     return frame[..., :3] + rotate(frame[..., 3:7], point)
-
-
-def random_spin(noise: Noise) -> Tensor:
-    """The benchmark's random orientation (E, 4)."""
-    return spin(noise.uniform(2))
-
-
-def spin(share: Tensor) -> Tensor:
-    """Rx(pi u) Ry(pi v) for ``share`` (..., 2) in [-1, 1]: (..., 4); not uniform over rotations."""
-    angles = math.pi * share
-    return quat_mul(from_axis_angle((1.0, 0.0, 0.0), angles[..., 0]), from_axis_angle((0.0, 1.0, 0.0), angles[..., 1]))

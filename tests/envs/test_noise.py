@@ -73,5 +73,20 @@ def test_host_and_device_draw_the_same_bits() -> None:
     episode = torch.tensor([0, 1, -1, 7, 1 << 40, (1 << 63) - 1])
     for seed in (0, 3, 1_000_003, -1):
         host, device = HostHash(seed, episode), DeviceHash(seed, episode)
-        for stream, n in ((1, 24), (2, 3), (9, 1)):
-            assert torch.equal(host.unit(stream, n), device.unit(stream, n))
+        for stream, sizes in ((1, (24,)), (2, (3, 0, 2)), (9, (1,))):
+            assert torch.equal(host.unit(stream, sizes), device.unit(stream, sizes))
+
+
+def test_several_streams_at_once_are_those_drawn_one_by_one() -> None:
+    at_once, one_by_one = Noise(3, episodes(5)), Noise(3, episodes(5))
+    assert all(map(torch.equal, at_once.uniforms(24, 0, 3), [one_by_one.uniform(n) for n in (24, 0, 3)]))
+    assert [part.shape for part in at_once.uniforms(0, 0)] == [(5, 0), (5, 0)]
+    one_by_one.uniform(2), one_by_one.uniform(2)
+    assert torch.equal(at_once.uniform(2), one_by_one.uniform(2))
+
+
+def test_who_draws_draws_the_same_alone() -> None:
+    mask = torch.tensor([False, True, False, True])
+    alone, everyone = Noise(3, episodes(4), mask), Noise(3, episodes(4))
+    assert torch.equal(alone.uniform(24)[mask], everyone.uniform(24)[mask])
+    assert torch.equal(alone.normal(5)[mask], everyone.normal(5)[mask])

@@ -1,6 +1,7 @@
 """``auto`` becomes a value with a reason; what cannot be had is refused with the cure."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -203,3 +204,13 @@ def test_threads_follow_omp(monkeypatch):
 def test_targets(target, said):
     with pytest.raises(UsageError, match=said):
         resolve(target)
+
+
+def test_make_finds_the_tasks_of_the_folder_that_the_environment_names(monkeypatch):
+    with pytest.raises(UsageError, match="unknown engine 'toy'"):
+        build.build_env_by_name("Toy", 2, "toy", 0, "cpu", {})
+    monkeypatch.setenv("DIMA_CONFIG_DIR", str(Path(__file__).resolve().parents[1] / "cfg"))
+    assert build.build_env_by_name("Toy", 2, "toy", 0, "cpu", {}).num_envs == 2
+    monkeypatch.setenv("DIMA_CONFIG_DIR", "nowhere")
+    with pytest.raises(UsageError, match="DIMA_CONFIG_DIR"):
+        build.build_env_by_name("Toy", 2, "toy", 0, "cpu", {})

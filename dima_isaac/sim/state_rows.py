@@ -1,0 +1,75 @@
+"""Where poses and joints are in the rows (E, nstate) of a MuJoCo batch, and how episodes' starts get there.
+
+A few environments start per control step, so what a start costs is the number of operations, not the numbers moved:
+every write takes all of its environments and actors at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from dima_isaac.sim.mjcf import Compiled
+from dima_isaac.sim.rotations import rotate, rotate_inverse
+
+Array = np.ndarray
+
+
+class StateRows:
+    """Masked writes into ``batch.state``, which the batch reads at its next call."""
+
+    def __init__(self, batch: Any, compiled: Compiled) -> None:
+        """Find the columns; the rows hold the model's defaults now."""
+        self._rows: Array = batch.state
+        self._compiled = compiled
+        views = [batch.bind(name) for name in ("qpos", "qvel", "mocap_pos", "mocap_quat")]
+        qpos, qvel, ghost_pos, ghost_quat = starts = [self._column(view) for view in views]
+        self.dofs = np.concatenate([qpos + compiled.dof_qpos, qvel + compiled.dof_qvel])  # (2 * dofs,)
+        self._is_pose = np.zeros(self._rows.shape[1], dtype=bool)
+        for start, view in zip(starts, views, strict=True):
+            self._is_pose[start : start + view[0].size] = True
+        self._blank = self._rows[0].copy()
+        ghosts, free = compiled.root_mocap[:, None], compiled.root_qpos[:, None]
+        placed = np.hstack([ghost_pos + 3 * ghosts + np.arange(3), ghost_quat + 4 * ghosts + np.arange(4)])
+        self._roots = np.where(free >= 0, qpos + free + np.arange(7), placed)  # (A, 7) position, then wxyz
+        self._speeds = qvel + compiled.root_qvel[:, None] + np.arange(6)  # (A, 6), of free actors only
+
+    def _column(self, view: Array) -> int:
+        return (view.ctypes.data - self._rows.ctypes.data) // self._rows.itemsize
+
+    def forget(self, ids: Array, bad: Array) -> Array:
+        """Reset all but poses and speeds of ``ids``: time, warm start, controls and forces.
+
+        Returns those of ``ids`` that were left alone, because they are ``bad`` (E,) or where they are is not finite.
+        """
+        fresh = np.where(self._is_pose, self._rows[ids], self._blank)
+        sound = np.isfinite(fresh).all(1) & ~bad[ids]
+        if sound.all():
+            self._rows[ids] = fresh
+            return ids[:0]
+        self._rows[ids[sound]] = fresh[sound]
+        return ids[~sound]
+
+    def write_dofs(self, ids: Array, values: Array) -> None:
+        """Positions and velocities of all dofs, (len(ids), 2 * dofs)."""
+        self._rows[ids[:, None], self.dofs] = values
+
+    def write_roots(self, actor: Array, env: Array, state: Array) -> None:
+        """Pose and velocity (P, 13) for pairs of ``actor`` and ``env`` (P,); ghosts have a pose only."""
+        compiled = self._compiled
+        pos, quat, linear, angular = torch.from_numpy(state).split([3, 4, 3, 3], 1)
+        pose = np.empty((len(state), 7))
+        pose[:, :3] = pos + rotate(quat, torch.from_numpy(compiled.root_offset[actor]))
+        pose[:, 3:] = state[:, [6, 3, 4, 5]]
+        self._rows[env[:, None], self._roots[actor]] = pose
+        free = compiled.root_qpos[actor] >= 0
+        place = env[free][:, None], self._speeds[actor[free]]
+        if not state[:, 7:].any():  # as most episodes start
+            self._rows[place] = 0.0
+            return
+        # the free joint wants its origin's velocity in world axes and the angular one in its own
+        arm = rotate(quat, torch.from_numpy(compiled.root_com[actor]))
+        origin = linear - torch.linalg.cross(angular, arm)
+        self._rows[place] = torch.cat([origin, rotate_inverse(quat, angular)], 1).numpy()[free]
