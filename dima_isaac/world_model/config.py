@@ -174,6 +174,9 @@ class WorldModelConfig:
     exact_echo: bool = True  # where the state repeats the action just taken, write it instead of predicting it
     clip_actions: bool = True  # to [-1, 1], as environments do
     z_clamp: float = 10.0  # dreamt states stay within this many standard deviations; 0 = unbounded
+    # A step's change counts as at most so many of its standard deviations; 0 = unbounded. What nobody has touched yet
+    # moves by rounding alone, and its first real move would be millions.
+    change_clamp: float = 30.0
     prior_count: float = 0.0  # weight of the moments' prior N(0, 1); published 1e-4
     precision: Precision = Precision.auto
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)

@@ -36,6 +36,7 @@ class Space(nn.Module):
         """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not."""
         super().__init__()
         self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
+        self.reach = self.data * cfg.change_clamp if cfg.change_clamp else torch.inf
         self.by_change = cfg.target is not Target.state
         self.floor, self.value_weight = cfg.residual_floor, cfg.value_weight
         acts = cfg.history * dims.agents * dims.action
@@ -86,7 +87,7 @@ class Space(nn.Module):
     def moved(self, now: Tensor, after: Tensor) -> Tensor:
         """Two consecutive s -> the change between them, of deviation sigma_data; 0 where nothing ever moves."""
         mean, std = self._change_scale()
-        return self.data * torch.where(std > 0, (after - now - mean) / std, 0.0)
+        return (self.data * torch.where(std > 0, (after - now - mean) / std, 0.0)).clamp(-self.reach, self.reach)
 
     def base(self, x: Tensor, actions: Tensor) -> Tensor:
         """The linear prediction of ``moved`` from x (B, D) now and ``actions`` (B, history, N, A); 0 without one."""
@@ -152,5 +153,5 @@ class Space(nn.Module):
             return x
         std, spread = self._scale()[1], self._change_scale()[1]
         unit = torch.where(spread > 0, std / spread.clamp_min(1e-30), 0.0)
-        moves = (x[:, 1:] - x[:, :-1]) * unit * valid[:, :-1].unsqueeze(-1)
+        moves = ((x[:, 1:] - x[:, :-1]) * unit * valid[:, :-1].unsqueeze(-1)).clamp(-self.reach, self.reach)
         return torch.cat([moves, x[:, -1:]], 1)

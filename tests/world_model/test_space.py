@@ -100,6 +100,25 @@ def test_features_show_changes_and_the_newest_state():
     assert seen[0, 0].abs().max() == 0 and seen[1, 0].abs().max() > 0
 
 
+def test_the_first_touch_of_a_thing_is_a_jump_of_known_size():
+    def at_rest(clamp: float) -> tuple[Space, torch.Tensor]:
+        model, walk = space(change_clamp=clamp)
+        rounding = 1e-9 * torch.randn(300, 6, 5, generator=torch.Generator().manual_seed(1))
+        model.change.square[3] = rounding[..., 3].double().square().sum()  # it has moved by rounding alone
+        model.state.square[3] = model.change.square[3]
+        touched = walk[:1, :4].clone()
+        touched[:, 1:, 3] += 0.1
+        return model, touched
+
+    bounded, touched = at_rest(30.0)
+    now, after = touched[:, 0], touched[:, 1]
+    assert bounded.y(now, after, torch.zeros(1, 5))[0, 3] == 15.0  # 30 deviations of 0.5
+    assert torch.equal(bounded.moved(now, after)[0, :3], space()[0].moved(now, after)[0, :3])
+    features = bounded.features(bounded.x(touched[:, :3]), torch.ones(1, 3, dtype=torch.bool))
+    assert features[:, :-1].abs().max() <= 15.0
+    assert at_rest(0.0)[0].y(now, after, torch.zeros(1, 5))[0, 3] > 1e6
+
+
 def test_features_of_states_are_the_states():
     model, walk = space(target=Target.state)
     valid = torch.ones(300, 3, dtype=torch.bool)
