@@ -1,7 +1,7 @@
 """Import the top-level tasks/ and cfg/ folders as ``dima_isaac.tasks`` and ``dima_isaac.cfg`` from a source checkout.
 
-A wheel carries both folders inside the package, and then this finder is never asked: it stands last in
-``sys.meta_path`` and answers for nothing but the two folders beside ``dima_isaac/``.
+It stands first in ``sys.meta_path``, before the finder of an editable install, which may belong to another clone. A
+wheel carries both folders inside the package, and what lies beside that is somebody else's.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ class CheckoutFinder:
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         package, _, folder = name.rpartition(".")
-        init = _ROOT / folder / "__init__.py"
-        if package == "dima_isaac" and folder in ("tasks", "cfg") and init.is_file():
-            return spec_from_file_location(name, init, submodule_search_locations=[str(init.parent)])
-        return None
+        if package != "dima_isaac" or folder not in ("tasks", "cfg"):
+            return None
+        init, inside = _ROOT / folder / "__init__.py", _ROOT / package / folder
+        if inside.is_dir() or not init.is_file():
+            return None
+        return spec_from_file_location(name, init, submodule_search_locations=[str(init.parent)])
 
 
-sys.meta_path.append(CheckoutFinder)  # type: ignore[arg-type]
+sys.meta_path.insert(0, CheckoutFinder)  # type: ignore[arg-type]
