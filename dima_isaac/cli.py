@@ -33,33 +33,36 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Train, or continue, or (``test=True``) evaluate."""
-    return _guarded(_train, argv, "interrupted before training began; nothing was written.")
+    return guarded(_train, argv, "interrupted before training began; nothing was written.")
 
 
 def play(argv: Sequence[str] | None = None) -> int:
     """Watch a policy: a video, or a window where there is a display."""
-    return _guarded(lambda words: _tool("play", words), argv)
+    return guarded(lambda words: _tool("play", words), argv)
 
 
 def evaluate(argv: Sequence[str] | None = None) -> int:
     """Measure a policy over many episodes, beside doing nothing and acting at random."""
-    return _guarded(lambda words: _tool("evaluate", words), argv)
+    return guarded(lambda words: _tool("evaluate", words), argv)
 
 
 def plot(argv: Sequence[str] | None = None) -> int:
     """Draw learning curves, probes and dreams."""
-    return _guarded(lambda words: _tool("plot", words), argv)
+    return guarded(lambda words: _tool("plot", words), argv)
 
 
 def bench(argv: Sequence[str] | None = None) -> int:
     """Measure speed."""
-    return _guarded(lambda words: _tool("bench", words), argv)
+    return guarded(lambda words: _tool("bench", words), argv)
 
 
-def _guarded(
-    command: Callable[[list[str]], int], argv: Sequence[str] | None, interrupted: str = "interrupted."
+def guarded(
+    command: Callable[[list[str]], int], argv: Sequence[str] | None = None, interrupted: str = "interrupted."
 ) -> int:
-    """Run ``command``; what the user can mend is told in one sentence, without a traceback."""
+    """Run ``command`` on the command line's words and return its exit code.
+
+    What the user can mend is told in one sentence, without a traceback.
+    """
     # torch's idle threads would spin on the cores where the physics threads run; read when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:

@@ -20,6 +20,7 @@ import torch
 
 from dima_isaac import make
 from dima_isaac.catalog import Catalog
+from dima_isaac.cli import guarded
 
 STILL = (480, 360)
 CLIP = (320, 240)
@@ -52,7 +53,7 @@ def picture(task: str, out: Path, steps: int, settle: int) -> None:
     env.close()
 
 
-def main() -> None:
+def main() -> int:
     """Parse the command line and draw."""
     known = [name for name in Catalog().names("task") if name.startswith("ShadowHand")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -66,7 +67,8 @@ def main() -> None:
     for task in args.tasks:
         picture(task, args.out, args.steps, args.settle)
         print(f"{args.out / task}.png")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(lambda _: main()))

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from dima_isaac import make
 from dima_isaac.catalog import Catalog
+from dima_isaac.cli import guarded
 from dima_isaac.sim.scene import Box
 
 FASTEST_PROP = 30.0  # m/s; an honest flick of a light cube reaches about ten
@@ -102,4 +103,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(lambda _: main()))

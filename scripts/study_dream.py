@@ -19,7 +19,9 @@ from torch import Tensor
 
 from dima_isaac.agent.returns import survival
 from dima_isaac.catalog import Catalog
+from dima_isaac.cli import guarded
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
 from dima_isaac.train import build, probes, table
 from dima_isaac.train.options import EvaluateConfig
 from dima_isaac.train.restore import restore
@@ -65,13 +67,22 @@ def study(where: str, steps: int, envs: int, after: list[int], seed: int) -> lis
     return rows
 
 
-if __name__ == "__main__":
-    given = dict(word.split("=", 1) for word in sys.argv[1:])
+def main(words: list[str]) -> int:
+    """Study what the command line names."""
+    if {"--help", "-h"} & set(words):
+        print(__doc__)
+        return 0
+    given = dict(word.partition("=")[::2] for word in words)
     if set(given) - {"checkpoint", "steps", "envs", "after", "seed"} or "checkpoint" not in given:
-        sys.exit("usage: python scripts/study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0]")
+        raise UsageError("write: study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0]")
     starts = [int(value) for value in given.get("after", "5,30").split(",")]
     found = study(
         given["checkpoint"], int(given.get("steps", 30)), int(given.get("envs", 64)), starts, int(given.get("seed", 0))
     )
     head = ["after", "steps", "reward", "dreamt reward", "running", "dreamt running"]
     print(table.text(head, found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

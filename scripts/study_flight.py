@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from dima_isaac.catalog import Catalog
+from dima_isaac.cli import guarded
+from dima_isaac.errors import UsageError
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.train import build, probes, table
 from dima_isaac.train.options import EvaluateConfig
@@ -125,10 +127,19 @@ def study(where: str, updates: int, seed: int) -> list[list[str]]:
     return rows
 
 
-if __name__ == "__main__":
-    given = dict(word.split("=", 1) for word in sys.argv[1:])
+def main(words: list[str]) -> int:
+    """Study what the command line names."""
+    if {"--help", "-h"} & set(words):
+        print(__doc__)
+        return 0
+    given = dict(word.partition("=")[::2] for word in words)
     if set(given) - {"checkpoint", "updates", "seed"} or "checkpoint" not in given:
-        sys.exit("usage: python scripts/study_flight.py checkpoint=RUN [updates=1500] [seed=0]")
+        raise UsageError("write: study_flight.py checkpoint=RUN [updates=1500] [seed=0]")
     found = study(given["checkpoint"], int(given.get("updates", 1500)), int(given.get("seed", 0)))
     head = ["1,500 updates", "1 step", "5 steps", "15 steps", "fall in a step", "height after 5", "s"]
     print(table.markdown([head[0] if given.get("updates", "1500") == "1500" else "variant", *head[1:]], found))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

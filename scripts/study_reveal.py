@@ -19,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from dima_isaac.catalog import Catalog
+from dima_isaac.cli import guarded
+from dima_isaac.errors import UsageError
 from dima_isaac.train import build, probes
 from dima_isaac.train.options import EvaluateConfig
 from dima_isaac.train.restore import restore
@@ -71,8 +73,17 @@ def study(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[st
     return rows
 
 
-if __name__ == "__main__":
-    given = dict(word.split("=", 1) for word in sys.argv[1:])
+def main(words: list[str]) -> int:
+    """Study what the command line names."""
+    if {"--help", "-h"} & set(words):
+        print(__doc__)
+        return 0
+    given = dict(word.partition("=")[::2] for word in words)
     if set(given) - {"checkpoint", "updates", "seed"} or "checkpoint" not in given:
-        sys.exit("usage: python scripts/study_reveal.py checkpoint=RUN [updates=3000] [seed=0]")
+        raise UsageError("write: study_reveal.py checkpoint=RUN [updates=3000] [seed=0]")
     print(json.dumps(study(given["checkpoint"], int(given.get("updates", 3000)), seed=int(given.get("seed", 0)))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

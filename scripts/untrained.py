@@ -21,6 +21,7 @@ import torch
 
 from dima_isaac import make
 from dima_isaac.catalog import Catalog
+from dima_isaac.cli import guarded
 
 SPANS = ((2, 9), (10, 17), (18, 25))
 STD = 0.64
@@ -47,7 +48,7 @@ def rewards(task: str, profile: str, envs: int, seed: int) -> tuple[list[float],
     return means, alive.float().mean().tolist()
 
 
-def main() -> None:
+def main() -> int:
     """Print the table."""
     known = [name for name in Catalog().names("task") if name.startswith("ShadowHand")]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -62,7 +63,8 @@ def main() -> None:
     for task in args.tasks:
         means, alive = rewards(task, args.profile, args.envs, args.seed)
         print(f"| {task} | " + " | ".join(f"{mean:.4g}" for mean in means) + f" | {alive:.2f} |", flush=True)
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(guarded(lambda _: main()))
