@@ -41,7 +41,8 @@ class Perceiver(nn.Module):
     def forward(self, actions: Tensor, mask: Tensor) -> Tensor:
         """actions (B, history, N, A), mask (B, history, N) of 0 and 1 -> (B, out)."""
         tokens = (self.token(actions) + self.agent + self.time).flatten(1, 2)  # (B, history * N, token)
-        x = self.latents.expand(actions.shape[0], -1, -1)
+        # copies: torch's counter of operations trips over a view of a parameter in a dream
+        x = self.latents.repeat(actions.shape[0], 1, 1)
         x = x + self.read(x, tokens, mask.flatten(1).bool()[:, None, None])
         x = x + self.digest(x)
         for attend, digest in zip(self.think, self.reflect, strict=True):

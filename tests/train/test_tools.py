@@ -215,6 +215,17 @@ def test_bench_ends_with_one_json_line(suite, capsys):
         assert line["smoke"]["parameters"] == sum(line["smoke"]["parts"].values())
 
 
+@pytest.mark.parametrize("suite", ["imagine", "train"])
+def test_bench_counts_the_operations_of_the_published_networks(suite, capsys):
+    small = ("world_model.denoiser.backbone=mlp", "train.learn.dreams=4", "train.learn.horizon=2")
+    words = [f"suite={suite}", "task=Toy", "engine=toy", "preset=paper", "against=smoke", "num_envs=4", "threads=1"]
+    words += ["env_steps=64", *small, "train.learn.start=16", "train.learn.behaviour_start=16", "train.learn.round=16"]
+    assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
+    line = last_json(capsys.readouterr().out)
+    flops = line["paper"]["flops_per_step"] if suite == "imagine" else line["limit"]["flops"]
+    assert flops > 1e5
+
+
 def test_bench_sets_captured_dreams_beside_eager_ones(capsys):
     words = ["suite=imagine", "task=Toy", "engine=toy", "preset=smoke", "against=default", "threads=1", "compile=true"]
     assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
