@@ -240,19 +240,16 @@ def job(cfg: Any) -> int:
 
 def usage(catalog: Catalog) -> str:
     """What can be typed, from the schema and the YAML files."""
-    import inspect
+    import textwrap
 
-    from dima_isaac import config
+    from dima_isaac.config import RunConfig
+    from dima_isaac.train.options import described
 
     lines = ["usage: python scripts/train.py task=NAME [key=value ...]", ""]
-    lines += [f"{group}=  {', '.join(catalog.names(group))}" for group in ("task", "engine", "preset", "scale")]
-    lines.append("")
-    pattern = re.compile(r"    (\w+): [^=]+ = (.+?)(?:  # (.*))?$")
-    source = inspect.getsource(config.RunConfig).splitlines()
-    for found in filter(None, map(pattern.match, source)):
-        name, default, comment = found.groups()
-        shown = "..." if default.startswith("field(") else default.strip('"') or "''"
-        lines.append(f"  {name + '=' + shown:<32}{comment or ''}".rstrip())
+    for group in ("task", "engine", "preset", "scale"):
+        names = f"{group + '=':<8}{', '.join(catalog.names(group))}"
+        lines += textwrap.wrap(names, 112, subsequent_indent=" " * 8)
+    lines += ["", *described(RunConfig, 32)]
     lines += [
         "",
         "flags: -m (several runs: seed=1,2,3), --config-dir DIR (your own YAML), --cfg (print every value and stop)",

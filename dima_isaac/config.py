@@ -49,7 +49,7 @@ class RunConfig:
     # what
     task: dict[str, Any] = field(default_factory=dict)  # cfg/task/<name>.yaml: name, target and the task's own values
     engine: dict[str, Any] = field(default_factory=lambda: {"name": AUTO})  # cfg/engine/<name>.yaml
-    algo: Algo = Algo.dima
+    algo: Algo = Algo.dima  # dima (world model), ppo, mappo (rl-games)
     preset: str = "default"  # named block of values: default, paper, smoke
     scale: str = "M"  # widths of every network: S, M, L
     max_env_steps: int = 1_000_000  # over all environments

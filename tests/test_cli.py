@@ -79,7 +79,7 @@ def test_values_that_only_the_task_knows_are_refused_without_a_folder(tmp_path):
 def test_help_lists_tasks_and_keys(tmp_path):
     done = script("--help", cwd=tmp_path)
     assert done.returncode == 0 and "ShadowHandOver" in done.stdout
-    for key in ("num_envs=", "seed=0", "checkpoint=", "max_env_steps=", "capture_video="):
+    for key in ("num_envs=auto", "algo=dima", "seed=0", "checkpoint=", "max_env_steps=1_000_000", "capture_video="):
         assert key in done.stdout
 
 
