@@ -168,7 +168,7 @@ def register_schema() -> None:
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
     """One training run from a checked configuration; returns the exit code."""
-    from dima_isaac.train.run_folder import CONTINUE, RunFolder, plan
+    from dima_isaac.train.run_folder import CONTINUE, RunFolder, find, plan
 
     place = plan(cfg)
     _say_if_slow_import()
@@ -180,7 +180,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.train.trainer import Trainer
 
     if cfg.checkpoint not in ("", *CONTINUE):
-        checkpoint.verify(checkpoint.find(cfg.checkpoint))  # before a folder is made for nothing
+        checkpoint.verify(find(cfg.checkpoint))  # before a folder is made for nothing
     resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
     build.set_global_state(resolved)
     env = build.build_env(resolved, int(resolved.num_envs), resolved.seed, resolved.train.learn.episode)

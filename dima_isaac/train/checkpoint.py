@@ -27,6 +27,7 @@ from torch import Tensor
 
 from dima_isaac.config import RunConfig, as_dict
 from dima_isaac.errors import CheckpointError
+from dima_isaac.train.run_folder import find
 
 FORMAT = 1
 _END = b"PK\x05\x06"  # zip: end of central directory, 22 bytes with the length of the comment at 20
@@ -289,16 +290,3 @@ def _load_rows(folder: Path, replay: State) -> State:
             column = columns.setdefault(name, torch.empty(size, *value.shape[1:], dtype=value.dtype))
             column[where] = value[start - segment["start"] :]
     return {**replay, **columns}
-
-
-def find(where: str) -> Path:
-    """The checkpoint file that a user means by a file, a run folder or its checkpoints folder.
-
-    Raises:
-        CheckpointError: nothing there.
-    """
-    path = Path(where).expanduser()
-    for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt"):
-        if candidate.is_file():
-            return candidate
-    raise CheckpointError(f"there is no checkpoint {where} (a .pt file or a run folder).")

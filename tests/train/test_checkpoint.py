@@ -15,7 +15,8 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.train.checkpoint import Checkpoints, find, load, read, save, verify
+from dima_isaac.train.checkpoint import Checkpoints, load, read, save, verify
+from dima_isaac.train.run_folder import find
 from dima_isaac.types import Dims, Step
 
 ROOT = Path(__file__).resolve().parents[2]
