@@ -105,6 +105,9 @@ def _train(argv: list[str]) -> int:
         _print_config(cfg)
         return 0
     if cfg.test:
+        if not cfg.checkpoint:
+            raise UsageError("test=True needs checkpoint=RUN|FILE|latest.")
+        _before_heavy_imports(cfg.checkpoint)
         from dima_isaac.train import report
 
         return report.test(cfg, catalog)
@@ -130,6 +133,7 @@ def _tool(name: str, argv: list[str]) -> int:
     def composed(*more: str) -> RunConfig:
         return compose(command, [*checked, *more])
 
+    _before_heavy_imports(getattr(asked.cfg, "checkpoint", ""))
     return int(import_module(options.TOOLS[name][1]).main(asked, composed, catalog))
 
 
@@ -171,7 +175,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.train.run_folder import CONTINUE, RunFolder, find, plan
 
     place = plan(cfg)
-    _say_if_slow_import()
+    _before_heavy_imports(cfg.checkpoint)
     from dima_isaac.config import Algo
     from dima_isaac.train import build, checkpoint
     from dima_isaac.train.baselines import train_baseline
@@ -277,7 +281,12 @@ def _banner(cfg: RunConfig, reasons: dict[str, str], path: Any, notes: Sequence[
     print(f"            Ctrl-C saves; continue with: {again}", flush=True)
 
 
-def _say_if_slow_import() -> None:
+def _before_heavy_imports(checkpoint: str) -> None:
+    """Refuse a ``checkpoint`` that is not there, and say that something begins: torch takes seconds to import."""
+    from dima_isaac.train.run_folder import CONTINUE, find
+
+    if checkpoint not in ("", *CONTINUE):
+        find(checkpoint)
     if "torch" not in sys.modules:
         print("starting ...", flush=True)
 

@@ -53,6 +53,10 @@ ERRORS = [
     (["task=ShadowHandOver", "replay.age_weights=3"], 2, "replay.age_weights"),
     (["task=ShadowHandOver", "agent.gamma=[1"], 2, "agent.gamma"),
     (["task=ShadowHandOver", "checkpoint=auto", "run_dir=/dev/null/x"], 2, "is a file"),
+    (["task=ShadowHandOver", "train.learn.round=0"], 2, "train.learn.round=0 is too small"),
+    (["task=ShadowHandOver", "test=True"], 2, "test=True needs checkpoint="),
+    (["task=ShadowHandOver", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
+    (["task=ShadowHandOver", "test=True", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
     ([], 2, "no task was given"),
 ]
 

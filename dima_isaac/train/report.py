@@ -49,11 +49,8 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     """``train test=True``: evaluate ``cfg.checkpoint`` instead of training.
 
     Raises:
-        UsageError: no checkpoint is named.
         CheckpointError: it is missing, damaged or another task's.
     """
-    if not cfg.checkpoint:
-        raise UsageError("test=True needs checkpoint=RUN|FILE|latest.")
     own = EvaluateConfig(seed=cfg.seed, num_envs=64 if cfg.num_envs == AUTO else int(cfg.num_envs))
     own = replace(
         own, sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads, engine=cfg.engine["name"]
