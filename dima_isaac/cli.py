@@ -229,8 +229,15 @@ def _multirun(command: Command, overrides: list[str]) -> int:
 
 def job(cfg: Any) -> int:
     """One run of a multirun; hydra calls it, here or on a cluster node."""
+    from hydra.core.hydra_config import HydraConfig
+
     from dima_isaac.catalog import Catalog
     from dima_isaac.config import typed
+
+    # what would have been typed for this run alone: the command that continues it is made from these words
+    folder = os.environ.get("DIMA_CONFIG_DIR")
+    start = [] if sys.argv[0].endswith(".py") else ["train"]
+    sys.argv = [sys.argv[0], *start, *(["--config-dir", folder] if folder else []), *HydraConfig.get().overrides.task]
 
     try:
         code = run(typed(cfg), Catalog(os.environ.get("DIMA_CONFIG_DIR")))

@@ -223,6 +223,9 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
     assert done.returncode == 0, done.stderr
     seeds = {yaml.safe_load(path.read_text())["seed"] for path in tmp_path.glob("runs/sweep/*/config.yaml")}
     assert seeds == {1, 2}
+    again = [line for line in done.stdout.splitlines() if "continue with" in line]
+    assert len(again) == 2 and not any(" -m " in line or "1,2" in line for line in again)
+    assert [re.search(r" seed=(\d) ", line)[1] for line in again] == ["1", "2"]
     wrong = script(*TOY, "-m", "seed=1,2", "agent.gamma=2", cwd=tmp_path)
     assert wrong.returncode == 2 and "not between 0 and 1" in wrong.stderr and "Traceback" not in wrong.stderr
 
