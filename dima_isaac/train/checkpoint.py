@@ -51,7 +51,7 @@ def save(path: Path, payload: State) -> str:
         try:
             torch.save(payload, temporary)
         except RuntimeError as error:  # torch reports a full disk as a failed assertion of its zip writer
-            raise OSError(f"could not write {path.name}: {str(error).splitlines()[0]}") from error
+            raise OSError(f"{path.name} could not be written completely; is the disk full?") from error
         digest = _seal(temporary)
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -161,9 +161,8 @@ class Checkpoints:
             self._link_last(path)
         except OSError as error:
             self.segments = before
-            self.note(
-                f"checkpoint not saved: {error.strerror or error}; training goes on, the one before it is intact."
-            )
+            left = "the one before it is intact" if self.steps() else "there is none before it"
+            self.note(f"checkpoint not saved: {(error.strerror or str(error)).rstrip('.')}; training goes on, {left}.")
             return False
         self._rotate()
         return True
