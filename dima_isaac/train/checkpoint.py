@@ -199,9 +199,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> State:
         state = read(path)
-        made, wanted = state["config"]["task"]["name"], self.cfg.task["name"]
-        if made != wanted:
-            raise CheckpointError(f"{path} was made on task {made}, not {wanted}.")
+        check_task(path, state, self.cfg.task["name"])
         if "replay" in state:
             segments = state["replay"].get("segments", [])
             state["replay"] = _load_rows(path.parent, state["replay"])
@@ -260,6 +258,17 @@ def read(path: Path) -> State:
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {state.get('format')}; this version reads {FORMAT}.")
     return state
+
+
+def check_task(path: Path, state: State, wanted: str) -> None:
+    """Refuse the checkpoint ``state``, read from ``path``, unless it was made on task ``wanted``.
+
+    Raises:
+        CheckpointError: it was made on another.
+    """
+    made = state["config"]["task"]["name"]
+    if made != wanted:
+        raise CheckpointError(f"{path} was made on task {made}, not {wanted}.")
 
 
 def rows(path: Path, replay: State) -> State:

@@ -18,8 +18,8 @@ import torch
 from dima_isaac.catalog import Catalog
 from dima_isaac.config import AUTO, RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import CheckpointError, UsageError
-from dima_isaac.train import build, probes, table
+from dima_isaac.errors import UsageError
+from dima_isaac.train import build, checkpoint, probes, table
 from dima_isaac.train.evaluate import episodes
 from dima_isaac.train.options import Asked, EvaluateConfig, Scripted
 from dima_isaac.train.restore import Policy, Restored, newest, policy_of, restore, scripted
@@ -38,9 +38,9 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
             raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
         run, _ = build.resolve_run(composed(), catalog)
         build.set_global_state(run)
-    elif cfg.task and cfg.task != restored.cfg.task["name"]:
-        raise CheckpointError(f"{restored.path} was made on task {restored.cfg.task['name']}, not {cfg.task}.")
     else:
+        if cfg.task:
+            checkpoint.check_task(restored.path, restored.state, cfg.task)
         run = restored.cfg
     return report(cfg, restored, run)
 
@@ -59,8 +59,7 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     if where in (AUTO, "latest"):
         where = str(newest(ROOT / (cfg.experiment or str(cfg.task["name"]))))
     restored = restore(where, catalog, own)
-    if restored.cfg.task["name"] != cfg.task["name"]:
-        raise CheckpointError(f"{restored.path} was made on task {restored.cfg.task['name']}, not {cfg.task['name']}.")
+    checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
     return report(own, restored, restored.cfg)
 
 
