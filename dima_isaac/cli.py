@@ -184,7 +184,8 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.train.trainer import Trainer
 
     if cfg.checkpoint not in ("", *CONTINUE):
-        checkpoint.verify(find(cfg.checkpoint))  # before a folder is made for nothing
+        file = find(cfg.checkpoint)  # before a folder is made for nothing
+        checkpoint.check_task(file, checkpoint.read(file), cfg.task["name"])
     resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
     build.set_global_state(resolved)
     env = build.build_env(resolved, int(resolved.num_envs), resolved.seed, resolved.train.learn.episode)

@@ -15,7 +15,7 @@ import yaml
 
 from dima_isaac import cli
 from dima_isaac.errors import UsageError
-from dima_isaac.train.checkpoint import load
+from dima_isaac.train.checkpoint import FORMAT, load, save
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = ["--config-dir", str(ROOT / "tests" / "cfg"), "task=Toy", "engine=toy", "preset=smoke"]
@@ -78,6 +78,13 @@ def test_values_that_only_the_task_knows_are_refused_without_a_folder(tmp_path):
     done = script("task=ShadowHandOver", "task.profile=fxed", cwd=tmp_path)
     assert done.returncode == 2 and "profile" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_a_checkpoint_of_another_task_is_refused_without_a_folder(tmp_path):
+    save(tmp_path / "step_1.pt", {"format": FORMAT, "config": {"task": {"name": "ShadowHandPen"}}})
+    done = script(*TOY, "checkpoint=step_1.pt", "run_dir=mine", cwd=tmp_path)
+    assert done.returncode == 3 and "was made on task ShadowHandPen, not Toy" in done.stderr
+    assert not (tmp_path / "mine").exists()
 
 
 def test_help_lists_tasks_and_keys(tmp_path):
