@@ -108,6 +108,9 @@ def _train(argv: list[str]) -> int:
         _print_config(cfg)
         return 0
     if cfg.test:
+        if not cfg.checkpoint:
+            raise UsageError("test=True needs checkpoint=RUN|FILE|latest.")
+        _before_heavy_imports(cfg.checkpoint)
         from dima_isaac.train import report
 
         return report.test(cfg, catalog)
@@ -133,6 +136,7 @@ def _tool(name: str, argv: list[str]) -> int:
     def composed(*more: str) -> RunConfig:
         return compose(command, [*checked, *more])
 
+    _before_heavy_imports(getattr(asked.cfg, "checkpoint", ""))
     return int(import_module(options.TOOLS[name][1]).main(asked, composed, catalog))
 
 
@@ -171,10 +175,10 @@ def register_schema() -> None:
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
     """One training run from a checked configuration; returns the exit code."""
-    from dima_isaac.train.run_folder import CONTINUE, RunFolder, plan
+    from dima_isaac.train.run_folder import CONTINUE, RunFolder, find, plan
 
     place = plan(cfg)
-    _say_if_slow_import()
+    _before_heavy_imports(cfg.checkpoint)
     from dima_isaac.config import Algo
     from dima_isaac.train import build, checkpoint
     from dima_isaac.train.baselines import train_baseline
@@ -183,7 +187,8 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.train.trainer import Trainer
 
     if cfg.checkpoint not in ("", *CONTINUE):
-        checkpoint.verify(checkpoint.find(cfg.checkpoint))  # before a folder is made for nothing
+        file = find(cfg.checkpoint)  # before a folder is made for nothing
+        checkpoint.check_task(file, checkpoint.read(file), cfg.task["name"])
     resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
     build.set_global_state(resolved)
     env = build.build_env(resolved, int(resolved.num_envs), resolved.seed, resolved.train.learn.episode)
@@ -230,8 +235,15 @@ def _multirun(command: Command, overrides: list[str]) -> int:
 
 def job(cfg: Any) -> int:
     """One run of a multirun; hydra calls it, here or on a cluster node."""
+    from hydra.core.hydra_config import HydraConfig
+
     from dima_isaac.catalog import Catalog
     from dima_isaac.config import typed
+
+    # what would have been typed for this run alone: the command that continues it is made from these words
+    folder = os.environ.get("DIMA_CONFIG_DIR")
+    start = [] if sys.argv[0].endswith(".py") else ["train"]
+    sys.argv = [sys.argv[0], *start, *(["--config-dir", folder] if folder else []), *HydraConfig.get().overrides.task]
 
     try:
         code = run(typed(cfg), Catalog())
@@ -245,19 +257,16 @@ def job(cfg: Any) -> int:
 
 def usage(catalog: Catalog) -> str:
     """What can be typed, from the schema and the YAML files."""
-    import inspect
+    import textwrap
 
-    from dima_isaac import config
+    from dima_isaac.config import RunConfig
+    from dima_isaac.train.options import described
 
     lines = ["usage: python scripts/train.py task=NAME [key=value ...]", ""]
-    lines += [f"{group}=  {', '.join(catalog.names(group))}" for group in ("task", "engine", "preset", "scale")]
-    lines.append("")
-    pattern = re.compile(r"    (\w+): [^=]+ = (.+?)(?:  # (.*))?$")
-    source = inspect.getsource(config.RunConfig).splitlines()
-    for found in filter(None, map(pattern.match, source)):
-        name, default, comment = found.groups()
-        shown = "..." if default.startswith("field(") else default.strip('"') or "''"
-        lines.append(f"  {name + '=' + shown:<32}{comment or ''}".rstrip())
+    for group in ("task", "engine", "preset", "scale"):
+        names = f"{group + '=':<8}{', '.join(catalog.names(group))}"
+        lines += textwrap.wrap(names, 112, subsequent_indent=" " * 8)
+    lines += ["", *described(RunConfig, 32)]
     lines += [
         "",
         "flags: -m (several runs: seed=1,2,3), --config-dir DIR (your own YAML), --cfg (print every value and stop)",
@@ -285,7 +294,12 @@ def _banner(cfg: RunConfig, reasons: dict[str, str], path: Any, notes: Sequence[
     print(f"            Ctrl-C saves; continue with: {again}", flush=True)
 
 
-def _say_if_slow_import() -> None:
+def _before_heavy_imports(checkpoint: str) -> None:
+    """Refuse a ``checkpoint`` that is not there, and say that something begins: torch takes seconds to import."""
+    from dima_isaac.train.run_folder import CONTINUE, find
+
+    if checkpoint not in ("", *CONTINUE):
+        find(checkpoint)
     if "torch" not in sys.modules:
         print("starting ...", flush=True)
 

@@ -49,7 +49,7 @@ class RunConfig:
     # what
     task: dict[str, Any] = field(default_factory=dict)  # cfg/task/<name>.yaml: name, target and the task's own values
     engine: dict[str, Any] = field(default_factory=lambda: {"name": AUTO})  # cfg/engine/<name>.yaml
-    algo: Algo = Algo.dima
+    algo: Algo = Algo.dima  # dima (world model), ppo, mappo (rl-games)
     preset: str = "default"  # named block of values: default, paper, smoke
     scale: str = "M"  # widths of every network: S, M, L
     max_env_steps: int = 1_000_000  # over all environments
@@ -85,13 +85,15 @@ FREE = (
 )
 """What may differ between a run and its continuation in the same folder."""
 
-_AT_LEAST = {
-    "num_envs": 1,
-    "max_env_steps": 1,
-    "seed": 0,
-    "threads": 1,
-    "replay.capacity": 1,
-    "train.checkpoint.keep": 1,
+_AT_LEAST: dict[str, float] = {
+    **dict.fromkeys(("num_envs", "max_env_steps", "threads", "replay.capacity", "train.checkpoint.keep"), 1),
+    **dict.fromkeys(("world_model.history", "world_model.unroll", "agent.epochs", "agent.minibatches"), 1),
+    **dict.fromkeys(("train.learn.round", "train.learn.dreams", "train.learn.horizon", "train.eval.episodes"), 1),
+    **dict.fromkeys((f"train.learn.{part}_batch" for part in ("dynamics", "reward", "decoder")), 1),
+    **dict.fromkeys((f"train.learn.{part}_per_step" for part in ("dynamics", "reward", "decoder", "rollouts")), 0),
+    **dict.fromkeys((f"train.learn.{key}" for key in ("start", "behaviour_start", "episode")), 0),
+    **dict.fromkeys(("seed", "train.eval.every", "train.checkpoint.every", "train.probe_every"), 0),
+    "train.probe_horizon": 1,
 }
 _OPEN_UNIT = ("agent.gamma", "agent.lam")
 
@@ -126,13 +128,16 @@ def validate(run: RunConfig) -> None:
         value = values[key]
         if isinstance(value, str) and value != AUTO:
             raise UsageError(f"{key}={value} is neither a number nor 'auto'.")
-        if isinstance(value, int) and value < least:
+        if isinstance(value, (int, float)) and not value >= least:  # nor may it be NaN
             raise UsageError(f"{key}={value} is too small; the least is {least}.")
     if isinstance(run.compile, str) and run.compile != AUTO:
         raise UsageError(f"compile={run.compile} is neither true, false nor 'auto'.")
     for key in _OPEN_UNIT:
         if not 0.0 <= values[key] <= 1.0:
             raise UsageError(f"{key}={values[key]} is not between 0 and 1.")
+    dreamt = run.train.learn.dreams * run.train.learn.horizon
+    if dreamt < run.agent.minibatches:
+        raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.minibatches.")
     if run.wandb.mode not in ("offline", "online"):
         raise UsageError(f"wandb.mode={run.wandb.mode} is neither offline nor online.")
     if run.run_dir and run.experiment:

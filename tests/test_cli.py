@@ -15,7 +15,7 @@ import yaml
 
 from dima_isaac import cli
 from dima_isaac.errors import UsageError
-from dima_isaac.train.checkpoint import load
+from dima_isaac.train.checkpoint import FORMAT, load, save
 
 ROOT = Path(__file__).resolve().parents[1]
 TOY = ["--config-dir", str(ROOT / "tests" / "cfg"), "task=Toy", "engine=toy", "preset=smoke"]
@@ -53,6 +53,10 @@ ERRORS = [
     (["task=ShadowHandOver", "replay.age_weights=3"], 2, "replay.age_weights"),
     (["task=ShadowHandOver", "agent.gamma=[1"], 2, "agent.gamma"),
     (["task=ShadowHandOver", "checkpoint=auto", "run_dir=/dev/null/x"], 2, "is a file"),
+    (["task=ShadowHandOver", "train.learn.round=0"], 2, "train.learn.round=0 is too small"),
+    (["task=ShadowHandOver", "test=True"], 2, "test=True needs checkpoint="),
+    (["task=ShadowHandOver", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
+    (["task=ShadowHandOver", "test=True", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
     ([], 2, "no task was given"),
 ]
 
@@ -76,10 +80,17 @@ def test_values_that_only_the_task_knows_are_refused_without_a_folder(tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_checkpoint_of_another_task_is_refused_without_a_folder(tmp_path):
+    save(tmp_path / "step_1.pt", {"format": FORMAT, "config": {"task": {"name": "ShadowHandPen"}}})
+    done = script(*TOY, "checkpoint=step_1.pt", "run_dir=mine", cwd=tmp_path)
+    assert done.returncode == 3 and "was made on task ShadowHandPen, not Toy" in done.stderr
+    assert not (tmp_path / "mine").exists()
+
+
 def test_help_lists_tasks_and_keys(tmp_path):
     done = script("--help", cwd=tmp_path)
     assert done.returncode == 0 and "ShadowHandOver" in done.stdout
-    for key in ("num_envs=", "seed=0", "checkpoint=", "max_env_steps=", "capture_video="):
+    for key in ("num_envs=auto", "algo=dima", "seed=0", "checkpoint=", "max_env_steps=1_000_000", "capture_video="):
         assert key in done.stdout
 
 
@@ -219,6 +230,9 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
     assert done.returncode == 0, done.stderr
     seeds = {yaml.safe_load(path.read_text())["seed"] for path in tmp_path.glob("runs/sweep/*/config.yaml")}
     assert seeds == {1, 2}
+    again = [line for line in done.stdout.splitlines() if "continue with" in line]
+    assert len(again) == 2 and not any(" -m " in line or "1,2" in line for line in again)
+    assert [re.search(r" seed=(\d) ", line)[1] for line in again] == ["1", "2"]
     wrong = script(*TOY, "-m", "seed=1,2", "agent.gamma=2", cwd=tmp_path)
     assert wrong.returncode == 2 and "not between 0 and 1" in wrong.stderr and "Traceback" not in wrong.stderr
 

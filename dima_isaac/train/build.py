@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,12 @@ def build_env_by_name(
     """
     catalog = Catalog()
     catalog.check("engine", engine)
+    for key, value, least in (("num_envs", num_envs, 1), ("seed", seed, 0)):
+        if not isinstance(value, Integral) or value < least:
+            raise UsageError(f"{key}={value!r}: expected a whole number, at least {least}.")
+    for key in overrides:
+        if key in CODE_KEYS:
+            raise UsageError(f"{key} says which code task {task} is, not a value of it; a YAML file of your own can.")
     cfg = RunConfig(
         task={**catalog.values("task", task), **overrides},
         engine=catalog.values("engine", engine),

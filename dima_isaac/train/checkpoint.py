@@ -27,6 +27,7 @@ from torch import Tensor
 
 from dima_isaac.config import RunConfig, as_dict
 from dima_isaac.errors import CheckpointError
+from dima_isaac.train.run_folder import find
 
 FORMAT = 1
 _END = b"PK\x05\x06"  # zip: end of central directory, 22 bytes with the length of the comment at 20
@@ -50,7 +51,7 @@ def save(path: Path, payload: State) -> str:
         try:
             torch.save(payload, temporary)
         except RuntimeError as error:  # torch reports a full disk as a failed assertion of its zip writer
-            raise OSError(f"could not write {path.name}: {str(error).splitlines()[0]}") from error
+            raise OSError(f"{path.name} could not be written completely; is the disk full?") from error
         digest = _seal(temporary)
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -160,9 +161,8 @@ class Checkpoints:
             self._link_last(path)
         except OSError as error:
             self.segments = before
-            self.note(
-                f"checkpoint not saved: {error.strerror or error}; training goes on, the one before it is intact."
-            )
+            left = "the one before it is intact" if self.steps() else "there is none before it"
+            self.note(f"checkpoint not saved: {(error.strerror or str(error)).rstrip('.')}; training goes on, {left}.")
             return False
         self._rotate()
         return True
@@ -199,9 +199,7 @@ class Checkpoints:
 
     def _read(self, path: Path) -> State:
         state = read(path)
-        made, wanted = state["config"]["task"]["name"], self.cfg.task["name"]
-        if made != wanted:
-            raise CheckpointError(f"{path} was made on task {made}, not {wanted}.")
+        check_task(path, state, self.cfg.task["name"])
         if "replay" in state:
             segments = state["replay"].get("segments", [])
             state["replay"] = _load_rows(path.parent, state["replay"])
@@ -262,6 +260,17 @@ def read(path: Path) -> State:
     return state
 
 
+def check_task(path: Path, state: State, wanted: str) -> None:
+    """Refuse the checkpoint ``state``, read from ``path``, unless it was made on task ``wanted``.
+
+    Raises:
+        CheckpointError: it was made on another.
+    """
+    made = state["config"]["task"]["name"]
+    if made != wanted:
+        raise CheckpointError(f"{path} was made on task {made}, not {wanted}.")
+
+
 def rows(path: Path, replay: State) -> State:
     """The replay's rows that the checkpoint at ``path`` lists, for whoever measures a finished run.
 
@@ -289,16 +298,3 @@ def _load_rows(folder: Path, replay: State) -> State:
             column = columns.setdefault(name, torch.empty(size, *value.shape[1:], dtype=value.dtype))
             column[where] = value[start - segment["start"] :]
     return {**replay, **columns}
-
-
-def find(where: str) -> Path:
-    """The checkpoint file that a user means by a file, a run folder or its checkpoints folder.
-
-    Raises:
-        CheckpointError: nothing there.
-    """
-    path = Path(where).expanduser()
-    for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt"):
-        if candidate.is_file():
-            return candidate
-    raise CheckpointError(f"there is no checkpoint {where} (a .pt file or a run folder).")

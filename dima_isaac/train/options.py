@@ -11,7 +11,7 @@ import difflib
 import inspect
 import os
 import re
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, get_type_hints
 
@@ -271,16 +271,29 @@ def usage(tool: str) -> str:
     """What can be typed, from the dataclass itself."""
     cls = TOOLS[tool][0]
     head = "RUN [RUN ...] [key=value ...]" if "runs" in get_type_hints(cls) else "key=value ..."
-    lines = [f"usage: python scripts/{tool}.py {head}", "", str(inspect.getdoc(cls)), ""]
-    pattern = re.compile(r"    (\w+): [^=]+ = (.+?)(?:  # (.*))?$")
-    for found in filter(None, map(pattern.match, inspect.getsource(cls).splitlines())):
-        name, default, comment = found.groups()
-        if name != "runs":
-            shown = "auto" if default == "AUTO" else default.strip('"').rpartition(".")[2] or "''"
-            shown = default if re.fullmatch(r"[\d.]+", default) else shown
-            lines.append(f"  {name + '=' + shown:<24}{comment or ''}".rstrip())
+    lines = [f"usage: python scripts/{tool}.py {head}", "", str(inspect.getdoc(cls)), "", *described(cls, 24)]
     if tool == "bench":
         lines += ["", "also every key of scripts/train.py"]
     elif tool != "plot":
         lines += ["", "without a checkpoint also every key of scripts/train.py; with one also task.KEY and engine.KEY"]
     return "\n".join(lines)
+
+
+def described(cls: type[Any], width: int) -> list[str]:
+    """``key=default  comment`` for every field of a dataclass, as the user would type it; '...' for a group of keys."""
+    comments = dict(re.findall(r"^    (\w+): [^#\n]+?  # (.*)$", inspect.getsource(cls), re.MULTILINE))
+    lines = []
+    for item in fields(cls):
+        if item.name != "runs":  # these are words, not keys
+            shown = "..." if item.default is MISSING else _typed(item.default)
+            lines.append(f"  {item.name + '=' + shown:<{width}}{comments.get(item.name, '')}".rstrip())
+    return lines
+
+
+def _typed(value: Any) -> str:
+    """``value`` as it is written behind a key."""
+    if isinstance(value, Enum):
+        return value.name
+    if isinstance(value, int) and value >= 100_000:
+        return f"{value:_}"
+    return str(value) or "''"

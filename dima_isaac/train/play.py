@@ -12,8 +12,8 @@ import torch
 from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import CheckpointError, UsageError
-from dima_isaac.train import build, dream_video, video
+from dima_isaac.errors import UsageError
+from dima_isaac.train import build, checkpoint, dream_video, video
 from dima_isaac.train.options import Asked, PlayConfig, Viewer, World
 from dima_isaac.train.restore import HELD_OUT, Policy, Restored, policy_of, restore
 
@@ -22,8 +22,8 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
     """``play``: a checkpoint's team, or a scripted policy on a task."""
     cfg: PlayConfig = asked.cfg
     restored = restore(cfg.checkpoint, catalog, cfg, asked.changes) if cfg.checkpoint else None
-    if restored and cfg.task and cfg.task != restored.cfg.task["name"]:
-        raise CheckpointError(f"{restored.path} was made on task {restored.cfg.task['name']}, not {cfg.task}.")
+    if restored and cfg.task:
+        checkpoint.check_task(restored.path, restored.state, cfg.task)
     if cfg.world is World.dream and restored is None:
         raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
     run = restored.cfg if restored else build.resolve_run(composed(), catalog)[0]

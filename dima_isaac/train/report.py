@@ -18,8 +18,8 @@ import torch
 from dima_isaac.catalog import Catalog
 from dima_isaac.config import AUTO, RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import CheckpointError, UsageError
-from dima_isaac.train import build, probes, table
+from dima_isaac.errors import UsageError
+from dima_isaac.train import build, checkpoint, probes, table
 from dima_isaac.train.evaluate import episodes
 from dima_isaac.train.options import Asked, EvaluateConfig, Scripted
 from dima_isaac.train.restore import Policy, Restored, newest, policy_of, restore, scripted
@@ -38,9 +38,9 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
             raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
         run, _ = build.resolve_run(composed(), catalog)
         build.set_global_state(run)
-    elif cfg.task and cfg.task != restored.cfg.task["name"]:
-        raise CheckpointError(f"{restored.path} was made on task {restored.cfg.task['name']}, not {cfg.task}.")
     else:
+        if cfg.task:
+            checkpoint.check_task(restored.path, restored.state, cfg.task)
         run = restored.cfg
     return report(cfg, restored, run)
 
@@ -49,11 +49,8 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     """``train test=True``: evaluate ``cfg.checkpoint`` instead of training.
 
     Raises:
-        UsageError: no checkpoint is named.
         CheckpointError: it is missing, damaged or another task's.
     """
-    if not cfg.checkpoint:
-        raise UsageError("test=True needs checkpoint=RUN|FILE|latest.")
     own = EvaluateConfig(seed=cfg.seed, num_envs=64 if cfg.num_envs == AUTO else int(cfg.num_envs))
     own = replace(
         own, sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads, engine=cfg.engine["name"]
@@ -62,8 +59,7 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     if where in (AUTO, "latest"):
         where = str(newest(ROOT / (cfg.experiment or str(cfg.task["name"]))))
     restored = restore(where, catalog, own)
-    if restored.cfg.task["name"] != cfg.task["name"]:
-        raise CheckpointError(f"{restored.path} was made on task {restored.cfg.task['name']}, not {cfg.task['name']}.")
+    checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
     return report(own, restored, restored.cfg)
 
 

@@ -25,7 +25,7 @@ from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.train import build, checkpoint
 from dima_isaac.train.options import Scripted
-from dima_isaac.train.run_folder import ROOT
+from dima_isaac.train.run_folder import ROOT, find
 from dima_isaac.world_model.world_model import WorldModel
 
 Policy = Callable[[Tensor], Tensor]
@@ -108,7 +108,7 @@ def restore(where: str, catalog: Catalog, cfg: Any, changes: dict[str, str] | No
         CheckpointError: missing, torn or altered, or of a task that is not in the catalogue.
         UsageError: a change that the task or engine refuses, a device or engine that is not there.
     """
-    path = newest(ROOT) if where in ("latest", AUTO) else checkpoint.find(where)
+    path = newest(ROOT) if where in ("latest", AUTO) else find(where)
     state = checkpoint.read(path)
     stored = state["config"]
     engine = stored["engine"] if getattr(cfg, "engine", AUTO) == AUTO else {"name": cfg.engine}

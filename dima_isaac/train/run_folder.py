@@ -170,6 +170,19 @@ class RunFolder:
         _replace(self.path / "versions.json", json.dumps(versions(), indent=1) + "\n")
 
 
+def find(where: str) -> Path:
+    """The checkpoint file that a user means by a file, a run folder or its checkpoints folder.
+
+    Raises:
+        CheckpointError: nothing there.
+    """
+    path = Path(where).expanduser()
+    for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt"):
+        if candidate.is_file():
+            return candidate
+    raise CheckpointError(f"there is no checkpoint {where} (a .pt file or a run folder).")
+
+
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The stored configuration of a run folder, or None if there is none. Plain values only.
 

@@ -194,6 +194,21 @@ def test_threads_follow_omp(monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("num_envs", "seed", "own", "said"),
+    [
+        (0, 0, {}, "num_envs=0: expected a whole number, at least 1"),
+        ("4", 0, {}, "num_envs='4'"),
+        (2.5, 0, {}, "num_envs=2.5"),
+        (1, -1, {}, "seed=-1: expected a whole number, at least 0"),
+        (1, 0, {"target": "os:system"}, "target says which code"),
+    ],
+)
+def test_make_refuses_what_the_command_line_would(num_envs, seed, own, said):
+    with pytest.raises(UsageError, match=said):
+        build.build_env_by_name("HalfCheetah", num_envs, "mujoco", seed, "cpu", own)
+
+
+@pytest.mark.parametrize(
     ("target", "said"),
     [
         ("os.system", "not of the form"),

@@ -15,7 +15,8 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.train.checkpoint import Checkpoints, find, load, read, save, verify
+from dima_isaac.train.checkpoint import Checkpoints, load, read, save, verify
+from dima_isaac.train.run_folder import find
 from dima_isaac.types import Dims, Step
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -200,10 +201,12 @@ def test_stale_temporary_files_are_swept(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
+@pytest.mark.parametrize(("saved", "told"), [(True, "the one before it is intact"), (False, "there is none before it")])
+def test_a_full_disk_keeps_the_old_checkpoint(saved, told, tmp_path):
     said = []
     store = Checkpoints(tmp_path, run_config(), said.append)
-    store.save(1, {"n": 1})
+    if saved:
+        store.save(1, {"n": 1})
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
@@ -212,8 +215,9 @@ def test_a_full_disk_keeps_the_old_checkpoint(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
         signal.signal(signal.SIGXFSZ, handler)
-    assert len(said) == 1 and "not saved" in said[0] and "training goes on" in said[0]
-    assert store.restore()["n"] == 1 and not list(tmp_path.glob(".*"))
+    assert len(said) == 1 and "not saved" in said[0] and f"training goes on, {told}" in said[0]
+    kept = store.restore()
+    assert (kept["n"] == 1 if saved else kept is None) and not list(tmp_path.glob(".*"))
     assert store.save(3, {"n": 3}) and store.restore()["n"] == 3
 
 
