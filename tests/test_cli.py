@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import sys
@@ -210,6 +211,21 @@ def test_signals_save_and_exit(tmp_path, name, code):
     assert process.returncode == code
     assert "saved" in out and "run_dir=r checkpoint=auto" in out
     assert load(tmp_path / "r" / "checkpoints" / "last.pt")["env_steps"] > 0
+
+
+def test_a_last_save_that_fails_is_an_error(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=pipe, stderr=pipe, text=True)
+    for line in process.stdout:
+        if " / 10,000,000" in line:
+            break
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (5_000, 5_000))  # no file beyond 5 kB: a full disk
+    process.send_signal(signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 3 and "could not be saved there" in err and "Traceback" not in err
+    assert "saved. Continue" not in out and "run_dir=r checkpoint=auto" in err
+    assert not list((tmp_path / "r" / "checkpoints").glob("replay_*"))
 
 
 def test_refusals_have_their_exit_codes(whole, tmp_path):

@@ -146,7 +146,7 @@ class Checkpoints:
             stale.unlink(missing_ok=True)
 
     def save(self, env_steps: int, payload: State) -> bool:
-        """Save ``payload`` as the newest checkpoint. A full disk is reported, not raised: the old one stays.
+        """Save ``payload`` as the newest checkpoint; whether that worked. A full disk is reported, not raised: the old one stays.
 
         ``payload["replay"]``, where there is one, is ``ReplayBuffer.state_dict()``.
         """
@@ -160,9 +160,12 @@ class Checkpoints:
             self._named[path.name] = {segment["file"] for segment in self.segments}
             self._link_last(path)
         except OSError as error:
+            for segment in [segment for segment in self.segments if segment not in before]:
+                for half_saved in (path, self.folder / segment["file"]):  # a full disk needs the room
+                    half_saved.unlink(missing_ok=True)
             self.segments = before
             left = "the one before it is intact" if self.steps() else "there is none before it"
-            self.note(f"checkpoint not saved: {(error.strerror or str(error)).rstrip('.')}; training goes on, {left}.")
+            self.note(f"checkpoint not saved: {(error.strerror or str(error)).rstrip('.')}; {left}.")
             return False
         self._rotate()
         return True

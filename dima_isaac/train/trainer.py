@@ -61,7 +61,12 @@ class Trainer:
         self.resume()
 
     def run(self) -> None:
-        """Until the step budget is spent or a signal asks for an end."""
+        """Until the step budget is spent or a signal asks for an end.
+
+        Raises:
+            CheckpointError: the state at the end could not be saved.
+            DivergenceError: the losses stayed non-finite.
+        """
         while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
             if self.eval_due(self.env_steps):
                 self.evaluate()
@@ -74,10 +79,15 @@ class Trainer:
                 self.tick()
             if self.save_due(self.env_steps):
                 self.save()
-        self.save()
+        saved = self.save()
         if not self.signals.stop:  # after the save: a continuation evaluates when its own clock says so
             self.evaluate()
             self.tick()
+        if not saved:
+            raise CheckpointError(
+                f"the run stopped at {self.env_steps:,} environment steps and could not be saved there. Make room, then:"
+                f" {self.run_folder.resume_command}"
+            )
 
     def collect(self) -> None:
         """Act once in every environment and remember what happened."""
@@ -165,10 +175,10 @@ class Trainer:
                 f" {self.run_folder.checkpoints / 'last.pt'} is from before or during them. Lower the learning rate."
             )
 
-    def save(self) -> None:
-        """Keep everything, so that a kill costs at most the steps since here."""
+    def save(self) -> bool:
+        """Keep everything, so that a kill costs at most the steps since here; whether it could be written."""
         state = {**self.state_dict(), "replay": self.replay.state_dict()}
-        self.checkpoints.save(self.env_steps, state)
+        return self.checkpoints.save(self.env_steps, state)
 
     def resume(self) -> None:
         """Continue from the checkpoint that the configuration names, or start anew.
