@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, most telling first, in about twelve minutes on an empty kernel cache.
+# Everything that only a GPU can show, most telling first, in about fifteen minutes on an empty kernel cache.
 #
 #     bash scripts/gpu_check.sh [folder for logs]      # PYTHON=.venv/bin/python unless python is the right one
 #
-# Each step is a command that can be typed by itself, with a limit of its own; what does not fit into LIMIT seconds is
-# skipped and said so; with a longer LIMIT, or on a warm kernel cache, everything fits. Standard output is one JSON object per step, for docs/results.md; the logs are in the folder.
+# Each step is a command that can be typed by itself, with a limit of its own. What does not fit into LIMIT seconds is
+# left, and said so; the same command once more does what is left or failed. Delete the folder to measure anew.
+# Standard output is one JSON object per step, for docs/results.md; the logs are in the folder.
 # DRY=1 runs the same commands on a CPU with tiny sizes, to test the script.
 set -u
 cd "$(dirname "$0")/.."
 out=${1:-runs/gpu_check} python=${PYTHON:-python} began=$SECONDS
-mkdir -p "$out" && out=$(cd "$out" && pwd) && : >"$out/results.jsonl"
+mkdir -p "$out" && out=$(cd "$out" && pwd) && touch "$out/results.jsonl"
 if [ -n "${DRY:-}" ]; then
     limit=${LIMIT:-1800} sizes="2 3" main=4 largest=5 long=150 seconds=0 dreams="4" steps=192
     where="engine=mujoco_warp sim_device=cpu rl_device=cpu"
@@ -17,19 +18,23 @@ if [ -n "${DRY:-}" ]; then
     check="import torch, mujoco_warp"
     tests="tests/train/test_gauge.py tests/nn/test_captured.py"
 else
-    limit=${LIMIT:-720} sizes="512 8192" main=2048 largest=16384 long=10000000 seconds=8 dreams="600 8192" steps=40000
+    limit=${LIMIT:-540} sizes="512 8192" main=2048 largest=16384 long=10000000 seconds=8 dreams="600 8192" steps=40000
     where="engine=mujoco_warp sim_device=cuda:0 rl_device=cuda:0"
     small=""
     check="import torch, mujoco_warp; assert torch.cuda.is_available(); torch.zeros(1, device='cuda')"
     tests="tests"
 fi
 
+# done_before NAME: whether an earlier call has run it without an error
+done_before() { grep -q "^{\"step\": \"$1\", \"exit\": 0," "$out/results.jsonl"; }
+
 # step NAME SECONDS COMMAND...: run it, and tell how it went and the JSON object in its last line
 step() {
     local name=$1 most=$2 left=$((limit - SECONDS + began)) started=$SECONDS code=0
     shift 2
+    done_before "$name" && return
     if [ "$left" -lt 20 ]; then
-        echo "{\"step\": \"$name\", \"skipped\": \"no time left\"}" | tee -a "$out/results.jsonl"
+        echo "{\"step\": \"$name\", \"skipped\": \"no time left\"}"
         return
     fi
     timeout -k 10 $((most < left ? most : left)) "$@" >"$out/$name.log" 2>&1 || code=$?
@@ -56,7 +61,7 @@ print(json.dumps(told))"
 step engine_$main 400 $bench suite=engine num_envs=$main seconds=$seconds
 
 watcher=
-if command -v nvidia-smi >/dev/null; then # a second opinion on how busy the GPU is
+if ! done_before train_$main && command -v nvidia-smi >/dev/null; then # a second opinion on how busy the GPU is
     nvidia-smi -i 0 --query-gpu=utilization.gpu,memory.used,power.draw --format=csv,noheader,nounits -lms 250 \
         >"$out/nvidia_smi.csv" 2>&1 &
     watcher=$!
@@ -79,7 +84,7 @@ done
 step engine_$largest 180 $bench suite=engine num_envs=$largest seconds=$seconds env_steps=$long
 # a whole run: evaluation, checkpoints, the end, and its continuation; then its policy measured and filmed
 run="$python scripts/train.py task=ShadowHandOver $where num_envs=$main run_dir=$out/run checkpoint=auto $small"
-rm -rf "$out/run"
+done_before run || rm -rf "$out/run"
 step run 120 $run max_env_steps=$steps train.eval.episodes=4
 step continued 90 $run max_env_steps=$((3 * steps / 2)) train.eval.episodes=4
 step evaluated 60 "$python" scripts/evaluate.py checkpoint="$out/run" num_envs=4 episodes=4

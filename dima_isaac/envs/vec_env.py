@@ -76,7 +76,12 @@ class VecEnv:
 
         Rows are handed out on ``device``, the learner's (the engine's if None); nothing is copied where both are one.
         ``episode`` > 0 cuts episodes off after so many control steps, if the task does not end them earlier.
+
+        Raises:
+            UsageError: a task whose episodes have no step.
         """
+        if task.spec.episode_length < 1:
+            raise UsageError(f"task.episode_length={task.spec.episode_length} is too small; the least is 1.")
         self.engine, self.task, self.seed = engine, task, seed
         self.num_envs, self.device = engine.num_envs, device or engine.device
         task.bind(engine)
@@ -136,10 +141,15 @@ class VecEnv:
     def step(self, action: Tensor) -> Step:
         """Advance every environment one control step under ``action`` (E, N, A) in [-1, 1].
 
+        An environment whose action is not finite breaks: it starts anew and is counted in ``quarantined``.
+
         Raises:
+            TypeError: an action that is no tensor.
             ValueError: an action of another shape.
         """
         dims = self.spec.dims
+        if not isinstance(action, Tensor):
+            raise TypeError(f"action must be a torch tensor, not {type(action).__name__}: torch.as_tensor(action)")
         if action.shape != (self.num_envs, dims.agents, dims.action):
             raise ValueError(f"action must be {(self.num_envs, dims.agents, dims.action)}, not {tuple(action.shape)}")
         first = self._over

@@ -146,7 +146,9 @@ class Checkpoints:
             stale.unlink(missing_ok=True)
 
     def save(self, env_steps: int, payload: State) -> bool:
-        """Save ``payload`` as the newest checkpoint; whether that worked. A full disk is reported, not raised: the old one stays.
+        """Save ``payload`` as the newest checkpoint; returns whether it could be written.
+
+        A full disk is reported, not raised: the old one stays.
 
         ``payload["replay"]``, where there is one, is ``ReplayBuffer.state_dict()``.
         """

@@ -85,8 +85,8 @@ class Trainer:
             self.tick()
         if not saved:
             raise CheckpointError(
-                f"the run stopped at {self.env_steps:,} environment steps and could not be saved there. Make room, then:"
-                f" {self.run_folder.resume_command}"
+                f"the run stopped at {self.env_steps:,} environment steps and could not be saved there."
+                f" Make room, then: {self.run_folder.resume_command}"
             )
 
     def collect(self) -> None:

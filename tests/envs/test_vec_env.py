@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +12,7 @@ from torch import Tensor
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.task import TaskSpec, Verdict
 from dima_isaac.envs.vec_env import EpisodeTally, VecEnv
+from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.types import Dims
 from tests.toy import ToyEngine, ToyTask, toy_env
@@ -217,3 +221,14 @@ def test_training_may_cut_episodes_off_earlier_than_the_task():
     assert [row.last.tolist() for row in rows] == [[False, False], [False, True], [True, False], [False, False]]
     assert not rows[2].terminal[0] and rows[1].terminal[1], "a cut is not an end"
     assert VecEnv(Counter(1), Game([9]), 0, episode=50)._limit == 4, "never longer than the task's own"
+
+
+def test_what_makes_no_sense_is_refused_in_words() -> None:
+    env = toy_env(2)
+    env.reset()
+    with pytest.raises(TypeError, match="torch tensor, not ndarray"):
+        env.step(np.zeros((2, 1, 1)))
+    game = Game([99])
+    game.spec = replace(game.spec, episode_length=0)
+    with pytest.raises(UsageError, match=r"task\.episode_length=0 is too small"):
+        VecEnv(Counter(1), game, seed=0)
