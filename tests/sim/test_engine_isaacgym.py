@@ -15,6 +15,8 @@ import pytest
 import torch
 
 from dima_isaac import make
+from dima_isaac.catalog import Catalog
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 from dima_isaac.sim import engine_isaacgym
 from dima_isaac.sim.config import IsaacGymConfig, MujocoConfig
@@ -23,6 +25,7 @@ from dima_isaac.sim.engine_isaacgym import VARIABLE, IsaacGymEngine
 from dima_isaac.sim.engine_mujoco import MujocoEngine
 from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
 from dima_isaac.sim.scene import Actor, Mjcf, Scene, Variation
+from dima_isaac.train.build import resolve_run
 from tests.sim.toss import BALL, BOX, LOPSIDED, MARK, TOSS, everywhere, on, only, pose
 
 FAKE = Path(__file__).with_name("fake_isaacgym")
@@ -252,6 +255,13 @@ class TestWhatGoesWrong:
         monkeypatch.setenv(VARIABLE, "/nowhere/python3.8")
         with pytest.raises(UsageError, match=f"{VARIABLE}=/nowhere/python3.8 is not a program"):
             make("ShadowHandOver", num_envs=1, engine="isaacgym", device="cpu")
+
+    def test_the_interpreter_may_be_a_setting(self, program: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv(VARIABLE, raising=False)
+        catalog = Catalog()
+        engine = {**catalog.values("engine", "isaacgym"), "python": program}
+        cfg = RunConfig(task=catalog.values("task", "ShadowHandOver"), engine=engine, sim_device="cpu", rl_device="cpu")
+        assert resolve_run(cfg, catalog)[0].engine["python"] == program
 
     def test_scenes_that_only_mujoco_has(self, build) -> None:
         with pytest.raises(UsageError, match="use engine=mujoco"):
