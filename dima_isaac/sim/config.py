@@ -65,3 +65,34 @@ class MujocoWarpConfig(PhysicsConfig):
     nconmax: int = 0  # contacts per environment, shared by all of them; 0: half as many again as colliding geoms
     njmax: int = 0  # constraint rows per environment, its own; 0: every limit, and half of its contacts at full rows
     deterministic: bool = False  # same bits on every run of a GPU: sorts contacts and orders sums; cost not known yet
+
+
+class Share(Enum):
+    """How the Isaac Gym process and this one see the same numbers."""
+
+    device = "device"  # where sim_device is: GPU memory opened by both (CUDA IPC), or host memory on a CPU
+    host = "host"  # host memory, whatever sim_device is: two copies a step, for where CUDA IPC is forbidden
+
+
+@dataclass
+class IsaacGymConfig:
+    """Isaac Gym Preview 4 in a process of its own. Defaults are Bi-DexHands' simulation parameters."""
+
+    python: str = ""  # an interpreter that can import isaacgym (Python 3.8); empty: DIMA_ISAACGYM_PYTHON
+    share: Share = Share.device
+    substeps: int = 2  # physics steps of 1/120 s in a control step
+    position_iterations: int = 8
+    velocity_iterations: int = 0
+    contact_offset: float = 0.002  # m
+    rest_offset: float = 0.0
+    bounce_threshold_velocity: float = 0.2  # m/s
+    max_depenetration_velocity: float = 1000.0
+    buffer_size_multiplier: float = 5.0
+    max_gpu_contact_pairs: int = 8 * 1024 * 1024
+    num_threads: int = 4  # of PhysX on a CPU
+    spacing: float = 1.5  # m between environments; no observation depends on it
+    tendon_limit_stiffness: float = 30.0
+    tendon_damping: float = 0.1
+    max_speed: float = 1000.0  # rad/s or m/s; faster is a broken simulation
+    start_patience: float = 600.0  # s until the scene stands: the first start compiles gymtorch
+    patience: float = 60.0  # s that one step may take

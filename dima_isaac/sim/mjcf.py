@@ -28,7 +28,7 @@ import numpy as np
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import Cone, PhysicsConfig
-from dima_isaac.sim.scene import FIRM_GRIP, IDENTITY, Actor, Box, Ellipsoid, Mjcf, Quat, Scene, Vec3
+from dima_isaac.sim.scene import FIRM_GRIP, Actor, Box, Ellipsoid, Mjcf, Quat, Scene, Vec3
 
 Array = np.ndarray
 _JOINT = mujoco.mjtJoint
@@ -278,17 +278,27 @@ def _strip(child: mujoco.MjSpec, asset: Mjcf, root: mujoco.MjsBody) -> None:
         seen.add(names)
 
 
-@lru_cache(maxsize=16)
-def _rest_com(asset: Mjcf) -> Array:
-    """Centre of mass of the whole asset in its actor's frame, joints at zero."""
+def load_actor_asset(asset: Mjcf) -> tuple[mujoco.MjModel, int]:
+    """The asset by itself as scenes take it, with all its geoms, and the id of its root body.
+
+    Raises:
+        UsageError: what MuJoCo cannot read, or no such root.
+    """
     child = _load(asset)
     root = _root(child, asset)
     _strip(child, asset, root)
     name = root.name
     model = _compile(child)
+    return model, int(model.body(name).id)
+
+
+@lru_cache(maxsize=16)
+def _rest_com(asset: Mjcf) -> Array:
+    """Centre of mass of the whole asset in its actor's frame, joints at zero."""
+    model, root = load_actor_asset(asset)
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
-    return data.subtree_com[model.body(name).id].copy()
+    return data.subtree_com[root].copy()
 
 
 def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool, cfg: PhysicsConfig) -> None:
@@ -486,5 +496,3 @@ def _share(c: float, h: float, name: str) -> float:
         )
     return 1.0 - c * h
 
-
-__all__ = ["FRAME", "IDENTITY", "WRENCH", "Compiled", "compile_scene", "compile_visuals", "link_body"]

@@ -197,7 +197,8 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
             raise UsageError(f"no engine can run here: {'; '.join(refusals)}.")
         reasons["engine"] = f"{chosen}: " + ("; ".join(refusals) if refusals else "first choice")
     else:
-        refusal = _refusal(catalog.values("engine", chosen), cfg.sim_device, named=True, alone=alone)
+        typed = {key: value for key, value in cfg.engine.items() if key not in CODE_KEYS}
+        refusal = _refusal({**catalog.values("engine", chosen), **typed}, cfg.sim_device, named=True, alone=alone)
         if refusal:
             raise UsageError(f"engine={chosen} {refusal}. engine=auto takes what this machine can run.")
     description = catalog.values("engine", chosen)
@@ -228,7 +229,7 @@ def _refusal(description: dict[str, Any], sim_device: str, named: bool, alone: b
     if missing:
         return f"needs {', '.join(missing)} ({needs.get('cure', 'pip install it')})"
     variable = needs.get("variable", "")
-    if variable and not os.environ.get(variable):
+    if variable and not os.environ.get(variable) and not description.get(needs.get("key", "")):
         return f"needs {variable} ({needs.get('cure', 'set it')})"
     if gpu and sim_device != "cpu" and not (cpu_too and sim_device == AUTO) and not torch.cuda.is_available():
         return f"needs an NVIDIA GPU, and {_why_device('cpu')}"
