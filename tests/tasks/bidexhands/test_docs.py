@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from dima_isaac.catalog import Catalog
+from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
 from tests.tasks.bidexhands.test_suite import TASKS
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "gen_task_docs.py"
@@ -53,3 +54,10 @@ def test_every_oddity_has_its_row_and_every_field_it_names_exists(docs):
     known = {key for name in TASKS for key in catalog.values("task", name)}
     named = {word for row in docs.ODDITIES for word in re.findall(r"`(\w+)`", row[3])}
     assert named and named <= known
+
+
+def test_the_page_tells_of_the_randomisation_that_there_is(docs):
+    hands = ShadowHandOver(ShadowHandOverConfig(randomize=True)).scene().actors[:2]
+    assert all(hand.variation is not None for hand in hands)
+    row = next(row for row in docs.ODDITIES if row[0] == "31")
+    assert row[2].startswith("never: both hands") and row[3] == "`randomize`"
