@@ -136,7 +136,7 @@ ODDITIES = (
     ("28", "YAML keys that nothing reads", "never: an unknown key is refused", "-"),
     ("29", "tasks and configurations that are named and missing", "never: tests build every name", "-"),
     ("30", "PPO squares its deviation, keeps its minibatches, cuts time-outs", "never: see the learner", "-"),
-    ("31", "domain randomisation leaves hand 2 out", "there is none yet", "-"),
+    ("31", "domain randomisation leaves hand 2 out", "never: both hands vary, each for itself", "`randomize`"),
 )
 ABOUT_ODDITIES = """## The benchmark's oddities
 

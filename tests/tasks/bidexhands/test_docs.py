@@ -7,8 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from dima_isaac.catalog import Catalog
+from dima_isaac.sim.rotations import angle_between
+from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+from dima_isaac.tasks.bidexhands.starts import spin
 from tests.tasks.bidexhands.test_suite import TASKS
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "gen_task_docs.py"
@@ -53,3 +57,20 @@ def test_every_oddity_has_its_row_and_every_field_it_names_exists(docs):
     known = {key for name in TASKS for key in catalog.values("task", name)}
     named = {word for row in docs.ODDITIES for word in re.findall(r"`(\w+)`", row[3])}
     assert named and named <= known
+
+
+def test_the_page_tells_of_the_randomisation_that_there_is(docs):
+    hands = ShadowHandOver(ShadowHandOverConfig(randomize=True)).scene().actors[:2]
+    assert all(hand.variation is not None for hand in hands)
+    row = next(row for row in docs.ODDITIES if row[0] == "31")
+    assert row[2].startswith("never: both hands") and row[3] == "`randomize`"
+
+
+def test_the_page_of_untrained_rewards_tells_how_sure_it_is():
+    text = (SCRIPT.parents[1] / "docs" / "untrained.md").read_text()
+    turns = spin(2.0 * torch.rand(2, 200_000, 2, generator=torch.Generator().manual_seed(0)) - 1.0)
+    theta = angle_between(*turns)
+    caught, turned = torch.exp(-0.2 * theta), 2.0 / (theta + 0.1)
+    assert f"standard error of {100 * caught.std() / caught.mean() / 64**0.5:.0f} % in Over" in text
+    assert f"of {turned.std() / 64**0.5:.2f}\n  in ReOrientation" in text
+    assert f"{turned.mean():.2f} for the angles" in text
