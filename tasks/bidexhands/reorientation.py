@@ -34,6 +34,7 @@ from dima_isaac.tasks.bidexhands.two_hands import (
 )
 
 GOALS = 8
+UNJUDGED = -1  # goals reached by a start: what it happens to meet is paid after its first control step
 STARTS: tuple[Vec3, Vec3] = ((0.0, -0.39, 0.6), (0.0, -0.76, 0.6))
 GOAL_HEIGHT = 0.56
 
@@ -80,16 +81,16 @@ class ShadowHandReOrientation(TwoHandTask):
         super().reset(engine, mask, noise)
         drawn = spin(noise.uniform(2 * GOALS).unflatten(1, (GOALS, 2)))
         self._goals = torch.where(mask[:, None, None], drawn, self._goals)
-        self._reached = self._reached.masked_fill(mask, 0)
+        self._reached = self._reached.masked_fill(mask, UNJUDGED)
 
     def act(self, engine: Engine, action: Tensor) -> None:
         """Give both goals their next orientation where one was reached."""
-        hit = self._hit(self._angles(engine))
+        hit = self._hit(self._angles(engine)) & (self._reached > UNJUDGED)
         turn = self._goals.gather(1, (self._reached % GOALS).view(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
         for i in range(2):
             goal = self.root(engine, f"goal{i}")
             engine.set_root_state(hit, self._actor[f"goal{i}"], torch.cat([goal[:, :3], turn, goal[:, 7:]], 1))
-        self._reached = self._reached + hit
+        self._reached = (self._reached + hit).clamp_min(0)
         super().act(engine, action)
 
     def tail(self, engine: Engine) -> list[Tensor]:

@@ -109,8 +109,20 @@ def test_published_reorientation_loses_the_first_cubes_hits(profile, hit):
     assert not stage.success()
 
 
+def test_a_goal_met_by_the_start_is_paid_before_it_is_replaced():
+    """The benchmark judges every goal once before it turns it."""
+    stage = Stage("ShadowHandReOrientation")
+    goal = stage.engine.root_state[0, stage.engine.actor_names.index("goal0"), 3:7].clone()
+    cube = stage.engine.root_state[0, stage.engine.actor_names.index("cube0"), :3].tolist()
+    stage.put("cube0", tuple(cube), tuple(goal.tolist()))
+    stage.env.step(torch.zeros(1, 2, 20))
+    kept = stage.engine.root_state[0, stage.engine.actor_names.index("goal0"), 3:7]
+    assert torch.equal(kept, goal) and int(stage.task._reached) == 0
+
+
 def test_a_reached_goal_is_replaced_by_the_next_one_for_both_cubes():
     stage = Stage("ShadowHandReOrientation")
+    stage.env.step(torch.zeros(1, 2, 20))
     pose = stage.engine.root_state[0, stage.engine.actor_names.index("goal0"), :7].tolist()
     other = [stage.engine.root_state[0, stage.engine.actor_names.index("cube1"), i].item() for i in range(7)]
     stage.put("cube0", tuple(other[:3]), tuple(pose[3:]))
