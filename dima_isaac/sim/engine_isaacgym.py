@@ -338,7 +338,7 @@ class IsaacGymEngine:
     def render(self, env: int, width: int, height: int) -> np.ndarray:
         """One environment as (height, width, 3) uint8, drawn by MuJoCo. Raises ``UsageError`` without a renderer."""
         if self._renderer is None:
-            self._renderer = Renderer(self.scene, PhysicsConfig())
+            self._renderer = Renderer(self.scene)
         return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
 
     def close(self) -> None:

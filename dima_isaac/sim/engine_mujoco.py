@@ -412,7 +412,7 @@ class MujocoEngine:
     def render(self, env: int, width: int, height: int) -> Array:
         """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
         if self._renderer is None:
-            self._renderer = Renderer(self.scene, self.cfg)
+            self._renderer = Renderer(self.scene)
         return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
 
     def close(self) -> None:

@@ -82,9 +82,9 @@ def compile_scene(scene: Scene, cfg: PhysicsConfig, sensors: bool = True) -> Com
     return compiled
 
 
-def compile_visuals(scene: Scene, cfg: PhysicsConfig) -> mujoco.MjModel:
-    """The model for pictures: the same bodies and joints, with visual geoms, lights and ghosts."""
-    return compile_world(scene) if scene.world else _build(scene, cfg, visuals=True)[0]
+def compile_visuals(scene: Scene) -> mujoco.MjModel:
+    """The model for pictures: the same bodies and joints, with visual geoms, lights and ghosts. It never steps."""
+    return compile_world(scene) if scene.world else _build(scene, PhysicsConfig(), visuals=True)[0]
 
 
 def compile_world(scene: Scene) -> mujoco.MjModel:

@@ -14,7 +14,6 @@ import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.config import PhysicsConfig
 from dima_isaac.sim.mjcf import compile_visuals
 from dima_isaac.sim.scene import Scene
 
@@ -25,8 +24,8 @@ Fill = Callable[[mujoco.MjData], None]
 class Renderer:
     """Draws environments of one scene; owns an OpenGL context until ``close``."""
 
-    def __init__(self, scene: Scene, cfg: PhysicsConfig) -> None:
-        self.model = compile_visuals(scene, cfg)
+    def __init__(self, scene: Scene) -> None:
+        self.model = compile_visuals(scene)
         self.data = mujoco.MjData(self.model)
         self._camera = camera(scene)
         self._renderer: mujoco.Renderer | None = None
@@ -129,7 +128,7 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
     """MuJoCo's window on one environment; ``[`` and ``]`` walk through them."""
 
     def __init__(self, engine: Any) -> None:
-        """Open the window on a ``MujocoEngine``.
+        """Open the window on an engine with ``copy_env``.
 
         Raises:
             UsageError: there is no display.
@@ -139,7 +138,7 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
             raise UsageError(f"the viewer needs a display: {problem}; use headless=True or capture_video=True")
         viewer = importlib.import_module("mujoco.viewer")
         self._engine, self.env = engine, 0
-        self._model = compile_visuals(engine.scene, engine.cfg)
+        self._model = compile_visuals(engine.scene)
         self._data = mujoco.MjData(self._model)
         try:
             self._handle = viewer.launch_passive(

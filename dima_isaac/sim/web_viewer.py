@@ -33,7 +33,7 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
         except ModuleNotFoundError as error:
             raise UsageError("viewer=web needs viser: pip install 'dima-isaac[viewer]'.") from error
         self._engine, self._drawn = engine, 0.0
-        self._model = compile_visuals(engine.scene, engine.cfg)
+        self._model = compile_visuals(engine.scene)
         self._data = mujoco.MjData(self._model)
         # this machine alone: from another one, through ssh -L
         self._server = viser.ViserServer(host="localhost", port=port, verbose=False)

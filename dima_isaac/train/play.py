@@ -66,7 +66,7 @@ def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
     if cfg.world is World.dream:
         raise UsageError("world=dream is a video; leave headless=True.")
     if not hasattr(env.engine, "copy_env"):
-        raise UsageError("only engine=mujoco has a live viewer; use headless=True for a video.")
+        raise UsageError("this engine has no live viewer; use headless=True for a video.")
     if cfg.viewer is Viewer.web:
         viewer = importlib.import_module("dima_isaac.sim.web_viewer").WebViewer(env.engine, cfg.port)
         print(f"viewer: {viewer.address} shows it; Ctrl-C stops.", flush=True)

@@ -119,7 +119,7 @@ def test_gains_and_damping_scale() -> None:
 
 
 def test_pictures_and_physics_share_joints_and_bodies(compiled: Compiled) -> None:
-    pictures = compile_visuals(two_hands(), MujocoConfig())
+    pictures = compile_visuals(two_hands())
     assert (pictures.nq, pictures.nv, pictures.nmocap) == (compiled.model.nq, compiled.model.nv, compiled.model.nmocap)
     assert pictures.ngeom > compiled.model.ngeom
     for field in ("body_mass", "body_inertia", "body_ipos", "body_pos"):

@@ -255,7 +255,7 @@ def test_a_multiply_add_counts_as_two_operations():
         (["play", "task=Toi", "agent=zero"], 2, "did you mean Toy"),
         (["play", "task=Toy", "engine=toy", "agent=zero"], 2, "cannot draw"),
         (["play", "task=Toy", "engine=toy", "agent=zero", "world=dream"], 2, "world=dream needs checkpoint"),
-        (["play", "task=Toy", "engine=toy", "agent=zero", "headless=False"], 2, "only engine=mujoco has a live viewer"),
+        (["play", "task=Toy", "engine=toy", "agent=zero", "headless=False"], 2, "this engine has no live viewer"),
         (["play", "task=Toy", "engine=toy", "agent=zero", "out=x.avi"], 2, "neither .mp4 nor .gif"),
         (["play", "task=Toy", "agent=zero", "task.fense=1"], 2, "did you mean fence"),
         (["evaluate", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
