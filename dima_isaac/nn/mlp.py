@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -48,10 +47,16 @@ class DenoiserMlp(nn.Module):
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
-    def forward(self, noisy: Tensor, noise: Tensor, history: Tensor, code: Tensor) -> Tensor:
-        """noisy (B, D), noise (B,) or (1,), history (B, history, D), code (B, C) -> (B, D)."""
+    def given(self, history: Tensor, codes: Tensor) -> tuple[Tensor, ...]:
+        """What ``forward`` needs of history (B, history, D) and of each of the codes (S, B, C): (B, width) a code."""
+        weight, past = self.enter.weight[:, self.leave.out_features :], history.flatten(1)
+        shared = F.linear(past, weight[:, : past.shape[1]], self.enter.bias)
+        return (shared + F.linear(codes, weight[:, past.shape[1] :])).unbind()
+
+    def forward(self, noisy: Tensor, noise: Tensor, given: Tensor) -> Tensor:
+        """noisy (B, D), noise (B,) or (1,), one of ``given`` -> (B, D)."""
         cond = F.silu(self.noise(noise))
-        x = self.enter(torch.cat([noisy, history.flatten(1), code], -1))
+        x = F.linear(noisy, self.enter.weight[:, : noisy.shape[1]]) + given
         for block in self.blocks:
             x = block(x, cond)
         return self.leave(F.silu(self.norm(x)))

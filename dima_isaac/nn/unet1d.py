@@ -87,8 +87,13 @@ class DenoiserUnet(nn.Module):
         self.leave = nn.Conv1d(channels, state, 3, padding=1)
         nn.init.zeros_(self.leave.weight)
 
-    def forward(self, noisy: Tensor, noise: Tensor, history: Tensor, code: Tensor) -> Tensor:
-        """noisy (B, D), noise (B,) or (1,), history (B, history, D), code (B, cond) -> (B, D)."""
+    def given(self, history: Tensor, codes: Tensor) -> tuple[tuple[Tensor, Tensor], ...]:
+        """What ``forward`` needs of history (B, history, D) and of each of the codes (S, B, cond)."""
+        return tuple((history, code) for code in codes)
+
+    def forward(self, noisy: Tensor, noise: Tensor, given: tuple[Tensor, Tensor]) -> Tensor:
+        """noisy (B, D), noise (B,) or (1,), one of ``given`` -> (B, D)."""
+        history, code = given
         cond = self.cond(self.noise(noise) + code)
         signal = torch.cat([history, noisy.unsqueeze(1)], 1).transpose(1, 2)  # (B, D, history + 1)
         x = self.unet(self.enter(signal), cond)

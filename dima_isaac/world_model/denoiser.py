@@ -12,9 +12,11 @@ Pass j moves one row to the right and finds the model's own predictions in place
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from dima_isaac.nn.actions import LightActionEncoder, Perceiver
 from dima_isaac.nn.mlp import DenoiserMlp
@@ -30,8 +32,7 @@ from dima_isaac.world_model.space import Space
 class Condition:
     """All that D knows besides the noisy sample; independent of the sample and of sigma."""
 
-    history: Tensor  # (B, history, D) features of the past
-    code: Tensor  # (B, C) encoded actions
+    given: Any  # what the backbone made of the past and of the encoded actions
     base: Tensor | None  # (B, D) linear prediction of y
 
 
@@ -46,8 +47,9 @@ class Denoiser(nn.Module):
             self.actions: nn.Module = LightActionEncoder(n, a, history, cfg.cond)
         else:
             self.actions = Perceiver(n, a, history, cfg.cond)
+        self.net: DenoiserMlp | DenoiserUnet
         if cfg.backbone is Backbone.mlp:
-            self.net: nn.Module = DenoiserMlp(d, history, cfg.cond, cfg.width, cfg.blocks, cfg.fourier, cfg.cond)
+            self.net = DenoiserMlp(d, history, cfg.cond, cfg.width, cfg.blocks, cfg.fourier, cfg.cond)
         else:
             self.net = DenoiserUnet(d, history, cfg.channels, cfg.cond)
         self.linear = nn.Linear(history * (d + n * a) + n, d) if cfg.linear_skip else None
@@ -67,11 +69,13 @@ class Denoiser(nn.Module):
         shown = actions * mask.unsqueeze(-1)
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._bf16):
             code = self.actions(shown.flatten(0, 1), mask.flatten(0, 1))
-        code = code.float().unflatten(0, (count, batch))
+            given = self.net.given(history, code.unflatten(0, (count, batch)))
         if self.linear is None:
-            return [Condition(history, c, None) for c in code]
-        facts = torch.cat([history.flatten(1).expand(count, batch, -1), shown.flatten(2), seen], -1)
-        return [Condition(history, c, b) for c, b in zip(code, self.linear(facts), strict=True)]
+            return [Condition(g, None) for g in given]
+        past, weight = history.flatten(1), self.linear.weight
+        shared = F.linear(past, weight[:, : past.shape[1]], self.linear.bias)
+        base = shared + F.linear(torch.cat([shown.flatten(2), seen], -1), weight[:, past.shape[1] :])
+        return [Condition(g, b) for g, b in zip(given, base, strict=True)]
 
     # DIMA eq. 10
     def forward(self, noisy: Tensor, sigma: Tensor, condition: Condition, free: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ class Denoiser(nn.Module):
         scales = karras.precondition(sigma, self.cfg.sigma_data, self.cfg.offset)
         around = noisy if condition.base is None else noisy - condition.base
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self._bf16):
-            raw = self.net(scales.inp * noisy * free, scales.noise.reshape(-1), condition.history, condition.code)
+            raw = self.net(scales.inp * noisy * free, scales.noise.reshape(-1), condition.given)
         clean = scales.skip * around + scales.out * raw.float()
         return clean if condition.base is None else condition.base + clean
 

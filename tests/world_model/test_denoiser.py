@@ -45,13 +45,17 @@ def test_a_hidden_current_action_cannot_move_D_and_a_past_one_can(name):
 
 
 @torch.no_grad()
-def test_all_stages_at_once_equal_one_by_one():
-    denoiser = shaken(models()["published"]).denoiser
+@pytest.mark.parametrize("name", ["light", "published"])
+def test_all_stages_at_once_equal_one_by_one(name):
+    denoiser = shaken(models()[name]).denoiser
     history, actions, seen = torch.randn(5, 3, 4), torch.randn(5, 3, 2, 2), torch.eye(2).unsqueeze(1).expand(2, 5, 2)
+    noisy, sigma, free = torch.randn(5, 4), torch.rand(5, 1), torch.ones(4)
     together = denoiser.encode(history, actions, seen)
-    for stage in range(2):
-        alone = denoiser.encode(history, actions, seen[stage : stage + 1])[0]
-        assert torch.allclose(together[stage].code, alone.code, atol=1e-5)
+    alone = [denoiser.encode(history, actions, seen[stage : stage + 1])[0] for stage in range(2)]
+    first, second = (denoiser(noisy, sigma, condition, free) for condition in together)
+    for clean, condition in zip((first, second), alone, strict=True):
+        assert torch.allclose(clean, denoiser(noisy, sigma, condition, free), atol=1e-5)
+    assert (first - second).abs().amax(1).min() > 1e-4
 
 
 @torch.no_grad()
