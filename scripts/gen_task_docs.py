@@ -112,11 +112,11 @@ ODDITIES = (
     ),
     (
         "19",
-        "relative control moves hand 1 alone, by its base's actions",
+        "relative control moves hand 0 alone, by its base's actions",
         "never: both hands, by their joints' actions",
         "`relative_control`, `dof_speed_scale`",
     ),
-    ("20, 21", "smoothing and targets of hand 2 read hand 1's, or one joint off", "never", "`action_smoothing`"),
+    ("20, 21", "smoothing and targets of hand 1 read hand 0's, or one joint off", "never", "`action_smoothing`"),
     ("22", "observations end in zeros; doors list the left handle first", "as published", "-"),
     ("23", "asymmetric observations are broken", "the state is what a critic sees", "-"),
     ("24", "forces x 10 are clipped at 5, so at 0.5 N", "as published", "-"),
@@ -136,7 +136,7 @@ ODDITIES = (
     ("28", "YAML keys that nothing reads", "never: an unknown key is refused", "-"),
     ("29", "tasks and configurations that are named and missing", "never: tests build every name", "-"),
     ("30", "PPO squares its deviation, keeps its minibatches, cuts time-outs", "never: see the learner", "-"),
-    ("31", "domain randomisation leaves hand 2 out", "never: both hands vary, each for itself", "`randomize`"),
+    ("31", "domain randomisation leaves hand 1 out", "never: both hands vary, each for itself", "`randomize`"),
 )
 ABOUT_ODDITIES = """## The benchmark's oddities
 

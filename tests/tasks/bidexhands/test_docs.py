@@ -59,6 +59,12 @@ def test_every_oddity_has_its_row_and_every_field_it_names_exists(docs):
     assert named and named <= known
 
 
+def test_hands_are_counted_from_zero_throughout(docs):
+    published = {row[0]: row[1] for row in docs.ODDITIES}
+    assert "hand 2" not in docs.page()
+    assert "moves hand 0 alone" in published["19"] and "leaves hand 1 out" in published["31"]
+
+
 def test_the_page_tells_of_the_randomisation_that_there_is(docs):
     hands = ShadowHandOver(ShadowHandOverConfig(randomize=True)).scene().actors[:2]
     assert all(hand.variation is not None for hand in hands)

@@ -166,7 +166,10 @@ def test_pen():
     assert not reach(pull_pen(stage, 0.299), 0.5, 0.5).success()
     assert reach(pull_pen(stage, 0.301), 0.5, 0.5).success()
     assert reach(stage, 0.749, 0.749).reward() > reach(stage, 0.751, 0.1).reward()
-    ends_at(stage, 1.5)
+    check(reach(stage, 0.3, 0.751), 0.04978707 + 0.00054753, True)  # one hand too far, whichever: no pull
+    stage.put("pen", FREE).put("pen/cap", (0.09, 0.0, 1.05))  # 0.09 aside and 0.12 below: D = 0.15
+    check(reach(stage, 0.5, 0.5), 0.01347589 + 0.75 - 0.8, False)
+    ends_at(pull_pen(stage, 0.301), 1.5)
 
 
 def test_scissors():
@@ -175,8 +178,11 @@ def test_scissors():
     check(reach(stage.joint("scissors/pivot", -0.39), 0.6, 0.6), 1.8, False)  # 2 + 5 x 0.2 - 1.2
     check(reach(stage.joint("scissors/pivot", -0.2), 0.6, 0.6), 2.75, True)
     check(reach(stage.joint("scissors/pivot", -0.2), 0.6, 0.71), 0.69, True)  # one hand too far: no u
+    check(reach(stage.joint("scissors/pivot", -0.2), 0.701, 0.6), 0.699, True)
+    check(reach(stage.joint("scissors/pivot", -0.299), 0.699, 0.699), 2.057, True)
     assert not stage.joint("scissors/pivot", -0.301).success()
     assert reach(stage.joint("scissors/pivot", -0.7), 0.6, 0.6).ends()  # u = -0.55
+    assert not reach(stage.joint("scissors/pivot", -0.7), 0.71, 0.6).ends()  # u = 0
     assert not reach(stage.joint("scissors/pivot", -0.68), 0.6, 0.6).ends()  # u = -0.45
     ends_at(stage.joint("scissors/pivot", -0.59), 1.75)
 
@@ -190,20 +196,22 @@ DOORS = {  # base, far, sign of the gap's gain
 
 
 def part(stage: Stage, gap: float) -> Stage:
-    """Put the handles ``gap`` apart across the doorway."""
+    """Put the handles ``gap`` apart across the doorway, and 0.2 along it, which does not count."""
     right, left = (offset[1] for _, offset in stage.task._places)
-    return stage.put("door/right", (0.0, gap / 2 - right, 1.0)).put("door/left", (0.0, -gap / 2 - left, 1.0))
+    return stage.put("door/right", (0.2, gap / 2 - right, 1.0)).put("door/left", (0.0, -gap / 2 - left, 1.0))
 
 
 @pytest.mark.parametrize("task", DOORS)
 def test_doors(task):
     base, far, opening = DOORS[task]
     stage = Stage(task, "compat")
-    for gap in (0.067, 0.4, 0.6):
-        gain = 2 * gap if opening else 1 - 2 * gap
+    for gap in (-0.03, 0.067, 0.499, 0.501):  # below zero: past each other
+        gain = 2 * abs(gap) if opening else 1 - 2 * abs(gap)
         success = gap > 0.5 if opening else gap < 0.5
         check(reach(part(stage, gap), 0.4, 0.3), base - 0.7 + gain, success)
-        check(reach(part(stage, gap), 0.51, 0.3), base - 0.81, success)
+        check(reach(part(stage, gap), 0.501, 0.3), base - 0.801, success)
+        check(reach(part(stage, gap), 0.3, 0.501), base - 0.801, success)
+        check(reach(part(stage, gap), 0.499, 0.499), base - 0.998 + gain, success)
     ends_at(part(stage, 0.6), far)
 
 
@@ -226,8 +234,8 @@ def test_bottle_cap():
     place = (0.0, 0.0, 1.15)
     stage.palm(0, place).palm(1, (0.05, 0.0, 1.0)).tips(0, place, 0.5)
     check(stage, 2 - 0.5 - 0.05, False)
-    stage.tips(0, place, 0.2)
-    check(stage, 2 - 0.2 - 0.05 + 30 * 0.0103, False)
+    for reached, lift in ((0.301, 0.0), (0.299, 0.0103), (0.2, 0.0103)):
+        check(stage.tips(0, place, reached), 2 - reached - 0.05 + 30 * lift, False)
     stage.put("bottle/cap", (0.0, 0.0, 1.04))
     check(stage, 2 - 0.2 - 0.05 + 1.2, True)
     assert not stage.put("bottle/cap", (0.0, 0.0, 1.0299)).success()
@@ -284,7 +292,9 @@ def test_switch():
                 f"{name}/rocker_hinge", pressed
             )
         check(reach(stage, 0.2, 0.3), 2 - 0.5 + 50 * (1.4 - total), success)
-    assert not stage.joint("right/rocker_hinge", 0.11).success()
+    for right, left, success in ((0.11, 0.0, False), (0.0, 0.11, False), (0.09, 0.09, True)):
+        stage.joint("right/rocker_hinge", right).joint("left/rocker_hinge", left)
+        assert stage.success() is success
     assert not reach(stage, 9.0, 9.0).ends()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 import mujoco
 import numpy as np
@@ -252,6 +253,17 @@ EXTENTS = {  # axis: lowest and highest, in the object's frame (None: not publis
     "bucket": {"x": (-0.057, 0.057), "y": (-0.057, 0.057), "z": (-0.053, 0.0445)},
     "switch": {"y": (-0.050, 0.052), "z": (-0.075, 0.077)},
 }
+PART_EXTENTS = {  # of one link, joints at 0; a leaf with the handles on both of its faces
+    ("door", "right"): {"x": (-0.09, 0.09), "y": (0.0025, 0.4425), "z": (-0.442, 0.483)},
+    ("door", "left"): {"x": (-0.09, 0.09), "y": (-0.4365, 0.0035), "z": (-0.442, 0.483)},
+    ("bottle", "cap"): {"x": (-0.01285, 0.01285), "y": (-0.01285, 0.01285), "z": (0.139, 0.150)},
+    ("pen", "pen"): {"x": (-0.0105, 0.0105), "y": (-0.0105, 0.0105), "z": (-0.159, 0.200)},
+    ("pen", "cap"): {"x": (-0.0115, 0.0115), "y": (-0.0115, 0.0115), "z": (-0.172, -0.0405)},
+    ("scissors", "scissors"): {"z": (-0.006, 0.006)},
+    ("scissors", "blade"): {"z": (-0.006, 0.006)},
+    ("switch", "switch"): {"x": (-0.043, 0.095)},
+    ("switch", "rocker"): {"y": (-0.029, 0.031), "z": (-0.052, 0.049)},
+}
 MASSES = {
     "block": {"block": 0.125},
     "door": {"right": 4.2, "left": 4.2},
@@ -276,23 +288,34 @@ JOINTS = {  # axis, limits, and where the axis passes in the object's frame (Non
 LIDS = {"pot": 0.06, "mug": 0.108, "kettle": 0.032}
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in ASSETS.glob("*.xml") if path.stem != "block_goal"))
-def test_authored_objects_have_the_published_extents_masses_and_joints(name):
-    model = mujoco.MjModel.from_xml_path(str(ASSETS / f"{name}.xml"))
-    data = mujoco.MjData(model)
-    mujoco.mj_forward(model, data)
+def extent(model: mujoco.MjModel, data: mujoco.MjData, bodies: Collection[int]) -> dict[str, tuple[float, float]]:
+    """The lowest and highest coordinates of what collides on ``bodies``."""
     corners = np.array(np.meshgrid(*[(-1, 1)] * 3)).reshape(3, -1)
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
     for geom in range(model.ngeom):
-        if not model.geom_contype[geom]:
+        if not model.geom_contype[geom] or model.geom_bodyid[geom] not in bodies:
             continue
         box = model.geom_aabb[geom]
         reach = (box[:3, None] + box[3:, None] * corners).T @ data.geom_xmat[geom].reshape(3, 3).T
         reach += data.geom_xpos[geom]
         low, high = np.minimum(low, reach.min(0)), np.maximum(high, reach.max(0))
-    for axis, (least, most) in EXTENTS.get(name, {}).items():
-        k = "xyz".index(axis)
-        assert (low[k], high[k]) == pytest.approx((least, most), abs=5e-3), axis
+    return {axis: (float(low[k]), float(high[k])) for k, axis in enumerate("xyz")}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in ASSETS.glob("*.xml") if path.stem != "block_goal"))
+def test_authored_objects_have_the_published_extents_masses_and_joints(name):
+    model = mujoco.MjModel.from_xml_path(str(ASSETS / f"{name}.xml"))
+    data = mujoco.MjData(model)
+    mujoco.mj_forward(model, data)
+    whole = extent(model, data, range(1, model.nbody))
+    for axis, ends in EXTENTS.get(name, {}).items():
+        assert whole[axis] == pytest.approx(ends, abs=5e-3), axis
+    for (owner, part), axes in PART_EXTENTS.items():
+        if owner == name:
+            found = extent(model, data, [model.body(part).id])
+            assert {axis: found[axis] for axis in axes} == {
+                axis: pytest.approx(ends, abs=3e-3) for axis, ends in axes.items()
+            }, part
     for body, mass in MASSES.get(name, {}).items():
         assert model.body(body).mass[0] == pytest.approx(mass)
     for joint in range(model.njnt):

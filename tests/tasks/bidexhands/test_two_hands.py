@@ -80,6 +80,23 @@ def test_force_is_in_world_axes_and_acts_like_a_velocity() -> None:
     assert speed[0, 1].norm() < 0.02 and speed[1, 0].norm() < 0.02
 
 
+def test_an_action_of_one_is_the_published_force_and_torque(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1666.67 N x transition_scale and 16.667 N m x orientation_scale, each on its own hand."""
+    env = make(transition_scale=0.5, orientation_scale=0.02)
+    seen: dict[int, tuple[Tensor, Tensor]] = {}
+    monkeypatch.setattr(env.engine, "apply_force", lambda actor, force, torque: seen.update({actor: (force, torque)}))
+    action = torch.zeros(2, 2, 26)
+    action[0, 0, :6] = torch.tensor([1.0, -0.5, 0.25, -1.0, 0.5, 2.0])  # the last one is clipped
+    action[1, 1, :6] = torch.tensor([0.0, 0.0, -1.0, 0.0, 1.0, 0.0])
+    env.task.act(env.engine, action)
+    assert seen.keys() == {env.engine.actor_names.index(hand) for hand in ("hand0", "hand1")}
+    for side, hand in enumerate(("hand0", "hand1")):
+        force, torque = seen[env.engine.actor_names.index(hand)]
+        push = action[:, side, :6].clamp(-1.0, 1.0)
+        assert torch.allclose(force, 833.333 * push[:, :3], rtol=1e-5)
+        assert torch.allclose(torque, 0.333333 * push[:, 3:], rtol=1e-5)
+
+
 def test_a_reset_brings_a_pushed_hand_back() -> None:
     env = make(transition_scale=0.5, episode_length=10)
     env.reset()
