@@ -264,6 +264,10 @@ PART_EXTENTS = {  # of one link, joints at 0; a leaf with the handles on both of
     ("switch", "switch"): {"x": (-0.043, 0.095)},
     ("switch", "rocker"): {"y": (-0.029, 0.031), "z": (-0.052, 0.049)},
 }
+PART_SIZES = {  # of one link along x and y, joints at 0, where only sizes are published
+    ("scissors", "scissors"): {"x": 0.23, "y": 0.47},
+    ("scissors", "blade"): {"x": 0.23, "y": 0.47},
+}
 MASSES = {
     "block": {"block": 0.125},
     "door": {"right": 4.2, "left": 4.2},
@@ -316,6 +320,10 @@ def test_authored_objects_have_the_published_extents_masses_and_joints(name):
             assert {axis: found[axis] for axis in axes} == {
                 axis: pytest.approx(ends, abs=3e-3) for axis, ends in axes.items()
             }, part
+    for (owner, part), sizes in PART_SIZES.items():
+        if owner == name:
+            found = extent(model, data, [model.body(part).id])
+            assert {axis: found[axis][1] - found[axis][0] for axis in sizes} == pytest.approx(sizes, abs=1e-2), part
     for body, mass in MASSES.get(name, {}).items():
         assert model.body(body).mass[0] == pytest.approx(mass)
     for joint in range(model.njnt):
