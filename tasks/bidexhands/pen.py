@@ -5,6 +5,7 @@ where   F: the summed distances of a hand's five fingertips to its point, on the
         (left); D: the distance between the points
 ends    F_R or F_L >= {far:g} m
 solved  5 D > {success_pull:g}, the cap is 13 cm out
+differs the cap's published limits of 1 on speed and force are not kept: no engine here has them
 """
 
 from __future__ import annotations
