@@ -81,7 +81,7 @@ def parse(argv: list[str]) -> Command:
         elif word in ("job", "all") and command.show:
             continue
         else:
-            raise UsageError(f"'{word}' is not of the form key=value.")
+            raise UsageError(f"'{word}' is not of the form key=value, such as task=ShadowHandOver.")
     return command
 
 

@@ -197,7 +197,7 @@ def parse(tool: str, argv: list[str]) -> Asked:
             raise UsageError(f"settings are written key=value, without dashes: {word.lstrip('-')}")
         elif "=" not in word:
             if "runs" not in kinds:
-                raise UsageError(f"'{word}' is not of the form key=value.")
+                raise UsageError(f"'{word}' is not of the form key=value, such as checkpoint=latest.")
             values.setdefault("runs", []).append(word)
         else:
             if flag in kinds and flag != "runs":
