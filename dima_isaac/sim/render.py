@@ -21,13 +21,16 @@ Fill = Callable[[mujoco.MjData], None]
 """Writes the joints and ghosts of one environment."""
 
 
+NEAR, REACH = 4.0, 1.5  # m, and lengths of a robot: how far the camera that follows one stays away
+
+
 class Renderer:
     """Draws environments of one scene; owns an OpenGL context until ``close``."""
 
     def __init__(self, scene: Scene) -> None:
         self.model = compile_visuals(scene)
         self.data = mujoco.MjData(self.model)
-        self._camera = camera(scene)
+        self._camera = camera(scene, self.model)
         self._renderer: mujoco.Renderer | None = None
 
     def draw(self, fill: Fill, width: int, height: int) -> np.ndarray:
@@ -110,11 +113,15 @@ def display_problem() -> str:
     return "; ".join(str(warning.message).split("b'")[-1].strip("'") for warning in told) or "GLFW cannot start"
 
 
-def camera(scene: Scene) -> mujoco.MjvCamera:
-    """A free camera at the scene's eye, looking at its target."""
+def camera(scene: Scene, model: mujoco.MjModel) -> mujoco.MjvCamera:
+    """A free camera at the scene's eye, looking at its target; in a whole world one that follows what walks there."""
     view = mujoco.MjvCamera()
     view.type = mujoco.mjtCamera.mjCAMERA_FREE
     if scene.world:
+        mujoco.mjv_defaultFreeCamera(model, view)
+        if mujoco.mjtJoint(model.jnt_type[0]) in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE):
+            view.type, view.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, int(model.jnt_bodyid[0])
+            view.distance, view.elevation = max(NEAR, REACH * _length(model, view.trackbodyid)), -25.0
         return view
     gaze = np.asarray(scene.camera_target, dtype=float) - np.asarray(scene.camera_eye, dtype=float)
     view.lookat[:] = scene.camera_target
@@ -122,6 +129,14 @@ def camera(scene: Scene) -> mujoco.MjvCamera:
     view.azimuth = float(np.degrees(np.arctan2(gaze[1], gaze[0])))
     view.elevation = float(np.degrees(np.arcsin(gaze[2] / view.distance)))
     return view
+
+
+def _length(model: mujoco.MjModel, root: int) -> float:
+    """How far (m) the farthest body of ``root``'s tree is from it where the model begins."""
+    data = mujoco.MjData(model)
+    mujoco.mj_kinematics(model, data)
+    own = model.body_rootid == model.body_rootid[root]
+    return float(np.linalg.norm(data.xpos[own] - data.xpos[root], axis=1).max())
 
 
 class Viewer(contextlib.AbstractContextManager["Viewer"]):
@@ -148,8 +163,9 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
             raise UsageError(
                 f"the viewer needs a display ({error}); use headless=True or capture_video=True"
             ) from error
-        start = camera(engine.scene)
+        start = camera(engine.scene, self._model)
         with self._handle.lock():
+            self._handle.cam.type, self._handle.cam.trackbodyid = start.type, start.trackbodyid
             self._handle.cam.lookat[:] = start.lookat
             self._handle.cam.distance, self._handle.cam.azimuth = start.distance, start.azimuth
             self._handle.cam.elevation = start.elevation

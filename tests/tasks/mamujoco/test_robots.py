@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import mujoco
 import numpy as np
 import pytest
 import torch
 
 from dima_isaac import make
+from dima_isaac.sim.mjcf import compile_visuals
+from dima_isaac.sim.render import camera
 from dima_isaac.types import Step
 from tests.tasks.mamujoco.reference import build, vectorise
 
@@ -146,3 +149,13 @@ def test_make_reaches_the_partition() -> None:
     assert (env.spec.dims.agents, env.spec.dims.action, env.spec.dims.obs) == (3, 2, 12)
     assert env.reset().obs.dtype == torch.float32
     assert any("v5" in note for note in env.spec.notes)
+
+
+@pytest.mark.parametrize(("name", "followed"), [("HalfCheetah", "torso"), ("Humanoid", "torso"), ("Reacher", None)])
+def test_pictures_follow_what_walks(name: str, followed: str | None) -> None:
+    scene = make(name, num_envs=1, engine="mujoco").engine.scene
+    model = compile_visuals(scene)
+    view = camera(scene, model)
+    assert (view.type == mujoco.mjtCamera.mjCAMERA_TRACKING) is (followed is not None)
+    if followed:
+        assert model.body(view.trackbodyid).name == followed and view.distance >= 4.0
