@@ -34,7 +34,7 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
         ("evaluate", ["checkpoint=x", "episodes=0"], "episodes=0 is too small"),
         ("evaluate", ["checkpoint=x", "episodes=few"], "episodes=few: expected a number"),
         ("evaluate", ["checkpoint=x", "episodes=1.5"], "expected a whole number"),
-        ("play", ["checkpoint=x", "run_dir=y"], "run_dir of a checkpoint's run cannot be changed. Keys of play: agent,"),
+        ("play", ["checkpoint=x", "run_dir=y"], "run_dir of a checkpoint's run cannot be changed. Keys of play:"),
         ("plot", ["runs/x", "run_dir=y"], "unknown key 'run_dir' of plot. Keys: checkpoint,"),
         ("evaluate", ["checkpoint=x", "world_model.history=3"], "unknown key 'world_model.history' of evaluate"),
         ("evaluate", ["x"], "'x' is not of the form key=value"),
