@@ -16,13 +16,11 @@ if [ -n "${DRY:-}" ]; then
     where="engine=mujoco_warp sim_device=cpu rl_device=cpu"
     small="preset=smoke"
     check="import torch, mujoco_warp"
-    tests="tests/train/test_gauge.py tests/nn/test_captured.py"
 else
     limit=${LIMIT:-540} sizes="512 8192" main=2048 largest=16384 long=10000000 seconds=8 dreams="600 8192" steps=40000
     where="engine=mujoco_warp sim_device=cuda:0 rl_device=cuda:0"
     small=""
     check="import torch, mujoco_warp; assert torch.cuda.is_available(); torch.zeros(1, device='cuda')"
-    tests="tests"
 fi
 
 # done_before NAME: whether an earlier call has run it without an error
@@ -77,11 +75,11 @@ fi
 for batch in $dreams; do
     step imagine_$batch 120 $bench suite=imagine batch=$batch seconds=$seconds ${DRY:+horizon=2 repeats=1}
 done
-for size in $sizes; do
+for size in $sizes $largest; do
     step engine_$size 90 $bench suite=engine num_envs=$size seconds=$seconds
 done
-# the last size counts what goes wrong in ten million random steps
-step engine_$largest 180 $bench suite=engine num_envs=$largest seconds=$seconds env_steps=$long
+# what goes wrong in ten million random steps: by itself, since a slow GPU may not get through in time
+step random_$largest 300 $bench suite=engine num_envs=$largest seconds=0 env_steps=$long
 # a whole run: evaluation, checkpoints, the end, and its continuation; then its policy measured and filmed
 run="$python scripts/train.py task=ShadowHandOver $where num_envs=$main run_dir=$out/run checkpoint=auto $small"
 done_before run || rm -rf "$out/run"
@@ -89,7 +87,11 @@ step run 120 $run max_env_steps=$steps train.eval.episodes=4
 step continued 90 $run max_env_steps=$((3 * steps / 2)) train.eval.episodes=4
 step evaluated 60 "$python" scripts/evaluate.py checkpoint="$out/run" num_envs=4 episodes=4
 step filmed 60 "$python" scripts/play.py checkpoint="$out/run" num_envs=1 steps=10 out="$out/run.gif"
-step tests 240 "$python" -m pytest -q -m gpu $tests
+# in parts, since one that is cut off begins again; -vv names each test in the log, also of a part that was cut off
+pytest="$python -m pytest -vv -m gpu"
+step tests_learner 120 $pytest tests --ignore=tests/sim --ignore=tests/train/test_on_gpu.py
+step tests_engine 240 $pytest tests/sim
+step tests_runs 240 $pytest tests/train/test_on_gpu.py
 step train_${main}_eager 150 $bench suite=train num_envs=$main seconds=$seconds compile=False $small
 # the trace last: it is the likeliest to upset a driver
 step traced_$main 150 $bench suite=train num_envs=$main seconds=0 trace=True $small
