@@ -1,10 +1,11 @@
 #!/usr/bin/env bash
-# Everything that only a GPU can show, most telling first, in about fifteen minutes on an empty kernel cache.
+# Everything that only a GPU can show, most telling first.
 #
 #     bash scripts/gpu_check.sh [folder for logs]      # PYTHON=.venv/bin/python unless python is the right one
 #
-# Each step is a command that can be typed by itself, with a limit of its own. What does not fit into LIMIT seconds is
-# left, and said so; the same command once more does what is left or failed. Delete the folder to measure anew.
+# Each step is a command that can be typed by itself, with a limit of its own (3/4 of an hour, all together). A step of
+# whose limit LIMIT seconds (540) leaves less than half is left, and said so; the same command once more does what is
+# left or failed. Delete the folder to measure anew.
 # Standard output is one JSON object per step, for docs/results.md; the logs are in the folder.
 # DRY=1 runs the same commands on a CPU with tiny sizes, to test the script.
 set -u
@@ -31,7 +32,7 @@ step() {
     local name=$1 most=$2 left=$((limit - SECONDS + began)) started=$SECONDS code=0
     shift 2
     done_before "$name" && return
-    if [ "$left" -lt 20 ]; then
+    if [ "$left" -lt $((most / 2)) ]; then
         echo "{\"step\": \"$name\", \"skipped\": \"no time left\"}"
         return
     fi
@@ -55,6 +56,10 @@ gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
 told = {'python': sys.version.split()[0], 'torch': torch.__version__, 'cuda': torch.version.cuda, 'warp': warp.__version__}
 told |= {'gpu': gpu and gpu.name, 'bytes': gpu and gpu.total_memory, 'driver': warp.get_cuda_driver_version()}
 print(json.dumps(told))"
+# in parts, since one that is cut off begins again; -vv names each test in the log, also of a part that was cut off.
+# The learner's needs no kernel of Warp's
+pytest="$python -m pytest -vv -m gpu"
+step tests_learner 120 $pytest tests --ignore=tests/sim --ignore=tests/train/test_on_gpu.py
 # the first engine compiles Warp's kernels for this GPU: minutes, once per machine
 step engine_$main 400 $bench suite=engine num_envs=$main seconds=$seconds
 
@@ -82,14 +87,14 @@ done
 step random_$largest 300 $bench suite=engine num_envs=$largest seconds=0 env_steps=$long
 # a whole run: evaluation, checkpoints, the end, and its continuation; then its policy measured and filmed
 run="$python scripts/train.py task=ShadowHandOver $where num_envs=$main run_dir=$out/run checkpoint=auto $small"
-done_before run || rm -rf "$out/run"
+if ! done_before run || [ ! -e "$out/run/checkpoints/last.pt" ]; then # a folder without it did not come along
+    rm -rf "$out/run"
+    sed -i -E '/"step": "(run|continued|evaluated|filmed)"/d' "$out/results.jsonl"
+fi
 step run 120 $run max_env_steps=$steps train.eval.episodes=4
 step continued 90 $run max_env_steps=$((3 * steps / 2)) train.eval.episodes=4
 step evaluated 60 "$python" scripts/evaluate.py checkpoint="$out/run" num_envs=4 episodes=4
 step filmed 60 "$python" scripts/play.py checkpoint="$out/run" num_envs=1 steps=10 out="$out/run.gif"
-# in parts, since one that is cut off begins again; -vv names each test in the log, also of a part that was cut off
-pytest="$python -m pytest -vv -m gpu"
-step tests_learner 120 $pytest tests --ignore=tests/sim --ignore=tests/train/test_on_gpu.py
 step tests_engine 240 $pytest tests/sim
 step tests_runs 240 $pytest tests/train/test_on_gpu.py
 step train_${main}_eager 150 $bench suite=train num_envs=$main seconds=$seconds compile=False $small

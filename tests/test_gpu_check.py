@@ -15,6 +15,7 @@ SCRIPT = Path(__file__).parents[1] / "scripts" / "gpu_check.sh"
 STUB = """#!/bin/sh
 [ "$1" = - ] && exec {python} "$@"
 echo "$*" | head -n 1 >>{asked}
+case "$*" in *max_env_steps=*) mkdir -p {out}/run/checkpoints && touch {out}/run/checkpoints/last.pt;; esac
 case "$*" in *"$FAIL"*) echo FAILED; exit 1;; esac
 echo '{{"done": true}}'
 """
@@ -22,15 +23,19 @@ echo '{{"done": true}}'
 pytestmark = pytest.mark.skipif(not shutil.which("timeout"), reason="needs bash and coreutils")
 
 
-def check(folder: Path, fail: str = "nothing") -> tuple[list[dict], list[str]]:
+def check(folder: Path, fail: str = "nothing", limit: int = 540) -> tuple[list[dict], list[str]]:
     """The JSON lines of one call, and the commands that it ran."""
     asked, stub = folder / "asked", folder / "python"
     asked.write_text("")
-    stub.write_text(STUB.format(python=sys.executable, asked=asked))
+    stub.write_text(STUB.format(python=sys.executable, asked=asked, out=folder / "out"))
     stub.chmod(0o755)
     words = ["bash", str(SCRIPT), str(folder / "out")]
     told = subprocess.run(
-        words, env={**os.environ, "PYTHON": str(stub), "FAIL": fail}, capture_output=True, text=True, check=True
+        words,
+        env={**os.environ, "PYTHON": str(stub), "FAIL": fail, "LIMIT": str(limit)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
     rows = [json.loads(line) for line in told.stdout.splitlines()]
     return [row for row in rows if row["step"] != "nvidia_smi"], asked.read_text().splitlines()
@@ -52,6 +57,20 @@ def test_a_sizes_speed_does_not_hang_on_ten_million_steps(tmp_path: Path) -> Non
     failed = [row["step"] for row in rows if row["exit"]]
     assert "engine_16384" not in failed and any(name.startswith("random") for name in failed)
     assert any("num_envs=16384" in line and "env_steps" not in line for line in asked)
+
+
+def test_a_run_whose_folder_is_lost_is_made_again_with_all_that_needs_it(tmp_path: Path) -> None:
+    check(tmp_path)
+    shutil.rmtree(tmp_path / "out" / "run")
+    assert [row["step"] for row in check(tmp_path)[0]] == ["run", "continued", "evaluated", "filmed"]
+
+
+def test_what_has_less_than_half_of_its_time_is_left_for_the_next_call(tmp_path: Path) -> None:
+    rows, _ = check(tmp_path, limit=65)
+    done = {row["step"] for row in rows if "skipped" not in row}
+    assert {"machine", "tests_learner", "evaluated"} <= done
+    assert not done & {"engine_2048", "train_2048", "tests_engine"}
+    assert {row["step"] for row in check(tmp_path)[0]} == {row["step"] for row in rows} - done
 
 
 def test_every_gpu_test_is_in_one_part_and_is_named_and_counted(tmp_path: Path) -> None:
