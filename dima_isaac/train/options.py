@@ -262,7 +262,7 @@ def _value(key: str, text: str, kind: Any) -> Any:
 def _unknown(tool: str, key: str, kinds: dict[str, Any]) -> UsageError:
     """The nearest of the tool's own keys and the run's; a run's key comes here where its checkpoint has fixed it."""
     own = sorted(kinds)
-    if key in _RUN_KEYS and tool != "plot":
+    if key.partition(".")[0] in _RUN_KEYS and tool != "plot":
         return UsageError(f"{key} of a checkpoint's run cannot be changed. Keys of {tool}: {', '.join(own)}.")
     near = difflib.get_close_matches(key, own if tool == "plot" else [*own, *_RUN_KEYS], n=1, cutoff=0.6)
     hint = f"; did you mean {near[0]}?" if near else "."

@@ -89,5 +89,3 @@ def test_short_agents_do_not_hide_the_first_state_dimension():
     whole = probes.sensitivity(Oracle(), env, actor, episode=5)
     env.task.spec = replace(env.spec, echo=torch.tensor([[4, -1], [5, -1]]))
     torch.testing.assert_close(probes.sensitivity(Oracle(), env, actor, episode=5).true, whole.true)
-
-

@@ -45,6 +45,19 @@ def test_a_hidden_current_action_cannot_move_D_and_a_past_one_can(name):
 
 
 @torch.no_grad()
+def test_the_linear_prediction_is_one_layer_over_all_that_is_shown():
+    denoiser = shaken(build(small(linear_skip=True))).denoiser
+    history, actions = torch.randn(5, 3, 4), torch.randn(5, 3, 2, 2)
+    seen = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).unsqueeze(1).expand(2, 5, 2)
+    for mask, condition in zip(seen, denoiser.encode(history, actions, seen), strict=True):
+        shown = actions.clone()
+        shown[:, -1] *= mask.unsqueeze(-1)
+        whole = denoiser.linear(torch.cat([history.flatten(1), shown.flatten(1), mask], 1))
+        assert whole.abs().amax() > 0.1
+        torch.testing.assert_close(condition.base, whole, atol=1e-5, rtol=1e-5)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("name", ["light", "published"])
 def test_all_stages_at_once_equal_one_by_one(name):
     denoiser = shaken(models()[name]).denoiser

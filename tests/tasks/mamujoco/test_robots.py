@@ -159,3 +159,14 @@ def test_pictures_follow_what_walks(name: str, followed: str | None) -> None:
     assert (view.type == mujoco.mjtCamera.mjCAMERA_TRACKING) is (followed is not None)
     if followed:
         assert model.body(view.trackbodyid).name == followed and view.distance >= 4.0
+        data, drawn = mujoco.MjData(model), mujoco.MjvScene(model, maxgeom=500)
+        seen = []
+        for walked in (0.0, 30.0):
+            data.qpos[0] = walked
+            mujoco.mj_forward(model, data)
+            args = model, data, mujoco.MjvOption(), None, view, mujoco.mjtCatBit.mjCAT_ALL, drawn
+            mujoco.mjv_updateScene(*args)
+            eye = np.mean([drawn.camera[side].pos for side in range(2)], axis=0)
+            seen.append(eye - data.body(followed).xpos)
+        assert np.abs(seen[1] - seen[0]).max() < 0.05
+        assert 0.8 * view.distance < np.linalg.norm(seen[1]) < 1.2 * view.distance
