@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tempfile
+from abc import abstractmethod
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,7 +23,6 @@ class ManySegment(Robot):
     harl = None
     generator: str  # upstream's module with ``gen_asset``
 
-
     def __init__(self, cfg: MamujocoConfig) -> None:
         """See ``Robot``.
 
@@ -38,8 +38,9 @@ class ManySegment(Robot):
         # lives as long as the task: pictures compile the file again
         self._folder = tempfile.TemporaryDirectory(prefix="dima_isaac_")
 
+    @abstractmethod
     def _set_sizes(self, segments: int) -> None:
-        raise NotImplementedError
+        """Take the segments (at least 2) that the partition asks for."""
 
     def _graph(self, conf: str) -> Graph:
         return upstream_graph(self.scenario, conf)

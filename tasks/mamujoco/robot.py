@@ -6,6 +6,7 @@ MuJoCo's step leaves behind, one substep old with the Euler integrator: the benc
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -39,7 +40,7 @@ class Harl:
 _DTYPES = {Precision.float32: torch.float32, Precision.float64: torch.float64}
 
 
-class Robot:
+class Robot(ABC):
     """Base of the robots. A robot says what its state is, what it is worth and when it has fallen."""
 
     Config = MamujocoConfig
@@ -266,7 +267,7 @@ class Robot:
         """Nothing: every quantity is read from the physics at the start of the step."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 (a default, not a gap)
         """Nothing to restore."""
 
     # ---- injection ---------------------------------------------------------------------------------------------
@@ -327,9 +328,9 @@ class Robot:
         standing = ~fallen if self.cfg.protocol is Protocol.v5 else torch.ones_like(fallen)
         return standing * self._constant("healthy_reward")
 
+    @abstractmethod
     def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward (E,), added up in the benchmark's order, and its named parts; float64."""
-        raise NotImplementedError
 
     def _constant(self, name: str) -> float:
         return float(self.definition.constants[name])
