@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,21 +26,28 @@ class EpisodeTally:
     def __init__(self, num_envs: int, device: torch.device) -> None:
         self._names: tuple[str, ...] = ()
         self._running = torch.zeros(0, num_envs, device=device)  # (values, E)
+        self._tick, self._rows = self._running, self._running.unbind()
         self._done = torch.zeros(0, device=device)  # (values,)
         self._count = torch.zeros((), device=device)
 
-    def add(self, values: dict[str, Tensor], first: Tensor, last: Tensor, ends: bool = True) -> None:
+    def add(
+        self, values: dict[str, Tensor], first: Tensor, last: Tensor, begins: bool = True, ends: bool = True
+    ) -> None:
         """Add one tick of named values (E,), the same names every time; close the episodes that end here.
 
-        Who knows that ``last`` is empty says so with ``ends=False``.
+        Who knows that ``first`` or ``last`` is empty says so with ``begins=False`` or ``ends=False``.
         """
         if not self._names:
             self._names = tuple(values)
             self._running = self._running.new_zeros(len(values), self._running.shape[1])
             self._done = self._done.new_zeros(len(values))
-        tick = torch.stack([values[name] for name in self._names])
-        # an episode's first row brings nothing, and whatever ran before it is over
-        self._running.add_(tick).masked_fill_(first, 0.0)
+        if len(self._rows) < len(self._names):
+            self._tick = torch.zeros_like(self._running)
+            self._rows = self._tick.unbind()
+        torch._foreach_copy_(self._rows, [values[name] for name in self._names])  # of any precision, in one go
+        self._running += self._tick
+        if begins:  # an episode's first row brings nothing, and whatever ran before it is over
+            self._running.masked_fill_(first, 0.0)
         if ends:
             self._done += self._running @ last.to(self._running.dtype)
             self._count += last.sum()
@@ -159,19 +167,22 @@ class VecEnv:
         first = self._quarantine(first)
 
         # between two physics steps an operation costs its launch, or cold caches: hence as few as can be
-        self._time = (self._time + 1).masked_fill_(first, 0)
+        begins = not self._nobody(first)
+        self._time = self._time + 1
         verdict = self.task.judge(self.engine)
         state = self.task.state(self.engine)
-        reward = verdict.reward.masked_fill(first, 0.0)
+        reward = verdict.reward
+        if begins:
+            self._time.masked_fill_(first, 0)
+            reward = reward.masked_fill(first, 0.0)
         terminal = verdict.terminal > first  # of booleans: a and not b
         last = (self._time >= self._limit).logical_or_(terminal)
         if verdict.truncated is not None:
             last |= verdict.truncated > first
         self._success = (self._success | verdict.success) > first
         self._over = last
-        success = (self._success & last).float()
-        values = {"return": reward, "success": success, "length": self._tick, **verdict.terms}
-        self.tally.add(values, first, last, ends=not self._nobody(last))
+        values = {"return": reward, "success": self._success & last, "length": self._tick, **verdict.terms}
+        self.tally.add(values, first, last, begins, ends=not self._nobody(last))
         return self._row(state, reward, first, last, terminal)
 
     def _row(self, state: Tensor, *rest: Tensor) -> Step:
@@ -182,7 +193,7 @@ class VecEnv:
 
     def _nobody(self, mask: Tensor) -> bool:
         """Whether ``mask`` (E,) is known to be empty; where asking would cost a synchronisation it is not known."""
-        return self._on_host and not mask.numpy().any()
+        return self._on_host and not np.count_nonzero(mask.numpy())
 
     def _stage_reset(self, mask: Tensor) -> None:
         if self._nobody(mask):

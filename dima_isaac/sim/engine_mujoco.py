@@ -162,6 +162,7 @@ class MujocoEngine:
         self._still = np.zeros(envs, dtype=bool)  # placed, not stepped: forces of the last step are another episode's
         self._any_still = False
         self._field_stage: list[tuple[Array, str, Array]] = []
+        self._settable: dict[str, Array] = {}  # views of the state rows, each made once
 
     # ---- staged writes -----------------------------------------------------------------------------------------
 
@@ -247,8 +248,10 @@ class MujocoEngine:
         if restarting:
             self.batch.reset(np.flatnonzero(np.logical_or.reduce(restarting)), stage=_STAGE_NONE)
         for mask, name, value in self._field_stage:
-            view = self.batch.bind(name)
-            if mask.all():
+            if name not in self._settable:
+                self._settable[name] = self.batch.bind(name)
+            view = self._settable[name]
+            if np.count_nonzero(mask) == len(mask):
                 np.copyto(view, value)
             else:
                 np.copyto(view, value, where=mask.reshape(-1, *[1] * (view.ndim - 1)))
@@ -265,7 +268,7 @@ class MujocoEngine:
         self._flush()
         self.batch.warning.fill(0)
         held = hold.numpy()
-        any_held = held.any()
+        any_held = bool(np.count_nonzero(held))
         if self.tape is not None:
             self.tape.append((self._rows.copy(), held.copy()))
         try:
@@ -280,7 +283,7 @@ class MujocoEngine:
             self._xfrc[:, body] = 0.0
         self._forces.clear()
         self._still[:] = held
-        self._any_still = bool(any_held)
+        self._any_still = any_held
         self._pack()
         self._census(held)
 

@@ -209,10 +209,11 @@ class Robot(ABC):
         ctrl = self.scatter(action)
         if self.cfg.protocol is Protocol.v5:
             ctrl = ctrl.clamp(-1.0, 1.0)
-        ctrl = ctrl.to(torch.float64)
-        self._ctrl = ctrl if self._unit_range else self._middle + self._half * ctrl
+        self._ctrl.copy_(ctrl)
+        if not self._unit_range:
+            torch.add(self._middle, self._half * self._ctrl, out=self._ctrl)
         engine.set_field(self._everywhere, "ctrl", self._ctrl)
-        self._before = self._progress().clone()
+        self._before.copy_(self._progress())
 
     def scatter(self, action: Tensor) -> Tensor:
         """(E, N, A) -> (E, nu): every actuator's own number."""
