@@ -18,33 +18,52 @@ def _hits(index: Tensor, codes: int) -> Tensor:
 
 
 class VectorQuantiser(nn.Module):
-    """The nearest of ``codes`` vectors, which follow the tokens by exponential moving averages, not by gradients."""
+    """The nearest of ``codes`` vectors, which follow the tokens by exponential moving averages, not by gradients.
+
+    A code that on average fewer than ``revive`` tokens of a batch have found becomes one of the batch's tokens
+    (SoundStream, Zeghidour et al. 2021), the whole codebook with the first batch. With 0, as published, codes start
+    from noise, and for thousands of updates the one that tokens happen to lie nearest to takes them all.
+    """
 
     codebook: Tensor
     size: Tensor
     total: Tensor
 
-    def __init__(self, codes: int, dim: int, decay: float, smoothing: float = 1e-5) -> None:
+    def __init__(self, codes: int, dim: int, decay: float, revive: float = 0.0, smoothing: float = 1e-5) -> None:
         super().__init__()
-        self.decay, self.smoothing = decay, smoothing
+        self.decay, self.revive, self.smoothing = decay, revive, smoothing
         codebook = torch.empty(codes, dim)
         nn.init.kaiming_uniform_(codebook)
         self.register_buffer("codebook", codebook)
         # one token each to begin with: a size of 0 would throw every code that the first batch leaves out to infinity
-        self.register_buffer("size", torch.ones(codes))
+        self.register_buffer("size", torch.full((codes,), 0.0 if revive else 1.0))
         self.register_buffer("total", codebook.clone())
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """tokens (..., dim). In training mode, with gradients enabled, the codebook moves after it was used."""
         flat = tokens.flatten(0, -2)
+        learning = self.training and torch.is_grad_enabled()
+        if learning and self.revive:
+            self._revive(flat.detach())
         index = torch.cdist(flat.detach().float(), self.codebook).argmin(-1)
         hit = _hits(index, self.codebook.shape[0]).to(flat.dtype)  # (M, codes)
         chosen = self.codebook[index].view_as(tokens)
-        if self.training and torch.is_grad_enabled():
+        if learning:
             self._follow(flat.detach(), hit)
         commitment = F.mse_loss(tokens, chosen)
         used = (hit.sum(0) > 0).float().mean()
         return tokens + (chosen - tokens).detach(), commitment, used
+
+    @torch.no_grad()
+    def _revive(self, flat: Tensor) -> None:
+        codes, tokens = self.codebook.shape[0], flat.shape[0]
+        each = torch.arange(codes, device=flat.device)
+        # spread over the batch; the shift by one takes turns among the places of a sample's tokens
+        donors = flat[(each * (tokens // codes) + each) % tokens].float()
+        dead = (self.size < self.revive).unsqueeze(1)
+        self.codebook.copy_(torch.where(dead, donors, self.codebook))
+        self.total.copy_(torch.where(dead, donors, self.total))
+        self.size.masked_fill_(dead.squeeze(1), 1.0)
 
     @torch.no_grad()
     def _follow(self, flat: Tensor, hit: Tensor) -> None:

@@ -142,6 +142,7 @@ class DecoderConfig:
     token_dim: int = 64  # vq
     codes: int = 256  # vq
     ema: float = 0.995  # vq
+    revive: float = 0.1  # vq: a code that fewer tokens of a batch find becomes one of them; 0 (published) never
     levels: list[int] = field(default_factory=lambda: [8, 6, 5])  # fsq
     width: int = 256
     commitment: float = 10.0

@@ -18,7 +18,7 @@ class LearnedDecoder(nn.Module):
         self.cfg, self.shape = cfg, (dims.agents, dims.obs)
         vq = cfg.kind is DecoderKind.vq
         self.bottleneck: nn.Module = (
-            VectorQuantiser(cfg.codes, cfg.token_dim, cfg.ema) if vq else FiniteScalarQuantiser(cfg.levels)
+            VectorQuantiser(cfg.codes, cfg.token_dim, cfg.ema, cfg.revive) if vq else FiniteScalarQuantiser(cfg.levels)
         )
         size = cfg.tokens * (cfg.token_dim if vq else len(cfg.levels))
         self.encoder = mlp([dims.state, cfg.width, cfg.width, size], nn.GELU)

@@ -68,7 +68,7 @@ def paper() -> WorldModelConfig:
             double_step=True,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, clip=10.0),
         ),
-        decoder=DecoderConfig(kind=DecoderKind.vq),
+        decoder=DecoderConfig(kind=DecoderKind.vq, revive=0.0),
     )
 
 
