@@ -1,10 +1,13 @@
 """PPO on rollouts whose best action is known."""
 
 import copy
+import math
 
+import pytest
 import torch
 
-from dima_isaac.agent.config import AgentConfig
+from dima_isaac.agent import ppo
+from dima_isaac.agent.config import AgentConfig, CriticConfig
 from dima_isaac.agent.ppo import ActorCritic, _standardise
 from dima_isaac.types import Dims, Rollout
 
@@ -48,6 +51,97 @@ def test_steps_after_a_certain_end_do_not_teach():
     twin.update(other)
     for mine, theirs in zip(agent.parameters(), twin.parameters(), strict=True):
         torch.testing.assert_close(mine, theirs)
+
+
+class ByHand:
+    """The two losses, one number at a time, from the textbook: GAE in its lambda-return form, PPO's clipped ratio."""
+
+    def __init__(self, agent: ActorCritic, dream: Rollout) -> None:
+        self.agent, self.dream, cfg = agent, dream, agent.cfg
+        batch, horizon = dream.reward.shape
+        self.where = [(b, t) for b in range(batch) for t in range(horizon)]
+        mean, std = (float(x) for x in agent.critic.units.stats())
+        self.old = {(b, t): self.value(b, t) for b in range(batch) for t in range(horizon + 1)}
+        worth = {at: mean + std * v for at, v in self.old.items()}
+        self.target, self.weight = {}, {}
+        for b in range(batch):
+            ahead, alive = worth[b, horizon], 1.0
+            for t in reversed(range(horizon)):
+                ahead = (1 - cfg.lam) * worth[b, t + 1] + cfg.lam * ahead
+                ahead = float(dream.reward[b, t]) + cfg.gamma * float(dream.cont[b, t]) * ahead
+                self.target[b, t] = ahead
+            for t in range(horizon):
+                self.weight[b, t] = alive
+                alive *= float(dream.cont[b, t])
+        raw = {at: self.target[at] - worth[at] for at in self.where}
+        centre = self.mean(raw)
+        deviation = math.sqrt(self.mean({at: (a - centre) ** 2 for at, a in raw.items()}))
+        self.advantage = {at: (a - centre) / (deviation + cfg.advantage_eps) for at, a in raw.items()}
+
+    def mean(self, numbers: dict) -> float:
+        return sum(self.weight[at] * numbers[at] for at in self.where) / sum(self.weight.values())
+
+    def value(self, b: int, t: int) -> float:
+        return float(self.agent.critic(self.dream.state[b, t], self.dream.last_action[b, t]).detach())
+
+    def policy_loss(self) -> float:
+        cfg, gains, spread = self.agent.cfg, {}, {}
+        for at in self.where:
+            logp, entropy = self.agent.actor.evaluate(self.dream.obs[at], self.dream.action[at])
+            ratios = (logp - self.dream.logp[at]).exp().tolist()
+            bounded = [min(max(ratio, 1 - cfg.clip), 1 + cfg.clip) for ratio in ratios]
+            each = [min(r * self.advantage[at], c * self.advantage[at]) for r, c in zip(ratios, bounded, strict=True)]
+            gains[at], spread[at] = sum(each) / len(each), float(entropy.mean().detach())
+        return -self.mean(gains) - cfg.entropy * self.mean(spread)
+
+    def value_loss(self) -> float:
+        cfg, misses = self.agent.cfg, {}
+        mean, std = (float(x) for x in self.agent.critic.units.stats())
+        for at in self.where:
+            wanted, value = (self.target[at] - mean) / std, self.value(*at)
+            near = self.old[at] + min(max(value - self.old[at], -cfg.clip), cfg.clip)
+            misses[at] = max(_huber(value - wanted, cfg.critic.huber), _huber(near - wanted, cfg.critic.huber))
+        return self.mean(misses)
+
+
+def _huber(miss: float, delta: float) -> float:
+    return 0.5 * miss**2 if abs(miss) <= delta else delta * (abs(miss) - 0.5 * delta)
+
+
+def test_losses_are_the_textbooks(monkeypatch):
+    torch.manual_seed(0)
+    critic = CriticConfig(sees_action=True, clip_value=True, huber=0.5, lr=0.03)
+    cfg = AgentConfig(critic=critic, epochs=3, minibatches=1, gamma=0.9, lam=0.7, entropy=0.05)
+    agent = ActorCritic(cfg, DIMS, torch.device("cpu"), seed=1)
+    agent.critic.units.update(torch.tensor([4.0, 9.0]), torch.ones(2))
+    obs, state, last = torch.randn(5, 4, 2, 4), torch.randn(5, 5, 4), torch.randn(5, 5, 2, 1)
+    action, logp = agent.act(obs)
+    cont = 0.5 + 0.5 * torch.rand(5, 4)
+    dream = Rollout(obs, state, last, action, logp + 0.2 * torch.randn(5, 4, 2), 3 * torch.randn(5, 4), cont)
+    by_hand, checked = ByHand(agent, dream), []
+
+    def descend(optim, parameters, loss, *rest, **more):
+        expected = by_hand.policy_loss() if optim is agent.actor_optim else by_hand.value_loss()
+        assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
+        checked.append(optim)
+        return real(optim, parameters, loss, *rest, **more)
+
+    real = ppo.descend
+    monkeypatch.setattr(ppo, "descend", descend)
+    agent.update(dream)
+    assert checked == [agent.actor_optim, agent.critic_optim] * 3
+
+
+def test_slope_is_the_mean_squared_gradient_of_the_value():
+    torch.manual_seed(0)
+    agent = ActorCritic(AgentConfig(critic=CriticConfig(sees_action=True)), DIMS, torch.device("cpu"))
+    state, last = torch.randn(6, 4), torch.randn(6, 2, 1)
+    step, expected = 1e-2, torch.zeros(4)
+    for i in range(4):
+        push = step * torch.eye(4)[i]
+        above, below = agent.critic(state + push, last), agent.critic(state - push, last)
+        expected[i] = (((above - below) / (2 * step)) ** 2).mean()
+    torch.testing.assert_close(agent.slope(state, last), expected.detach(), rtol=0.02, atol=1e-4)
 
 
 def test_kl_stop_keeps_the_policy():
