@@ -1,0 +1,45 @@
+"""What the reward model is asked for: the row a step arrives in, inside an episode, in units of what it has seen."""
+
+import math
+
+import pytest
+import torch
+
+from dima_isaac.types import Window
+from dima_isaac.world_model.config import Precision, RewardConfig
+from dima_isaac.world_model.reward import RewardModel
+from tests.world_model.worlds import DIMS
+
+
+def window(batch: int, rows: int) -> Window:
+    """Random rows; the first window begins with padding and an episode's start, the second ends in a terminal state."""
+    first, valid, terminal = (torch.zeros(batch, rows, dtype=torch.bool) for _ in range(3))
+    valid[:] = True
+    valid[0, :1], first[0, 1] = False, True
+    terminal[1, -1] = True
+    state, action = torch.randn(batch, rows, DIMS.state), torch.randn(batch, rows, DIMS.agents, DIMS.action)
+    return Window(state, action, 5.0 + 3.0 * torch.randn(batch, rows), terminal, first, valid)
+
+
+@pytest.mark.parametrize("normalise", [True, False])
+def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise):
+    torch.manual_seed(0)
+    model, rows = RewardModel(RewardConfig(normalise=normalise), DIMS, Precision.fp32), window(3, 4)
+    guess, logit = torch.randn(3, 3), torch.randn(3, 3)
+    monkeypatch.setattr(model, "_guess", lambda *_: (guess, logit))
+    _, metrics = model.loss(None, rows, torch.Generator())
+
+    counted = [(b, t) for b in range(3) for t in range(1, 4) if not (b == 0 and t == 1)]  # no step led to a first row
+    seen = torch.stack([rows.reward[at] for at in counted])
+    mean, std = (seen.mean(), seen.var(unbiased=False).sqrt()) if normalise else (torch.tensor(0.0), torch.tensor(1.0))
+    miss, end = [], []
+    for b, t in counted:
+        error = abs(float(guess[b, t - 1] - (rows.reward[b, t] - mean) / std))
+        miss.append(0.5 * error**2 if error < 1 else error - 0.5)
+        going = 1 / (1 + math.exp(-float(logit[b, t - 1])))
+        end.append(-math.log(1 - going if b == 1 and t == 3 else going))
+    assert metrics["world/reward"].item() == pytest.approx(sum(miss) / len(miss), rel=1e-3)
+    assert metrics["world/end"].item() == pytest.approx(sum(end) / len(end), rel=1e-5)
+    reward, cont = model.judge(None, rows.state, rows.action[:, :-1])
+    torch.testing.assert_close(reward, guess * std + mean, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(cont, logit.sigmoid())
