@@ -81,11 +81,12 @@ def test_dreams_cannot_leave_but_are_not_yanked_back():
     model, walk = space(z_clamp=10.0)
     mean, std = model._scale()
     inside = walk[:, 0] * 0 + mean
-    high = model.advance(inside, torch.full((300, 5), 1e6), torch.zeros(300, 5), torch.zeros(300, 2, 1))
-    assert torch.allclose(model.z(high)[:, :3], torch.full((300, 3), 10.0), atol=1e-3)
-    outside = mean + 12 * std
-    kept = model.advance(outside, torch.zeros(5), torch.zeros(5), torch.zeros(2, 1))
-    assert (model.z(kept) > 11.5).all()
+    for side in (1.0, -1.0):
+        far = model.advance(inside, torch.full((300, 5), side * 1e6), torch.zeros(300, 5), torch.zeros(300, 2, 1))
+        assert torch.allclose(model.z(far)[:, :3], torch.full((300, 3), side * 10.0), atol=1e-3)
+        outside = mean + side * 12 * std
+        kept = model.advance(outside, torch.zeros(5), torch.zeros(5), torch.zeros(2, 1))
+        assert (side * model.z(kept) > 11.5).all()
 
 
 def test_features_show_changes_and_the_newest_state():
@@ -138,3 +139,32 @@ def test_accuracy_is_spent_where_the_value_has_a_slope():
     weight = even * (0.5 + 0.5 * model.relevance)
     assert torch.allclose(model.emphasis(), weight / weight.mean(), rtol=1e-4)
     assert model.emphasis()[0] > 0, "what has no value today still counts"
+
+
+def test_what_cannot_be_predicted_yet_keeps_a_tenth_of_its_weight():
+    model, _ = space(value_weight=0.0, trust_decay=0.5)
+    model.trust.gain.copy_(torch.tensor([1.0, 0.0, 0.5, 1.0, 1.0]))
+    weight = model.emphasis()
+    assert torch.allclose(weight / weight[0], torch.tensor([1.0, 0.1, 0.55, 0.0, 1.0]))
+
+
+def test_a_row_that_no_action_led_to_teaches_no_change():
+    """A first row comes after padding, which is zero: a jump from there is none of the world's."""
+    model = Space(WorldModelConfig(target=Target.residual), DIMS, None)
+    state = 50.0 + torch.randn(8, 5, 5)
+    first, valid = torch.zeros(8, 5, dtype=torch.bool), torch.ones(8, 5, dtype=torch.bool)
+    first[:4, 1], valid[:4, 0], state[:4, 0] = True, False, 0.0
+    first[4:6, 4], valid[4:6, :4], state[4:6, :4] = True, False, 0.0
+    rows = Window(state, torch.randn(8, 5, 2, 1), torch.zeros(8, 5), torch.zeros(8, 5).bool(), first, valid)
+    model.track(rows, 3)
+    moves = torch.cat([state[:4, 2:] - state[:4, 1:-1], state[6:, 2:] - state[6:, 1:-1]]).flatten(0, 1)
+    moves = torch.cat([moves, state[6:, 1] - state[6:, 0]])
+    assert model.change.count == len(moves)
+    assert torch.allclose(model.change.mean.float(), moves.mean(0), atol=1e-4)
+    once = Space(WorldModelConfig(target=Target.residual), DIMS, None)
+    once.change.load_state_dict(model.change.state_dict())
+    one_step = [*range(4), 6, 7]  # of whom the newest step counts
+    inputs = torch.cat([once.x(state[one_step, -2]), rows.action[one_step, 1:4].flatten(1)], 1)
+    once.linear.update(inputs, once.moved(state[one_step, -2], state[one_step, -1]), torch.ones(6, dtype=torch.bool))
+    for name, mine in model.linear.state_dict().items():
+        torch.testing.assert_close(mine, once.linear.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
