@@ -137,3 +137,61 @@ def test_losses_that_stay_non_finite_end_the_run_and_change_no_weight(tmp_path):
         logger.close()
     assert trainer.env_steps < 600
     assert all(torch.equal(before[name], value) for name, value in trainer.world.reward.net.state_dict().items())
+
+
+def test_a_row_is_what_was_seen_and_what_was_done_there(tmp_path):
+    cfg = config(40)
+    with RunFolder(tmp_path) as run:
+        logger = Logger(run, cfg, 40)
+        env = toy_env(4, 0)
+        trainer = Trainer(cfg, run, env, toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        step, told = env.step, []
+
+        def listen(action: torch.Tensor):
+            told.append((trainer.step.state.clone(), action.clone()))
+            return step(action)
+
+        env.step = listen
+        trainer.explorer.cfg = ExploreConfig(share=1.0, std=5.0)
+        for _ in range(10):
+            trainer.collect()
+        logger.close()
+    for row, (state, action) in enumerate(told):
+        assert torch.equal(trainer.replay.state[row], state) and torch.equal(trainer.replay.action[row], action)
+    assert trainer.replay.action[:10].abs().max() == 1.0  # what noise pushes out is clipped before anyone sees it
+
+
+def test_the_model_is_judged_by_the_rows_that_it_has_not_learnt_from(tmp_path):
+    cfg = config(320, eval_every=0)
+    cfg.train.probe_every = 0
+    with RunFolder(tmp_path) as run:
+        logger = Logger(run, cfg, 320)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        calibrate, seen = trainer.world.calibrate, []
+
+        def listen(window):
+            seen.append((trainer.learnt, trainer.env_steps, window.state[:, -1].clone()))
+            return calibrate(window)
+
+        trainer.world.calibrate = listen
+        trainer.run()
+        logger.close()
+    assert [before for before, _, _ in seen] == [*range(40, 320, 40)]
+    for before, now, state in seen:
+        rows = trainer.replay.state[before // 4 : now // 4].flatten(0, 1)
+        assert now - before == 40 and sorted(state.tolist()) == sorted(rows.tolist())
+
+
+def test_ten_lost_rounds_end_a_run_only_in_a_row(tmp_path):
+    cfg = config(40)
+    with RunFolder(tmp_path) as run:
+        logger = Logger(run, cfg, 40)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        trainer.collect()
+        rows = [{"world/denoise": None}] * 9 + [{"world/denoise": 0.5}] + [{"world/denoise": None}] * 10
+        trainer.logger = SimpleNamespace(add=lambda _: None, tick=lambda _: rows.pop(0))
+        for _ in range(19):
+            trainer.tick()
+        with pytest.raises(DivergenceError, match="world/denoise stayed non-finite"):
+            trainer.tick()
+        logger.close()
