@@ -7,12 +7,13 @@ from dima_isaac.nn.descend import descend
 
 
 @pytest.mark.parametrize("make", [torch.optim.Adam, torch.optim.AdamW])
-def test_non_finite_gradients_change_nothing(make):
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_non_finite_gradients_change_nothing(make, bad):
     w = torch.nn.Parameter(torch.ones(4))
     optim = make([w], lr=0.1, fused=True)
     descend(optim, [w], (w**2).sum(), clip=1.0)
     before, moments = w.detach().clone(), optim.state[w]["exp_avg"].clone()
-    descend(optim, [w], (w * float("nan")).sum(), clip=1.0)
+    descend(optim, [w], (w * bad).sum(), clip=1.0)
     descend(optim, [w], (w**2).sum(), clip=1.0, keep=torch.tensor(False))
     assert torch.equal(w, before) and torch.equal(optim.state[w]["exp_avg"], moments) and optim.state[w]["step"] == 1
     norm = descend(optim, [w], (w**2).sum(), clip=1.0)

@@ -71,6 +71,17 @@ def test_a_poisoned_row_keeps_the_previous_solution():
     assert torch.equal(ridge.weight, before) and ridge.miss.isfinite().all()
 
 
+def test_equations_without_a_solution_keep_the_previous_one():
+    inputs, targets, _ = data(100, 0.1)
+    ridge = Ridge(3, 2, 1.0, 1e-3)
+    ridge.update(inputs, targets, torch.ones(100))
+    ridge.solve()
+    before = ridge.weight.clone()
+    ridge.gram.neg_()
+    ridge.solve()
+    assert torch.equal(ridge.weight, before)
+
+
 def test_a_gpu_does_not_shorten_the_prediction_s_products():
     class Watch(TorchFunctionMode):
         seen = ()

@@ -27,6 +27,10 @@ def test_ratio_keeps_updates_per_step_for_any_stride():
         assert total == int((last - 4_000) * 0.2 + 1e-6)
 
 
+def test_ratio_forgives_rounding():
+    assert int(100 * 0.29) == 28 and Ratio(0.29)(100) == 29
+
+
 def test_a_rate_counts_only_the_time_of_its_work(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dima_isaac.train.clock.time.perf_counter", lambda: now[0])

@@ -2,7 +2,7 @@
 
 import torch
 
-from dima_isaac.train.evaluate import evaluate
+from dima_isaac.train.evaluate import episodes, evaluate
 from tests.toy import toy_env
 
 
@@ -14,6 +14,7 @@ def test_return_is_the_first_episode_of_each_environment():
     expected = sum(step.reward for step in steps)
     metrics = evaluate(env, lambda obs: torch.zeros(3, 2, 1), episode=7)
     torch.testing.assert_close(metrics["return"], expected.mean())
+    torch.testing.assert_close(metrics["return_std"], expected.std(correction=0))
     assert metrics["length"] == 5
 
 
@@ -38,3 +39,32 @@ def test_success_is_latched():
     steer = lambda obs: (0.5 - obs[:, 0, :2] - 0.5 * obs[:, 0, 2:4]).clamp(-1, 1).unsqueeze(-1)
     assert evaluate(env, steer, episode=1)["success"] == 1
     assert evaluate(env, lambda obs: -torch.ones(4, 2, 1), episode=1)["success"] == 0
+
+
+def test_success_outlives_its_episode():
+    """All reach the goal, then leave the field for good, and fail in every episode after that."""
+    env = toy_env(num_envs=4, episode_length=150)
+    done = torch.zeros(4, dtype=torch.bool)
+
+    def policy(obs):
+        done.logical_or_(env.success)
+        steer = (0.5 - obs[:, 0, :2] - 0.5 * obs[:, 0, 2:4]).clamp(-1, 1)
+        return torch.where(done[:, None], 1.0, steer).unsqueeze(-1)
+
+    seen = episodes(env, policy, episode=1)
+    assert seen.success.all() and seen.length.max() < 150 and not env.success.any()
+
+
+def test_what_follows_a_quarantine_is_another_episode():
+    env = toy_env(num_envs=3)
+    ticks = []
+
+    def policy(obs):
+        ticks.append(0)
+        env.engine.poison[1] = len(ticks) == 4
+        return torch.zeros(3, 2, 1)
+
+    seen = episodes(env, policy, episode=1)
+    assert seen.length.tolist() == [20, 3, 20]
+    whole = episodes(env, lambda obs: torch.zeros(3, 2, 1), episode=1).total
+    assert torch.equal(seen.total[[0, 2]], whole[[0, 2]]) and 0 < seen.total[1] < whole[1]

@@ -25,12 +25,12 @@ class Identity:
 
 
 class Oracle:
-    """The toy's own equations; ``blind`` agents' actions have no effect, ``drift`` is added to every step."""
+    """The toy's own equations; ``blind`` agents' actions do nothing, ``drift`` and ``noise`` are added to each step."""
 
     history, space = 3, Identity()
 
-    def __init__(self, blind: int | None = None, drift: float = 0.0) -> None:
-        self.blind, self.drift = blind, drift
+    def __init__(self, blind: int | None = None, drift: float = 0.0, noise: float = 0.0) -> None:
+        self.blind, self.drift, self.noise = blind, drift, noise
 
     def remember(self, window: Window) -> Now:
         return Now(window.state[:, -1])
@@ -42,7 +42,8 @@ class Oracle:
         if self.blind is not None:
             push = push * (torch.arange(2) != self.blind)
         vel = vel + 0.1 * (5 * push - vel)
-        return Now(torch.cat([pos + 0.1 * vel + self.drift, vel, push], 1))
+        drift = self.drift + self.noise * torch.randn(pos.shape, generator=generator)
+        return Now(torch.cat([pos + 0.1 * vel + drift, vel, push], 1))
 
 
 def setting(ticks: int = 30):
@@ -70,6 +71,22 @@ def test_a_known_drift_is_measured_as_such():
     linear = probes.LinearModel(Oracle(), kept)
     found = probes.open_loop(Oracle(drift=0.01), kept, linear, horizon=3)
     torch.testing.assert_close(found.model, 0.01 * torch.arange(1.0, 4.0) * (2 / 6) ** 0.5, rtol=1e-3, atol=1e-5)
+
+
+def test_the_mean_of_several_dreams_misses_by_less_than_one():
+    _, _, kept = setting(60)
+    found = probes.open_loop(Oracle(noise=0.01), kept, probes.LinearModel(Oracle(), kept), horizon=2, dreams=16)
+    share = (found.average / found.model).tolist()
+    assert all(0.2 < part < 0.3 for part in share)  # 1 / sqrt(16)
+
+
+def test_sensitivity_leaves_the_environment_where_it_was():
+    env, actor, _ = setting()
+    probes.sensitivity(Oracle(), env, actor, episode=5)
+    untouched, _, _ = setting()
+    probes.record(untouched, actor, episode=5, ticks=10, seed=5)
+    assert torch.equal(env.engine.dof_pos, untouched.engine.dof_pos)
+    assert torch.equal(env.engine.dof_vel, untouched.engine.dof_vel)
 
 
 def test_sensitivity_tells_a_blind_world_from_a_seeing_one():

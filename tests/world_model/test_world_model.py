@@ -1,6 +1,7 @@
 """The world model as a whole: its dream, its sizes, its memory, and continuing bit for bit."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,44 @@ def test_calibration_keeps_what_a_dream_would_have_missed():
     window.first[:, -1] = True  # no action led there: nothing was missed
     world.calibrate(window)
     assert world.surprise.miss.eq(0).all()
+
+
+def test_calibration_by_hand(monkeypatch):
+    """Of the steps that an action led to, the miss of the likeliest prediction as far as it was believed until now."""
+    world, game = taught(small(target=Target.change, doubt=1.0, trust_decay=0.5))
+    window, asked = game.window(6, world.history + 1), []
+    window.first[0, -1] = True
+    window.valid[1, :-1] = False
+    guess = torch.randn(6, 4)
+
+    def sample(memory, actions, temperature, generator):
+        asked.append(temperature)
+        return guess
+
+    monkeypatch.setattr(world, "_sample", sample)
+    believed = torch.tensor([1.0, 0.5, 0.0, 0.25])
+    world.space.trust.gain.copy_(believed)
+    metrics = world.calibrate(window)
+    truth = world.space.moved(window.state[:, -2], window.state[:, -1])
+    miss = truth - believed * guess
+    miss[:2] = 0.0
+    assert asked == [0.0]
+    torch.testing.assert_close(world.surprise.miss[-6:], miss)
+    explained = 1.0 - miss.square().sum() / truth[2:].square().sum()
+    torch.testing.assert_close(metrics["world/explained"], explained)
+    gain = (guess * truth)[2:].sum(0) / guess[2:].square().sum(0)
+    torch.testing.assert_close(world.space.trust.gain, gain.clamp(0.0, 1.0))
+
+
+def test_the_world_is_told_actions_as_it_takes_them():
+    """In memory, in a step and before the judge: clipped, since environments clip."""
+    world, game = taught(small())
+    window = game.window(8, world.history + 2)
+    wild = 3.0 * torch.randn(window.action.shape)
+    tame = wild.clamp(-1.0, 1.0)
+    start = [replace(window, action=action) for action in (wild, tame)]
+    one, other = (world.remember(rows) for rows in start)
+    assert torch.equal(one.action, other.action)
+    states = window.state
+    for mine, theirs in zip(world.judge(states, wild[:, 1:]), world.judge(states, tame[:, 1:]), strict=True):
+        assert torch.equal(mine, theirs)
