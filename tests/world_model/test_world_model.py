@@ -351,3 +351,10 @@ def test_the_world_is_told_actions_as_it_takes_them():
     states = window.state
     for mine, theirs in zip(world.judge(states, wild[:, 1:]), world.judge(states, tame[:, 1:]), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_without_temperature_dreams_are_all_alike():
+    world, game = taught(small(temperature=0.0, doubt=0.0, reveal=Reveal.joint))
+    memory, action = world.remember(game.window(8, world.history)), torch.zeros(8, 2, 2)
+    one, other = (world.step(memory, action, torch.Generator().manual_seed(seed)).state for seed in (0, 1))
+    assert torch.equal(one, other)
