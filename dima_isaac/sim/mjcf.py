@@ -84,7 +84,22 @@ def compile_scene(scene: Scene, cfg: PhysicsConfig, sensors: bool = True) -> Com
 
 def compile_visuals(scene: Scene) -> mujoco.MjModel:
     """The model for pictures: the same bodies and joints, with visual geoms, lights and ghosts. It never steps."""
-    return compile_world(scene) if scene.world else _build(scene, PhysicsConfig(), visuals=True)[0]
+    if not scene.world:
+        return _build(scene, PhysicsConfig(), visuals=True)[0]
+    model = compile_world(scene)
+    _endless_floor(model)
+    return model
+
+
+def _endless_floor(model: mujoco.MjModel) -> None:
+    """Draw floors as far as one can see: physics has them endless anyway, and a cheetah leaves 40 m behind in 7 s."""
+    planes = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+    for geom in (geom for geom in planes if model.geom(geom).name == "floor"):
+        material = model.geom_matid[geom]
+        if material >= 0 and not model.mat_texuniform[material]:  # squares as large as they were
+            model.mat_texrepeat[material] /= 2.0 * model.geom_size[geom, :2]
+            model.mat_texuniform[material] = True
+        model.geom_size[geom, :2] = 0.0
 
 
 def compile_world(scene: Scene) -> mujoco.MjModel:

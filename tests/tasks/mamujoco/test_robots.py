@@ -170,3 +170,14 @@ def test_pictures_follow_what_walks(name: str, followed: str | None) -> None:
             seen.append(eye - data.body(followed).xpos)
         assert np.abs(seen[1] - seen[0]).max() < 0.05
         assert 0.8 * view.distance < np.linalg.norm(seen[1]) < 1.2 * view.distance
+
+
+def test_pictures_have_a_floor_wherever_a_robot_walks() -> None:
+    engine = make("Ant", num_envs=1, engine="mujoco").engine
+    pictures = compile_visuals(engine.scene)
+    floor, material = pictures.geom("floor"), pictures.material("MatPlane")
+    assert floor.size[0] == floor.size[1] == 0.0  # MuJoCo's word for endless
+    assert material.texuniform and material.texrepeat[0] == 60.0 / 80.0  # squares of the same size
+    assert engine.model.geom("floor").size[0] == 40.0
+    arm = compile_visuals(make("Pusher", num_envs=1, engine="mujoco").engine.scene)
+    assert arm.geom("table").size[0] == 1.0
