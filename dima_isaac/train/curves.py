@@ -115,10 +115,13 @@ def _read(path: Path) -> Run:
 
 
 def group(runs: list[Run]) -> list[Group]:
-    """Runs whose configurations agree in all but seed and housekeeping; labelled by what tells groups apart."""
+    """Runs whose configurations agree in all but seed and housekeeping; labelled by what tells groups apart.
+
+    A setting that some runs do not have, made by a version without it, tells only those apart that have it.
+    """
     settings = [_settings(run) for run in runs]
     keys = list(dict.fromkeys(key for one in settings for key in one))
-    differing = [key for key in keys if len({repr(one.get(key)) for one in settings}) > 1]
+    differing = [key for key in keys if len({repr(one[key]) for one in settings if key in one}) > 1]
     if "task.name" in differing:  # then the tasks' own values differ as a matter of course
         differing = [key for key in differing if not key.startswith("task.") or key == "task.name"]
     if "preset" in differing:  # and so does what a preset sets

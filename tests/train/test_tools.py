@@ -126,6 +126,14 @@ def test_runs_are_grouped_by_what_they_differ_in():
     assert curves.group(runs[:3])[0].label == "Toy"
 
 
+def test_a_setting_that_older_runs_did_not_have_tells_nobody_apart():
+    old, new, other = ({"gamma": 0.9}, {"gamma": 0.9, "new": 1}, {"gamma": 0.9, "new": 2})
+    pair = curves.group([run_of([1.0], [0], agent=agent) for agent in (old, new)])
+    assert [(one.label, len(one.runs)) for one in pair] == [("Toy", 2)]
+    all_three = curves.group([run_of([1.0], [0], agent=agent) for agent in (old, new, other)])
+    assert [one.label for one in all_three] == ["new=None", "new=1", "new=2"]
+
+
 def test_groups_that_differ_in_much_go_by_their_folders():
     runs = [run_of([1.0], [0], agent={"a": n, "b": n, "c": n, "d": n}) for n in range(2)]
     for n, run in enumerate(runs):
