@@ -32,7 +32,7 @@ class Catalog:
         import dima_isaac.cfg
 
         folder = folder or os.environ.get(CONFIG_DIR)
-        self.user = Path(folder).expanduser().resolve() if folder else None
+        self.user = Path(os.path.expanduser(folder)).resolve() if folder else None
         if self.user is not None and not self.user.is_dir():
             raise UsageError(f"--config-dir (or {CONFIG_DIR}) {folder} is not a folder.")
         self.folders = [Path(path) for path in dima_isaac.cfg.__path__]

@@ -7,6 +7,7 @@ a second, one sentence and exit code 2. Exit codes: 0 finished, 2 usage, 3 check
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -85,8 +86,18 @@ def guarded(
         print(interrupted, file=sys.stderr)
         return 130
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+            raise
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"error: {error.strerror}{where}; make room, or choose another folder.", file=sys.stderr)
+        return UsageError.exit_code
+    finally:
+        try:
+            sys.stdout.flush()
+        except OSError:  # nobody listens any more; Python would complain about it once more on leaving
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _train(argv: list[str]) -> int:
@@ -101,6 +112,8 @@ def _train(argv: list[str]) -> int:
     overrides = check(command, catalog)
     if not any(text.startswith("task=") for text in overrides):
         raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
+    if command.multirun and command.show:
+        raise UsageError("--cfg prints the values of one run; leave -m out.")
     if command.multirun:
         return _multirun(command, overrides)
     cfg = compose(command, overrides)
@@ -175,14 +188,17 @@ def register_schema() -> None:
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
     """One training run from a checked configuration; returns the exit code."""
-    from dima_isaac.train.run_folder import CONTINUE, RunFolder, find, plan
-
-    place = plan(cfg)
-    _before_heavy_imports(cfg.checkpoint)
     from dima_isaac.config import Algo
+    from dima_isaac.train.run_folder import CONTINUE, RunFolder, find, plan, read_config
+
+    place, baseline = plan(cfg), cfg.algo is not Algo.dima
+    if baseline and (place.stored is not None or cfg.checkpoint not in ("", *CONTINUE)):
+        what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
+        raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
+    _before_heavy_imports(cfg.checkpoint)
     from dima_isaac.train import build, checkpoint
     from dima_isaac.train.baselines import train_baseline
-    from dima_isaac.train.logger import Logger
+    from dima_isaac.train.logger import Logger, say
     from dima_isaac.train.signals import Signals
     from dima_isaac.train.trainer import Trainer
 
@@ -196,18 +212,21 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     named = place.stored is not None or resolved.run_dir
     try:
         with RunFolder(place.path) if named else RunFolder.fresh(place.path) as folder, Signals() as signals:
+            if place.stored is None and read_config(folder.path) is not None:  # since it was planned
+                raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
             folder.write_config(resolved, reasons)
-            _banner(resolved, reasons, folder.path, env.spec.notes, folder.resume_command)
+            again = "" if baseline else folder.resume_command
+            _banner(resolved, reasons, folder.path, env.spec.notes, again)
             logger = Logger(folder, resolved, resolved.max_env_steps)
             try:
-                if resolved.algo is Algo.dima:
-                    Trainer(resolved, folder, env, eval_env, logger, signals).run()
-                else:
+                if baseline:
                     train_baseline(resolved, resolved.algo is Algo.mappo, folder, env, eval_env, logger, signals)
+                else:
+                    Trainer(resolved, folder, env, eval_env, logger, signals).run()
             finally:
                 logger.close()
             if signals.stop:
-                print(f"{signals.stop}: saved. Continue with:\n  {folder.resume_command}", flush=True)
+                say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
             return signals.exit_code
     finally:
         env.close()
@@ -291,7 +310,8 @@ def _banner(cfg: RunConfig, reasons: dict[str, str], path: Any, notes: Sequence[
     for key, value in {"engine": cfg.engine["name"], **shown, "precision": cfg.world_model.precision.name}.items():
         print(f"{key:<12}{value}" + (f"  (auto: {reasons[key].removeprefix(f'{value}: ')})" if key in reasons else ""))
     print(f"run         {path}")
-    print(f"            Ctrl-C saves; continue with: {again}", flush=True)
+    after = f"continue with: {again}" if again else "a baseline cannot be continued"
+    print(f"            Ctrl-C saves; {after}", flush=True)
 
 
 def _before_heavy_imports(checkpoint: str) -> None:

@@ -1,5 +1,6 @@
 """The command line as a user meets it: fresh processes, real exit codes, the toy game as a stranger's plug-in."""
 
+import errno
 import json
 import os
 import re
@@ -58,6 +59,9 @@ ERRORS = [
     (["task=ShadowHandOver", "test=True"], 2, "test=True needs checkpoint="),
     (["task=ShadowHandOver", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
     (["task=ShadowHandOver", "test=True", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
+    (["task=ShadowHandOver", "checkpoint=~nobody/x"], 3, "there is no checkpoint ~nobody/x"),
+    (["task=ShadowHandOver", "checkpoint=x.pt", "algo=ppo"], 2, "algo=ppo cannot continue checkpoint=x.pt"),
+    (["task=ShadowHandOver", "-m", "seed=1,2", "--cfg"], 2, "leave -m out"),
     ([], 2, "no task was given"),
 ]
 
@@ -137,6 +141,17 @@ def test_other_errors_keep_their_traceback(said, monkeypatch):
     monkeypatch.setattr(cli, "_train", wrong)
     with pytest.raises(RuntimeError, match=said):
         cli.train([])
+
+
+def test_a_full_disk_is_one_line(monkeypatch, capsys):
+    def full(words):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/config.yaml")
+
+    monkeypatch.setattr(cli, "_train", full)
+    assert cli.train([]) == 2
+    assert capsys.readouterr().err == (
+        "error: No space left on device (runs/config.yaml); make room, or choose another folder.\n"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -239,6 +254,25 @@ def test_refusals_have_their_exit_codes(whole, tmp_path):
     assert named.returncode == 3 and "truncated" in named.stderr and "Traceback" not in named.stderr
     sizes = script(*TOY, f"checkpoint={whole}", "agent.actor.hidden=[8]", cwd=tmp_path)
     assert sizes.returncode == 3 and "does not fit" in sizes.stderr and "Traceback" not in sizes.stderr
+
+
+def test_test_measures_the_named_folder_and_not_a_newer_run(whole, tmp_path):
+    newer = tmp_path / "runs" / "Toy" / "newer" / "checkpoints"
+    newer.mkdir(parents=True)
+    (newer / "last.pt").write_bytes(b"of another run")
+    done = script(*TOY, "test=True", "checkpoint=auto", f"run_dir={whole}", "num_envs=128", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.splitlines()[-1])["checkpoint"] == str(whole / "checkpoints" / "last.pt")
+
+
+def test_a_run_made_meanwhile_in_the_planned_folder_is_left_alone(whole, tmp_path, monkeypatch, capsys):
+    from dima_isaac.train import run_folder
+
+    monkeypatch.setattr(run_folder, "plan", lambda cfg: run_folder.Plan(Path(cfg.run_dir), None))
+    before = (whole / "config.yaml").read_bytes()
+    assert cli.train([*TOY, f"run_dir={whole}"]) == 2
+    assert "another process has made a run" in capsys.readouterr().err
+    assert (whole / "config.yaml").read_bytes() == before
 
 
 def test_multirun_makes_one_folder_per_run(tmp_path):

@@ -3,13 +3,15 @@
 They write the same metric names into the same run folder, and count the same environment steps: one tick of one
 environment is one step, however many agents it has. Deterministic episodes on ``eval_env`` are our own.
 
-The networks are left in ``checkpoints/rl_games_last.pth`` as plain tensors; continuing a baseline is not offered.
+The networks are left in ``checkpoints/rl_games_last.pth`` as plain tensors. A baseline cannot be continued, and the
+command line refuses to.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+import sys
 from typing import Any
 
 import torch
@@ -17,6 +19,9 @@ from torch import Tensor
 
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import CheckpointError
+from dima_isaac.train import checkpoint
+from dima_isaac.train.clock import Every
 from dima_isaac.train.evaluate import evaluate
 from dima_isaac.train.logger import Logger
 from dima_isaac.train.run_folder import RunFolder
@@ -39,6 +44,7 @@ def train_baseline(
         central: the value sees the state instead of one agent's observation (mappo).
 
     Raises:
+        CheckpointError: the networks could not be saved at the end.
         ModuleNotFoundError: rl-games is not installed.
     """
     from rl_games.common import env_configurations, vecenv
@@ -52,7 +58,7 @@ def train_baseline(
     vecenv.register(_NAME, lambda *_, **__: view)
     env_configurations.register(_NAME, {"vecenv_type": _NAME, "env_creator": lambda **_: view})
     runner = Runner(observer)
-    # rl-games tells its life to stdout; ours tells the same in the run's own words
+    # rl-games tells its life to stdout; the observer tells the same in the run's own words
     with contextlib.redirect_stdout(io.StringIO()):
         runner.load({"params": parameters(cfg, central, run, view)})
         with contextlib.suppress(_Stop):
@@ -141,27 +147,35 @@ def _observer(cfg: RunConfig, run: RunFolder, eval_env: VecEnv, logger: Logger, 
     """rl-games' hook after every round: metrics, evaluations, and the end."""
     from rl_games.common.algo_observer import AlgoObserver
 
+    stdout = sys.stdout  # before rl-games' own words are taken from it
+
     class Observer(AlgoObserver):
         def __init__(self) -> None:
             super().__init__()
-            self.evaluations, self.due = 0, 0
+            self.evaluations, self.due = 0, Every(cfg.train.eval.every)
 
         def after_init(self, algo: Any) -> None:
             self.algo = algo
 
         def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
             done = view.frames >= cfg.max_env_steps or signals.stop
-            if view.frames >= self.due or done:
-                self.due += cfg.train.eval.every
+            if self.due(view.frames) or done:
                 self.evaluations += 1
                 metrics = evaluate(eval_env, self.policy, self.evaluations)
                 logger.add({f"eval/{name}": value for name, value in metrics.items()})
             logger.add({f"train/{name}": value for name, value in view.env.tally.read().items()})
-            logger.tick(view.frames)
+            with contextlib.redirect_stdout(stdout):
+                logger.tick(view.frames)
             if done:
-                run.checkpoints.mkdir(exist_ok=True)
-                torch.save(self.algo.model.state_dict(), run.checkpoints / "rl_games_last.pth")
+                self.save()
                 raise _Stop
+
+        def save(self) -> None:
+            try:
+                run.checkpoints.mkdir(exist_ok=True)
+                checkpoint.save(run.checkpoints / "rl_games_last.pth", dict(self.algo.model.state_dict()))
+            except OSError as error:
+                raise CheckpointError(f"the networks were not saved: {error.strerror or error}.") from error
 
         def policy(self, obs: Tensor) -> Tensor:
             """The mode of the shared policy: (E, N, O) -> (E, N, A)."""

@@ -186,15 +186,19 @@ class Checkpoints:
             return None
         if which not in ("auto", "latest"):
             return self._read(find(which))
-        files = self.steps()
-        for path in reversed(files):
+        damaged: list[Path] = []
+        for path in reversed(self.steps()):
             try:
-                return self._read(path)
+                state = self._read(path)
             except CheckpointError as error:
                 self.note(f"{error} Trying the one before it.")
-                path.rename(path.with_suffix(".pt.damaged"))  # out of the rotation's way
-        if files:
-            raise CheckpointError(f"no intact checkpoint in {self.folder}.")
+                damaged.append(path)
+                continue
+            for torn in damaged:  # only now: with their names gone, a run without an intact one would begin anew
+                _set_aside(torn)
+            return state
+        if damaged:
+            raise CheckpointError(f"no intact checkpoint in {self.folder}; remove that folder to begin anew.")
         return None
 
     def steps(self) -> list[Path]:
@@ -245,7 +249,12 @@ class Checkpoints:
         named = {segment["file"] for segment in self.segments}
         for path in files[-self.keep : -1]:
             if path.name not in self._named:  # saved before this process took over
-                segments = load(path).get("replay", {}).get("segments", [])
+                try:
+                    segments = load(path).get("replay", {}).get("segments", [])
+                except CheckpointError as error:
+                    self.note(f"{error} It is set aside.")
+                    _set_aside(path)
+                    continue
                 self._named[path.name] = {segment["file"] for segment in segments}
             named |= self._named[path.name]
         for path in self.folder.iterdir():
@@ -283,6 +292,11 @@ def rows(path: Path, replay: State) -> State:
         CheckpointError: a row file that is missing, altered or not the one it was saved with.
     """
     return _load_rows(path.parent, dict(replay))
+
+
+def _set_aside(path: Path) -> None:
+    """Take a damaged step file out of the rotation's way, for whoever wants to look at it."""
+    path.rename(path.with_suffix(".pt.damaged"))
 
 
 def _load_rows(folder: Path, replay: State) -> State:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,7 +86,7 @@ def load(words: Iterable[str]) -> list[Run]:
     """
     runs: list[Run] = []
     for word in words:
-        place = Path(word).expanduser()
+        place = Path(os.path.expanduser(word))
         if not place.is_dir():
             raise UsageError(f"{word} is not a folder; give run folders (or a folder of runs).")
         found = (

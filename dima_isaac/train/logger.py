@@ -9,17 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from dima_isaac.config import RunConfig, as_dict
-from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.run_folder import RunFolder, write_whole
 
 _LINE = (  # metric, word on the line
     ("train/return", "return"),
@@ -92,9 +92,7 @@ class Logger:
                 if row is not None and row["env_steps"] <= env_steps:
                     kept.append(line)
                     self._before = float(row["wall_time"])
-            temporary = self.run.metrics.with_suffix(".tmp")
-            temporary.write_text("".join(line + "\n" for line in kept), encoding="utf-8")
-            os.replace(temporary, self.run.metrics)
+            write_whole(self.run.metrics, "".join(line + "\n" for line in kept))
         finally:
             self._file = open(self.run.metrics, "a", encoding="utf-8")  # noqa: SIM115
         self._start = self._last_time = time.monotonic()
@@ -104,18 +102,21 @@ class Logger:
         """Tell the user one thing."""
         panel = getattr(self, "_panel", None)
         if panel is not None:
-            panel.note(text)
+            with suppress(OSError):
+                panel.note(text)
         else:
-            print(text, flush=True)
+            say(text)
 
     def close(self) -> None:
         """Give the terminal back and close the files."""
         if self._panel is not None:
-            self._panel.close()
+            with suppress(OSError):
+                self._panel.close()
             self._panel = None
         if self._wandb is not None:
             self._wandb.close()
-        self._file.close()
+        with suppress(OSError):  # a full disk; tick has told of the lines that are missing
+            self._file.close()
 
     def _means(self) -> dict[str, float]:
         """Every mean as a host number: one transfer per device."""
@@ -142,9 +143,16 @@ class Logger:
         rate = self._latest.get("time/env_steps_per_s")
         left = (self.total_steps - env_steps) / rate if rate else None
         if self._panel is not None:
-            self._panel.show(self._latest, env_steps, self.total_steps, left)
+            with suppress(OSError):
+                self._panel.show(self._latest, env_steps, self.total_steps, left)
         else:
-            print(line(self._latest, env_steps, self.total_steps, left), flush=True)
+            say(line(self._latest, env_steps, self.total_steps, left))
+
+
+def say(text: str) -> None:
+    """Print a line, whatever has become of the terminal, the pipe or the disk that it goes to."""
+    with suppress(OSError):
+        print(text, flush=True)
 
 
 def line(latest: Mapping[str, float | None], env_steps: int, total: int, left: float | None) -> str:

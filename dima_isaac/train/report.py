@@ -11,6 +11,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -57,7 +58,7 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     )
     where = cfg.checkpoint
     if where in (AUTO, "latest"):
-        where = str(newest(ROOT / (cfg.experiment or str(cfg.task["name"]))))
+        where = str(newest(Path(cfg.run_dir or ROOT / (cfg.experiment or str(cfg.task["name"])))))
     restored = restore(where, catalog, own)
     checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
     return report(own, restored, restored.cfg)

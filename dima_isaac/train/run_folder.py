@@ -52,7 +52,7 @@ def plan(cfg: RunConfig) -> Plan:
         UsageError: in use, not writable, holding another run, or made with other settings.
     """
     if cfg.run_dir:
-        return _plan_named(cfg, Path(cfg.run_dir).expanduser())
+        return _plan_named(cfg, Path(os.path.expanduser(cfg.run_dir)))
     parent = ROOT / (cfg.experiment or str(cfg.task["name"]))
     _check_writable(parent)
     if cfg.checkpoint in CONTINUE and parent.is_dir():
@@ -103,9 +103,9 @@ class RunFolder:
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = open(path / "lock", "a+", encoding="utf-8")  # noqa: SIM115  held until close()
+            owner = _take(self._lock, path)
         except OSError as error:
             raise UsageError(f"cannot write to run folder {path}: {error.strerror}.") from error
-        owner = _take(self._lock, path)
         if owner:
             self._lock.close()
             raise UsageError(f"{path} is in use by {owner}; wait for it or choose another run_dir.")
@@ -166,8 +166,8 @@ class RunFolder:
 
         head = "".join(f"# {key}: {reason}\n" for key, reason in reasons.items())
         text = yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True)
-        _replace(self.path / "config.yaml", f"# The full configuration of this run. What was 'auto':\n{head}{text}")
-        _replace(self.path / "versions.json", json.dumps(versions(), indent=1) + "\n")
+        write_whole(self.path / "config.yaml", f"# The full configuration of this run. What was 'auto':\n{head}{text}")
+        write_whole(self.path / "versions.json", json.dumps(versions(), indent=1) + "\n")
 
 
 def find(where: str) -> Path:
@@ -176,7 +176,7 @@ def find(where: str) -> Path:
     Raises:
         CheckpointError: nothing there.
     """
-    path = Path(where).expanduser()
+    path = Path(os.path.expanduser(where))  # Path's own raises for a user who is not there
     for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt"):
         if candidate.is_file():
             return candidate
@@ -304,7 +304,12 @@ def _dead(owner: str) -> bool:
     return False
 
 
-def _replace(path: Path, text: str) -> None:
+def write_whole(path: Path, text: str) -> None:
+    """Put ``text`` into ``path`` at once: whoever reads it, or whatever fails, meets the old content or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

@@ -17,7 +17,7 @@ from dima_isaac.train.clock import Every, Rate, Ratio
 from dima_isaac.train.evaluate import evaluate
 from dima_isaac.train.logger import Logger
 from dima_isaac.train.play import clip
-from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.train.run_folder import CONTINUE, RunFolder
 from dima_isaac.train.signals import Signals
 from dima_isaac.types import Rollout, Step, Window
 from dima_isaac.world_model.imagine import imagine
@@ -188,6 +188,7 @@ class Trainer:
         """
         state = self.checkpoints.restore()
         if state is None:
+            self.logger.rewind(0)
             self.step = self.env.reset()
             return
         try:
@@ -199,6 +200,8 @@ class Trainer:
             raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
         self.logger.rewind(self.env_steps)
         self.logger.note(f"continuing at {self.env_steps:,} environment steps")
+        if self.cfg.checkpoint not in CONTINUE:  # another run's: a kill before the first save here would begin anew
+            self.save()
 
     def state_dict(self) -> dict:
         """Everything needed to continue bit for bit on a deterministic engine."""

@@ -14,10 +14,12 @@ pytest.importorskip("rl_games")
 
 
 @pytest.mark.parametrize("algo", ["ppo", "mappo"])
-def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path) -> None:
+def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", f"algo={algo}", "num_envs=32", "max_env_steps=1000", f"run_dir={run}"]
     assert train([*words, "task.episode_length=40", "train.eval.episodes=2", "threads=1"]) == 0
+    said = capsys.readouterr().out
+    assert "2,048 / 1,000 | return" in said and "a baseline cannot be continued" in said and "fps step" not in said
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     # 64 ticks of 32 environments, not times two agents
     assert [row["env_steps"] for row in rows] == [2048]
@@ -25,3 +27,13 @@ def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path) -> None:
     assert rows[0]["train/episodes"] == 32.0 and rows[0]["eval/length"] == 40.0
     saved = torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
     assert any(value.shape == (256, 19) for value in saved.values() if value.ndim == 2)
+    # the same words again would begin anew over these networks
+    assert train([*words, "checkpoint=auto"]) == 2 and f"algo={algo} cannot continue" in capsys.readouterr().err
+
+
+def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    words = ["task=HalfCheetah", "engine=mujoco", "algo=ppo", "num_envs=32", "max_env_steps=4096", f"run_dir={run}"]
+    assert train([*words, "task.episode_length=40", "train.eval.episodes=2", "train.eval.every=0", "threads=1"]) == 0
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert ["eval/return" in row for row in rows] == [False, True]

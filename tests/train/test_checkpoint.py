@@ -98,6 +98,27 @@ def test_auto_falls_back_to_the_one_before_and_says_so(tmp_path):
     assert checkpoints(tmp_path).restore()["n"] == 15  # the damaged one no longer stands in the way
 
 
+def test_without_an_intact_one_it_refuses_every_time(tmp_path):
+    checkpoints(tmp_path).save(10, {"n": 10})
+    path = tmp_path / "step_10.pt"
+    path.write_bytes(path.read_bytes()[:-40])
+    for _ in range(2):  # the second try must not begin anew over what may yet be mended
+        with pytest.raises(CheckpointError, match="no intact"):
+            checkpoints(tmp_path).restore()
+    assert path.exists()
+
+
+def test_a_damaged_older_one_does_not_stop_a_save(tmp_path):
+    store = checkpoints(tmp_path, keep=3)
+    store.save(10, {"n": 10})
+    store.save(20, {"n": 20})
+    older = tmp_path / "step_10.pt"
+    older.write_bytes(older.read_bytes()[:-40])
+    again = checkpoints(tmp_path, keep=3)
+    assert again.restore()["n"] == 20 and again.save(30, {"n": 30})
+    assert [path.name for path in again.steps()] == ["step_20.pt", "step_30.pt"]
+
+
 def test_named_checkpoints_are_refused_with_exit_code_3(tmp_path):
     store = checkpoints(tmp_path / "a")
     store.save(10, {"n": 10})

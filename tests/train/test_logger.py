@@ -1,5 +1,6 @@
 """What is written is what was added: means, rates, one line per tick, whatever happens to wandb."""
 
+import errno
 import json
 import os
 import subprocess
@@ -84,6 +85,25 @@ def test_rewind_forgets_the_abandoned_future_and_a_torn_line(run):
     log.close()
     assert [row["env_steps"] for row in rows(run)] == [10, 20, 30]
     assert 2.0 <= row["wall_time"] < 10.0  # goes on from the second row's
+
+
+def test_a_full_disk_or_a_lost_terminal_never_stops_a_run(run, monkeypatch):
+    class Lost:
+        def __getattr__(self, name):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def isatty(self):
+            return False
+
+    log = logger(run)
+    log.tick(10)
+    log._file.close()
+    log._file = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
+    monkeypatch.setattr(sys, "stdout", Lost())
+    log.tick(20)
+    log.note("unheard")
+    log.close()
+    assert [row["env_steps"] for row in rows(run)] == [10]
 
 
 def test_line():

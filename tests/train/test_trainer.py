@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -195,3 +196,21 @@ def test_ten_lost_rounds_end_a_run_only_in_a_row(tmp_path):
         with pytest.raises(DivergenceError, match="world/denoise stayed non-finite"):
             trainer.tick()
         logger.close()
+
+
+def test_what_came_from_another_run_is_kept_before_the_first_step(tmp_path):
+    """A kill before the first save would otherwise leave a folder that checkpoint=auto begins anew."""
+    trained(tmp_path / "a", config(80))
+    cfg = config(80, checkpoint=str(tmp_path / "a"))
+    with RunFolder(tmp_path / "b") as run:
+        logger = Logger(run, cfg, 80)
+        Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        logger.close()
+        assert [path.name for path in run.checkpoints.glob("step_*")] == ["step_80.pt"]
+
+
+def test_a_run_that_begins_anew_forgets_the_lines_of_one_killed_before_its_first_save(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"env_steps": 40, "wall_time": 9.0}\n')
+    trained(tmp_path, config(80, checkpoint="auto"))
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["env_steps"] for row in rows].count(40) == 1 and rows[0]["wall_time"] < 9.0
