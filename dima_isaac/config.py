@@ -6,6 +6,7 @@ resolved once, in ``train.build``, and stored with their reasons in the run fold
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -85,16 +86,23 @@ FREE = (
 )
 """What may differ between a run and its continuation in the same folder."""
 
+_LAYERS = ("world_model", "agent", "replay", "train")
+_SIGNED = ("world_model.denoiser.train_mean", "agent.actor.std_init", "agent.explore.correlation")
+"""The only numbers of the layers that may be below 0."""
+
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("num_envs", "max_env_steps", "threads", "replay.capacity", "train.checkpoint.keep"), 1),
     **dict.fromkeys(("world_model.history", "world_model.unroll", "agent.epochs", "agent.minibatches"), 1),
     **dict.fromkeys(("train.learn.round", "train.learn.dreams", "train.learn.horizon", "train.eval.episodes"), 1),
     **dict.fromkeys((f"train.learn.{part}_batch" for part in ("dynamics", "reward", "decoder")), 1),
-    **dict.fromkeys((f"train.learn.{part}_per_step" for part in ("dynamics", "reward", "decoder", "rollouts")), 0),
-    **dict.fromkeys((f"train.learn.{key}" for key in ("start", "behaviour_start", "episode")), 0),
-    **dict.fromkeys(("seed", "train.eval.every", "train.checkpoint.every", "train.probe_every"), 0),
+    **dict.fromkeys((f"world_model.{part}.width" for part in ("denoiser", "reward", "decoder")), 1),
+    **dict.fromkeys(("agent.actor.hidden", "agent.critic.hidden"), 1),
     "train.probe_horizon": 1,
+    "seed": 0,
 }
+"""Of every other number of the layers, 0."""
+
+MOST_SEED = 2**32 - 1  # what NumPy takes, and with it rl-games
 _OPEN_UNIT = ("agent.gamma", "agent.lam")
 
 
@@ -124,12 +132,20 @@ def validate(run: RunConfig) -> None:
         UsageError: the first of them.
     """
     values = dict(leaves(run))
-    for key, least in _AT_LEAST.items():
-        value = values[key]
-        if isinstance(value, str) and value != AUTO:
-            raise UsageError(f"{key}={value} is neither a number nor 'auto'.")
-        if isinstance(value, (int, float)) and not value >= least:  # nor may it be NaN
-            raise UsageError(f"{key}={value} is too small; the least is {least}.")
+    for key in ("num_envs", "threads"):
+        if isinstance(values[key], str) and values[key] != AUTO:
+            raise UsageError(f"{key}={values[key]} is neither a number nor 'auto'.")
+    for key, value in values.items():
+        if key in _SIGNED or (key not in _AT_LEAST and key.partition(".")[0] not in _LAYERS):
+            continue
+        least = _AT_LEAST.get(key, 0)
+        for number in value if isinstance(value, list) else [value]:
+            if isinstance(number, (int, float)) and not number >= least:  # nor may it be NaN
+                raise UsageError(f"{key}={value} is too small; the least is {least}.")
+        if key.endswith("_per_step") and math.isinf(value):
+            raise UsageError(f"{key}={value} is not finite.")
+    if run.seed > MOST_SEED:
+        raise UsageError(f"seed={run.seed} is too large; the most is {MOST_SEED}.")
     if isinstance(run.compile, str) and run.compile != AUTO:
         raise UsageError(f"compile={run.compile} is neither true, false nor 'auto'.")
     for key in _OPEN_UNIT:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import types
 import typing
 from dataclasses import dataclass, field, is_dataclass
@@ -162,12 +163,15 @@ def _check_value(key: str, value: str, kind: Any, multirun: bool) -> str:
         except ValueError:
             raise UsageError(f"{key}={value}: expected a number.") from None
     elif kind is str and value and not value.startswith(("'", '"', "$")):
-        return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"  # paths may hold '=', ',', '(' and spaces
+        # paths may hold '=', ',', '(' and spaces; hydra reads a backslash as itself but before a quote
+        return "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), value) + "'"
     return value
 
 
 def _as_int(value: str) -> str | None:
     """'1e6' and '1_000_000' are whole numbers too."""
+    if value.isdecimal():
+        return value  # as it is: a float would lose digits
     try:
         number = float(value.replace("_", ""))
     except ValueError:
@@ -191,7 +195,7 @@ def _unknown_key(name: str, known: dict[str, Any]) -> UsageError:
         leaves = {key.rpartition(".")[2]: key for key in known}
         near = [leaves[one] for one in difflib.get_close_matches(leaf, leaves, n=1, cutoff=0.7)]
     branch = name
-    while branch and branch not in known:
+    while branch and not is_dataclass(known.get(branch)):
         branch = branch.rpartition(".")[0]
     hint = f"; did you mean {' or '.join(near)}?" if near else "."
     where = f" of {branch}" if branch else ""

@@ -1,12 +1,14 @@
 """One schema: the dataclasses. YAML and command line may only set what is there."""
 
 import itertools
+import re
 from pathlib import Path
 
 import pytest
 import yaml
 
 from dima_isaac.catalog import CODE_KEYS, Catalog, fill, resolve
+from dima_isaac.cli import compose
 from dima_isaac.config import RunConfig, as_dict, leaves, schema, typed
 from dima_isaac.errors import UsageError
 from dima_isaac.overrides import check, parse
@@ -174,3 +176,36 @@ def test_garbage_never_becomes_a_traceback():
             normalised(f"{key}={value}")
         except UsageError as error:
             assert str(error)
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("seed=4_294_967_296", "seed=4294967296 is too large; the most is 4294967295"),
+        ("agent.actor.lr=-1", "agent.actor.lr=-1.0 is too small; the least is 0"),
+        ("agent.critic.lr=nan", "agent.critic.lr=nan is too small"),
+        ("agent.critic.hidden=[8,0]", "is too small; the least is 1"),
+        ("agent.actor.activation=rellu", "did you mean relu?"),
+        ("world_model.denoiser.width=0", "world_model.denoiser.width=0 is too small; the least is 1"),
+        ("train.learn.reward_per_step=inf", "train.learn.reward_per_step=inf is not finite"),
+        ("world_model.denoiser.width.x=3", "Keys of world_model.denoiser: world_model.denoiser.reveal,"),
+    ],
+)
+def test_numbers_that_no_layer_can_use_are_refused(word, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        composed(word)
+
+
+def test_what_may_be_negative_or_unbounded_is_taken():
+    cfg = composed("agent.actor.std_init=-1", "world_model.denoiser.train_mean=-2", "agent.grad_clip=inf")
+    assert (cfg.agent.actor.std_init, cfg.world_model.denoiser.train_mean) == (-1.0, -2.0)
+
+
+@pytest.mark.parametrize("name", ["a\\b", "a\\", "it's", "a\\'b", "a\\\\", "x=(1),[é] $"])
+def test_text_arrives_as_it_was_typed(name):
+    assert composed(f"experiment={name}").experiment == name
+
+
+def composed(*words: str) -> RunConfig:
+    command = parse(["task=ShadowHandOver", *words])
+    return compose(command, check(command, CATALOG))

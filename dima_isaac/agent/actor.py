@@ -31,7 +31,7 @@ class Actor(nn.Module):
         outputs = dims.action * (2 if cfg.kind is PolicyKind.beta else 1)
         self.norm = None if cfg.normalise else nn.LayerNorm(dims.obs)
         self.moments = Moments(dims.agents * dims.obs) if cfg.normalise else None
-        self.net = orthogonal_mlp(inputs, cfg.hidden, outputs, cfg.activation, out_gain=0.01)
+        self.net = orthogonal_mlp(inputs, cfg.hidden, outputs, cfg.activation.name, out_gain=0.01)
         self.log_std = nn.Parameter(torch.full((dims.action,), cfg.std_init))
         mask = torch.ones(dims.agents, dims.action) if action_mask is None else action_mask.float()
         self.register_buffer("mask", mask, persistent=False)

@@ -14,13 +14,22 @@ class PolicyKind(Enum):
     beta = "beta"  # a Beta distribution on [-1, 1]
 
 
+class Activation(Enum):
+    """What follows a linear layer."""
+
+    relu = "relu"
+    silu = "silu"
+    gelu = "gelu"
+    tanh = "tanh"
+
+
 @dataclass
 class ActorConfig:
     """One network for all agents."""
 
     kind: PolicyKind = PolicyKind.gaussian
     hidden: list[int] = field(default_factory=lambda: [128, 128, 128])
-    activation: str = "silu"
+    activation: Activation = Activation.silu
     agent_id: bool = True  # append a one-hot of the agent, so that hands with like observations may differ
     normalise: bool = True  # running mean and deviation per agent and entry; False: LayerNorm on the raw observation
     std_max: float = 0.5  # standard deviation = std_max * sigmoid(l), l learned per action dimension
@@ -34,7 +43,7 @@ class CriticConfig:
     """One centralised value of the global state."""
 
     hidden: list[int] = field(default_factory=lambda: [256, 256])
-    activation: str = "silu"
+    activation: Activation = Activation.silu
     sees_action: bool = False  # append the joint action that led to the state (upstream)
     lr: float = 5e-4
     huber: float = 10.0

@@ -53,7 +53,7 @@ class Critic(nn.Module):
         super().__init__()
         self.cfg = cfg
         inputs = dims.state + (dims.agents * dims.action if cfg.sees_action else 0)
-        layers = orthogonal_mlp(inputs, cfg.hidden, 1, cfg.activation, out_gain=1.0)
+        layers = orthogonal_mlp(inputs, cfg.hidden, 1, cfg.activation.name, out_gain=1.0)
         self.net = nn.Sequential(nn.LayerNorm(inputs), *layers)
         self.units = ValueNorm(cfg.value_decay)
 

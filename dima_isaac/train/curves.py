@@ -103,15 +103,18 @@ def load(words: Iterable[str]) -> list[Run]:
 
 def _read(path: Path) -> Run:
     rows = []
-    for line in (path / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+    for line in (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue  # a line that a kill cut short
-        if isinstance(row, dict):
+        if isinstance(row, dict) and row.get("env_steps") is not None:
             rows.append(row)
     config = path / "config.yaml"
-    stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    try:
+        stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{config} cannot be read: {' '.join(str(error).split())}.") from error
     return Run(path, stored if isinstance(stored, dict) else {}, rows)
 
 

@@ -87,7 +87,7 @@ class Logger:
         self._file.close()
         kept = []
         try:
-            for line in self.run.metrics.read_text(encoding="utf-8").splitlines():
+            for line in self.run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
                 row = _parse(line)
                 if row is not None and row["env_steps"] <= env_steps:
                     kept.append(line)

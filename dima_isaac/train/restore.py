@@ -120,7 +120,10 @@ def restore(where: str, catalog: Catalog, cfg: Any, changes: dict[str, str] | No
     }
     for key, text in (changes or {}).items():
         group, _, name = key.partition(".")
-        stored[group][name] = yaml.safe_load(text)
+        try:
+            stored[group][name] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UsageError(f"{key}={text} is not YAML: {' '.join(str(error).split())}.") from error
     run = replace(
         typed(stored),
         sim_device=getattr(cfg, "sim_device", AUTO),

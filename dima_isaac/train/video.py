@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +26,10 @@ def can_write_mp4() -> bool:
 
 
 class Writer:
-    """``with Writer(path, fps) as video: video.add(frame)``. The suffix decides: .mp4 or .gif."""
+    """``with Writer(path, fps) as video: video.add(frame)``. The suffix decides: .mp4 or .gif.
+
+    A video appears under its name when it is whole; whatever fails, one that was there before stays.
+    """
 
     def __init__(self, path: Path, fps: float) -> None:
         """Raises ``UsageError`` for another suffix, for MP4 without ffmpeg, and where nothing can be written."""
@@ -37,9 +41,10 @@ class Writer:
         if path.suffix == ".mp4" and not can_write_mp4():
             raise UsageError(f"{path.name} needs ffmpeg: pip install imageio imageio-ffmpeg, or choose a .gif.")
         self._made = not path.parent.exists()
+        self._temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
+            self._temporary.touch()
         except OSError as error:
             raise UsageError(f"cannot write {path}: {error.strerror}.") from error
 
@@ -52,23 +57,28 @@ class Writer:
         if self._mp4 is None:
             import imageio
 
-            self._mp4 = imageio.get_writer(self.path, fps=self.fps, quality=8, macro_block_size=2)
+            self._mp4 = imageio.get_writer(self._temporary, fps=self.fps, quality=8, macro_block_size=2)
         self._mp4.append_data(frame)
 
     def __enter__(self) -> Writer:
         return self
 
     def __exit__(self, failed: object, *rest: object) -> None:
-        if self._mp4 is not None:
-            self._mp4.close()
-        if self._images and not failed:
-            palette = [image.quantize(128) for image in self._images]
-            # a GIF counts hundredths of a second, and players ignore less than two of them
-            shown = max(20, 10 * round(100.0 / self.fps))
-            palette[0].save(self.path, save_all=True, append_images=palette[1:], duration=shown, loop=0)
-        if failed or not self.frames:
-            self.path.unlink(missing_ok=True)
-            if self._made:
+        try:
+            if self._mp4 is not None:
+                self._mp4.close()
+            if self.frames and not failed:
+                if self._images:
+                    palette = [image.quantize(128) for image in self._images]
+                    # a GIF counts hundredths of a second in 16 bits, and players ignore less than two of them
+                    shown = min(max(20, 10 * round(100.0 / self.fps)), 655_350)
+                    palette[0].save(
+                        self._temporary, save_all=True, append_images=palette[1:], duration=shown, loop=0
+                    )
+                os.replace(self._temporary, self.path)
+        finally:
+            self._temporary.unlink(missing_ok=True)
+            if self._made and not any(self.path.parent.iterdir()):
                 self.path.parent.rmdir()
 
 

@@ -7,17 +7,17 @@ import torch
 from torch import distributions as dist
 
 from dima_isaac.agent.actor import Actor
-from dima_isaac.agent.config import ActorConfig, CriticConfig, PolicyKind
+from dima_isaac.agent.config import Activation, ActorConfig, CriticConfig, PolicyKind
 from dima_isaac.agent.critic import Critic, ValueNorm
 from dima_isaac.types import Dims
 
 DIMS = Dims(agents=2, state=17, obs=19, action=3)
-PAPER = {"normalise": False, "agent_id": False, "activation": "relu"}
+PAPER = {"normalise": False, "agent_id": False, "activation": Activation.relu}
 
 
 def test_published_parameter_counts():
     assert sum(p.numel() for p in Actor(ActorConfig(**PAPER), DIMS).parameters()) == 36_780
-    critic = Critic(CriticConfig(activation="relu", sees_action=True), DIMS)
+    critic = Critic(CriticConfig(activation=Activation.relu, sees_action=True), DIMS)
     assert sum(p.numel() for p in critic.parameters()) == 73_263
     ant = Dims(agents=2, state=111, obs=113, action=4)
     assert sum(p.numel() for p in Actor(ActorConfig(**PAPER), ant).parameters()) == 49_130

@@ -10,6 +10,7 @@ import pytest
 from PIL import Image
 
 from dima_isaac import cli
+from dima_isaac.errors import UsageError
 from dima_isaac.train import curves, play, plot, video
 from dima_isaac.train.curves import Group, Run
 from dima_isaac.train.options import TOOLS
@@ -157,12 +158,15 @@ def test_bands_cover_the_common_stretch():
 
 
 def test_broken_lines_and_missing_numbers_are_skipped(tmp_path):
-    (tmp_path / "metrics.jsonl").write_text(
-        '{"env_steps": 1, "eval/return": null}\n{"env_steps": 2, "eval/return": 5.0}\n{"env_st'
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'{"env_steps": 1, "eval/return": null}\n{"env_steps": 2, "eval/return": 5.0}\n{"odd": 1}\n\xff\n{"env_st'
     )
     [run] = curves.load([str(tmp_path)])
     x, y = run.curve("eval/return", "env_steps")
-    assert x.tolist() == [2.0] and y.tolist() == [5.0]
+    assert x.tolist() == [2.0] and y.tolist() == [5.0] and len(run.rows) == 2
+    (tmp_path / "config.yaml").write_text("task: [")
+    with pytest.raises(UsageError, match=r"config\.yaml cannot be read"):
+        curves.load([str(tmp_path)])
 
 
 # ---- play --------------------------------------------------------------------------------------------------------
@@ -204,6 +208,21 @@ def test_a_film_that_fails_never_stops_training(tmp_path):
     assert "training goes on" in said[0] and not list(tmp_path.iterdir())
     assert play.clip(Painted(2), lambda obs: obs[:, :, :1] * 0, tmp_path, 7, said.append)
     assert [path.stem for path in tmp_path.iterdir()] == ["step_7"]
+
+
+def test_a_film_that_fails_leaves_the_one_before_it(tmp_path):
+    path, frame = tmp_path / "film.gif", np.zeros((20, 20, 3), dtype=np.uint8)
+    with video.Writer(path, 1e-9) as writer:  # slower than a GIF can tell
+        writer.add(frame)
+        writer.add(frame + 255)
+    whole = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), video.Writer(path, 30.0) as writer:
+        writer.add(frame)
+        raise KeyboardInterrupt
+    assert path.read_bytes() == whole and [*tmp_path.iterdir()] == [path]
+    with pytest.raises(KeyboardInterrupt), video.Writer(tmp_path / "new" / "film.gif", 30.0):
+        raise KeyboardInterrupt
+    assert [*tmp_path.iterdir()] == [path]
 
 
 # ---- bench -------------------------------------------------------------------------------------------------------
