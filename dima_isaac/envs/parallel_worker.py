@@ -58,7 +58,7 @@ def build(env_id: str, arguments: dict[str, Any]) -> Any:
     """Make the environment: ``package.module:factory``, or a module that has PettingZoo's ``parallel_env``.
 
     Raises:
-        UsageError: no such module or factory.
+        UsageError: no such module or factory, arguments that it does not take, or what it makes is no ``ParallelEnv``.
     """
     module, _, name = env_id.partition(":")
     try:
@@ -67,7 +67,13 @@ def build(env_id: str, arguments: dict[str, Any]) -> Any:
         raise UsageError(
             f"env_id='{env_id}' cannot be made: {error}. Write package.module:factory, or a module with parallel_env."
         ) from error
-    return factory(**arguments)
+    try:
+        env = factory(**arguments)
+    except TypeError as error:
+        raise UsageError(f"env_id='{env_id}' cannot be made with env_args={arguments}: {error}.") from error
+    if not hasattr(env, "possible_agents") or not hasattr(env, "observation_space"):
+        raise UsageError(f"env_id='{env_id}' makes a {type(env).__name__}, which is not a PettingZoo ParallelEnv.")
+    return env
 
 
 def numbers(space: Any) -> int:

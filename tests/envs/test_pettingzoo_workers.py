@@ -83,3 +83,6 @@ def test_wrong_names_are_refused() -> None:
     for env_id, said in (("", "env_id"), ("tests.envs.nothing", "cannot be made"), ("math:sqrt2", "cannot be made")):
         with pytest.raises(UsageError, match=said):
             make("pettingzoo", env_id=env_id, num_envs=1, engine="mujoco")
+    for env_id, said in (("json:loads", r"env_args=\{\}: .*argument"), ("os:getcwd", "makes a str, which is not")):
+        with pytest.raises(UsageError, match=said):
+            make("pettingzoo", env_id=env_id, num_envs=1, engine="mujoco")

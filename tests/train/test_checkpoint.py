@@ -39,6 +39,15 @@ def test_roundtrip_and_plain_torch_can_read_it(tmp_path):
         assert torch.equal(state["a"], PAYLOAD["a"]) and state["deep"] == PAYLOAD["deep"]
 
 
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    done = []
+    for name in ("fsync", "replace"):
+        call = getattr(os, name)
+        monkeypatch.setattr(os, name, lambda *a, name=name, call=call: (done.append(name), call(*a)))
+    save(tmp_path / "x.pt", PAYLOAD)
+    assert done == ["fsync", "replace", "fsync"]  # the file, its name, the folder that holds the name
+
+
 def test_every_flipped_byte_is_noticed(tmp_path):
     path = tmp_path / "x.pt"
     save(path, {"a": torch.arange(4.0)})
@@ -82,6 +91,16 @@ def test_rotation_keeps_the_newest_and_last_is_the_newest(tmp_path):
     assert [path.name for path in store.steps()] == ["step_20.pt", "step_30.pt"]
     assert load(tmp_path / "last.pt")["n"] == 30 and store.restore()["n"] == 30
     assert not list(tmp_path.glob(".*"))
+
+
+def test_last_is_the_newest_where_there_are_no_hard_links(tmp_path, monkeypatch):
+    def link(*paths):
+        raise PermissionError("no hard links here")
+
+    monkeypatch.setattr(os, "link", link)
+    store = checkpoints(tmp_path)
+    assert store.save(10, {"n": 10}) and store.save(20, {"n": 20})
+    assert load(tmp_path / "last.pt")["n"] == 20 and not list(tmp_path.glob(".*"))
 
 
 def test_auto_falls_back_to_the_one_before_and_says_so(tmp_path):

@@ -1,5 +1,6 @@
 """One run, one folder: who may write there, and what continues what."""
 
+import errno
 import json
 import os
 import socket
@@ -68,6 +69,28 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not():
         other.communicate()
     with RunFolder(Path("shared")):  # the lock died with its process
         pass
+
+
+def test_without_locks_the_process_number_decides(monkeypatch):
+    def flock(*words):
+        raise OSError(errno.ENOLCK, "no locks on this file system")
+
+    monkeypatch.setattr(run_folder.fcntl, "flock", flock)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    Path("shared").mkdir()
+    for number, host, free in (
+        (os.getpid(), socket.gethostname(), False),
+        (dead.pid, "elsewhere", False),
+        (dead.pid, socket.gethostname(), True),
+    ):
+        Path("shared/lock").write_text(f"process {number} on {host}")
+        if free:
+            RunFolder(Path("shared")).close()
+        else:
+            with pytest.raises(UsageError, match=f"in use by process {number} on {host}"):
+                RunFolder(Path("shared"))
+    assert Path("shared/lock").read_text() == ""  # whoever leaves takes its number along
 
 
 def test_a_named_folder_that_holds_a_run_asks_for_auto():
