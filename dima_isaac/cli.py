@@ -199,6 +199,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.train import build, checkpoint
     from dima_isaac.train.baselines import train_baseline
     from dima_isaac.train.logger import Logger, say
+    from dima_isaac.train.play import window_on
     from dima_isaac.train.signals import Signals
     from dima_isaac.train.trainer import Trainer
 
@@ -211,7 +212,11 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     eval_env = build.build_env(resolved, resolved.train.eval.episodes, resolved.seed + 1_000_003)
     named = place.stored is not None or resolved.run_dir
     try:
-        with RunFolder(place.path) if named else RunFolder.fresh(place.path) as folder, Signals() as signals:
+        with (
+            window_on(env, not resolved.headless),
+            RunFolder(place.path) if named else RunFolder.fresh(place.path) as folder,
+            Signals() as signals,
+        ):
             if place.stored is None and read_config(folder.path) is not None:  # since it was planned
                 raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
             folder.write_config(resolved, reasons)

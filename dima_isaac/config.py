@@ -60,7 +60,7 @@ class RunConfig:
     sim_device: str = AUTO  # cpu, cuda:0
     rl_device: str = AUTO
     threads: int | str = AUTO  # of the learner on the CPU
-    headless: bool = True
+    headless: bool = True  # False: MuJoCo's window shows training's environments
     torch_deterministic: bool = False
     compile: bool | str = AUTO  # dreams and updates as CUDA graphs (a tape of the same operations on a CPU)
     # which run

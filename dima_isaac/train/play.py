@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
@@ -16,6 +19,9 @@ from dima_isaac.errors import UsageError
 from dima_isaac.train import build, checkpoint, dream_video, video
 from dima_isaac.train.options import Asked, PlayConfig, Viewer, World
 from dima_isaac.train.restore import HELD_OUT, Policy, Restored, policy_of, restore
+from dima_isaac.types import Step
+
+PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow it down
 
 
 def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
@@ -65,8 +71,7 @@ def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
     """
     if cfg.world is World.dream:
         raise UsageError("world=dream is a video; leave headless=True.")
-    if not hasattr(env.engine, "copy_env"):
-        raise UsageError("this engine has no live viewer; use headless=True for a video.")
+    _check_live(env)
     if cfg.viewer is Viewer.web:
         viewer = importlib.import_module("dima_isaac.sim.web_viewer").WebViewer(env.engine, cfg.port)
         print(f"viewer: {viewer.address} shows it; Ctrl-C stops.", flush=True)
@@ -81,6 +86,40 @@ def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
             step = env.step(policy(step.obs))
             time.sleep(max(0.0, due - time.perf_counter()))
     return 0
+
+
+@contextmanager
+def window_on(env: VecEnv, wanted: bool, say: Callable[[str], None] = print) -> Iterator[None]:
+    """While it lasts, MuJoCo's window shows what somebody else does with ``env``, if ``wanted``; it may be closed.
+
+    Raises:
+        UsageError: no display, or an engine without a viewer.
+    """
+    if not wanted:
+        yield
+        return
+    _check_live(env)
+    viewer: Any = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
+    say("viewer: [ and ] walk through the environments; training goes on when the window is closed.")
+    step, drawn = env.step, 0.0
+
+    def stepped(action: Tensor) -> Step:
+        nonlocal drawn
+        row = step(action)
+        if time.perf_counter() - drawn >= PERIOD:
+            drawn = time.perf_counter()
+            if not viewer.show():
+                del env.step  # type: ignore[method-assign]  # the class's own again
+        return row
+
+    env.step = stepped  # type: ignore[method-assign]
+    with viewer:
+        yield
+
+
+def _check_live(env: VecEnv) -> None:
+    if not hasattr(env.engine, "copy_env"):
+        raise UsageError("this engine has no live viewer; use headless=True for a video.")
 
 
 def clip(env: VecEnv, policy: Policy, folder: Path, env_steps: int, note: Callable[[str], None]) -> bool:

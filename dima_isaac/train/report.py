@@ -20,9 +20,9 @@ from dima_isaac.catalog import Catalog
 from dima_isaac.config import AUTO, RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
-from dima_isaac.train import build, checkpoint, probes, table
+from dima_isaac.train import build, checkpoint, play, probes, table
 from dima_isaac.train.evaluate import episodes
-from dima_isaac.train.options import Asked, EvaluateConfig, Scripted
+from dima_isaac.train.options import Asked, EvaluateConfig, PlayConfig, Scripted
 from dima_isaac.train.restore import Policy, Restored, newest, policy_of, restore, scripted
 from dima_isaac.train.run_folder import ROOT
 from dima_isaac.train.statistics import bootstrap, iqm, mean
@@ -47,7 +47,7 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
 
 
 def test(cfg: RunConfig, catalog: Catalog) -> int:
-    """``train test=True``: evaluate ``cfg.checkpoint`` instead of training.
+    """``train test=True``: evaluate ``cfg.checkpoint`` instead of training; with ``headless=False`` watch it.
 
     Raises:
         CheckpointError: it is missing, damaged or another task's.
@@ -61,7 +61,13 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
         where = str(newest(Path(cfg.run_dir or ROOT / (cfg.experiment or str(cfg.task["name"])))))
     restored = restore(where, catalog, own)
     checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
-    return report(own, restored, restored.cfg)
+    if cfg.headless:
+        return report(own, restored, restored.cfg)
+    env = restored.build_env(own.num_envs, own.seed)
+    try:
+        return play.watch(env, policy_of(own, restored, env), PlayConfig())
+    finally:
+        env.close()
 
 
 def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> int:
