@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from dima_isaac.train import curves, probes, table
 from dima_isaac.train.curves import Group
 from dima_isaac.train.options import Asked, Axis, PlotConfig
 from dima_isaac.train.restore import Restored, restore
+from dima_isaac.train.run_folder import write_whole
 from dima_isaac.train.statistics import bootstrap, iqm
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
@@ -399,7 +401,9 @@ def _save(figure: Any, path: Path, tight: bool = True) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         if tight:
             figure.tight_layout()
-        figure.savefig(path, dpi=130, bbox_inches="tight", facecolor="white")
+        drawn = io.BytesIO()
+        figure.savefig(drawn, format="png", dpi=130, bbox_inches="tight", facecolor="white")
+        write_whole(path, drawn.getvalue())
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}.") from error
     finally:
@@ -410,7 +414,7 @@ def _save(figure: Any, path: Path, tight: bool = True) -> Path:
 def _write(path: Path, text: str) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        write_whole(path, text)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}.") from error
 

@@ -304,11 +304,11 @@ def _dead(owner: str) -> bool:
     return False
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Put ``text`` into ``path`` at once: whoever reads it, or whatever fails, meets the old content or the new."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Put ``content`` into ``path`` at once: whoever reads it, or whatever fails, meets the old content or the new."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
         os.replace(temporary, path)
     except BaseException:
         temporary.unlink(missing_ok=True)

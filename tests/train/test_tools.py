@@ -158,6 +158,16 @@ def test_bands_cover_the_common_stretch():
     assert Group("", one.runs[:1]).band("eval/return", "env_steps") is None
 
 
+def test_a_figure_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    figure = plot._matplotlib().figure()
+    path = plot._save(figure, tmp_path / "a.png", tight=False)
+    before = path.read_bytes()
+    monkeypatch.setattr("dima_isaac.train.run_folder.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(UsageError, match=r"cannot write .*a\.png: full"):
+        plot._save(plot._matplotlib().figure(), path, tight=False)
+    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["a.png"]
+
+
 def test_broken_lines_and_missing_numbers_are_skipped(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"env_steps": 1, "eval/return": null}\n{"env_steps": 2, "eval/return": 5.0}\n{"odd": 1}\n\xff\n{"env_st'
