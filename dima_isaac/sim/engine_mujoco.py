@@ -24,7 +24,7 @@ from mujoco.batch import Batch
 from mujoco.batch import SimulationError as BatchError
 from torch import Tensor
 
-from dima_isaac.errors import SimulationError
+from dima_isaac.errors import SimulationError, UsageError
 from dima_isaac.sim.bare_mujoco import BarePhysics, Tape
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.contact_batch import ContactBatch
@@ -74,8 +74,10 @@ class MujocoEngine:
         """Compile ``scene`` and start the pool.
 
         Raises:
-            UsageError: a scene that names what it does not have.
+            UsageError: a scene that names what it does not have, or fewer than no threads.
         """
+        if cfg.threads < 0:
+            raise UsageError(f"engine.threads={cfg.threads} is too small; the least is 0, which takes every core.")
         # counters say the same, and per-environment lines from a pool of threads help nobody
         mujoco.set_mju_user_warning(_LOG.debug)
         self.cfg, self.scene, self.num_envs = cfg, scene, num_envs
