@@ -24,11 +24,12 @@ class ValueNorm(nn.Module):
             self.register_buffer(name, torch.zeros(()))
 
     def update(self, target: Tensor, weight: Tensor) -> None:
-        """Take in targets with ``weight`` of the same shape."""
+        """Take in targets with ``weight`` of the same shape; where their mean or square is not finite, none of them."""
         total = weight.sum().clamp_min(1e-8)
-        for name, value in (("mean", target), ("square", target**2)):
-            getattr(self, name).lerp_((value * weight).sum() / total, 1.0 - self.decay)
-        self.weight.lerp_(torch.ones_like(self.weight), 1.0 - self.decay)
+        mean, square = ((value * weight).sum() / total for value in (target, target**2))
+        good = mean.isfinite() & square.isfinite()  # an average never forgets an infinity
+        for own, value in ((self.mean, mean), (self.square, square), (self.weight, torch.ones_like(mean))):
+            own.lerp_(torch.where(good, value, own), 1.0 - self.decay)
 
     def stats(self) -> tuple[Tensor, Tensor]:
         """Debiased mean and standard deviation; 0 and 0.1 before the first update."""

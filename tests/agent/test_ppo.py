@@ -132,6 +132,23 @@ def test_losses_are_the_textbooks(monkeypatch):
     assert checked == [agent.actor_optim, agent.critic_optim] * 3
 
 
+@pytest.mark.parametrize("bad", [float("inf"), float("nan")])
+def test_one_broken_dream_is_not_learnt_from(bad):
+    torch.manual_seed(0)
+    agent = ActorCritic(AgentConfig(minibatches=1), DIMS, torch.device("cpu"), seed=1)
+    good = bandit(agent, torch.tensor([0.4, -0.6]))
+    agent.update(good)
+    before = {name: value.clone() for name, value in agent.state_dict().items() if isinstance(value, torch.Tensor)}
+    broken = Rollout(**{**vars(good), "reward": good.reward.clone()})
+    broken.reward[3, 1] = bad
+    agent.update(broken)
+    after = agent.state_dict()
+    assert "critic.units.mean" in before and all(torch.equal(before[name], after[name]) for name in before)
+    agent.update(good)
+    assert not torch.equal(before["critic.units.mean"], agent.critic.units.mean)
+    assert all(torch.isfinite(value).all() for value in agent.parameters())
+
+
 def test_slope_is_the_mean_squared_gradient_of_the_value():
     torch.manual_seed(0)
     agent = ActorCritic(AgentConfig(critic=CriticConfig(sees_action=True)), DIMS, torch.device("cpu"))

@@ -19,3 +19,12 @@ def test_non_finite_gradients_change_nothing(make, bad):
     norm = descend(optim, [w], (w**2).sum(), clip=1.0)
     assert not torch.equal(w, before)
     torch.testing.assert_close(norm, (2 * before).norm())
+
+
+def test_an_infinite_loss_with_a_finite_gradient_changes_nothing():
+    w = torch.nn.Parameter(torch.ones(1))
+    optim = torch.optim.Adam([w], lr=0.1, fused=True)
+    loss = torch.nn.functional.huber_loss(w, torch.tensor([float("inf")]))
+    assert torch.isfinite(torch.autograd.grad(loss, w, retain_graph=True)[0]).all()
+    descend(optim, [w], loss, clip=1.0)
+    assert w.item() == 1.0
