@@ -57,6 +57,11 @@ class Logger:
             self._sums[key] = self._sums[key] + sample if key in self._sums else sample
             self._counts[key] = self._counts.get(key, 0) + 1
 
+    @property
+    def pending(self) -> bool:
+        """Whether metrics were added that no tick has told of."""
+        return bool(self._sums)
+
     def count(self, name: str, amount: float) -> None:
         """Add to an amount of work; a tick reports it as ``time/<name>_per_s``."""
         self._work[name] = self._work.get(name, 0.0) + amount

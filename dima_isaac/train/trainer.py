@@ -167,8 +167,10 @@ class Trainer:
         if imagined is not None:
             self.logger.add({"time/imagined_steps_per_s": imagined})
         row = self.logger.tick(self.env_steps)
-        lost = [name for name in ("world/denoise", "world/reward", "agent/policy") if name in row and row[name] is None]
-        self._lost_rounds = self._lost_rounds + 1 if lost else 0
+        losses = [name for name in ("world/denoise", "world/reward", "agent/policy") if name in row]
+        lost = [name for name in losses if row[name] is None]
+        if losses:
+            self._lost_rounds = self._lost_rounds + 1 if lost else 0
         if self._lost_rounds >= _HOPELESS:
             raise DivergenceError(
                 f"{' and '.join(lost)} stayed non-finite for {_HOPELESS} rounds; no update was made from them, and"
@@ -177,6 +179,8 @@ class Trainer:
 
     def save(self) -> bool:
         """Keep everything, so that a kill costs at most the steps since here; whether it could be written."""
+        if self.logger.pending:  # an evaluation since the last round, which no continuation would make again
+            self.tick()
         state = {**self.state_dict(), "replay": self.replay.state_dict()}
         return self.checkpoints.save(self.env_steps, state)
 

@@ -198,6 +198,38 @@ def test_ten_lost_rounds_end_a_run_only_in_a_row(tmp_path):
         logger.close()
 
 
+class StopAfter:
+    """Signals that ask for an end once ``ticks`` steps were made."""
+
+    def __init__(self, ticks: int) -> None:
+        self.left = ticks
+
+    @property
+    def stop(self) -> str | None:
+        self.left -= 1
+        return None if self.left >= 0 else "SIGTERM"
+
+
+def test_a_stop_between_two_rounds_loses_no_evaluation(tmp_path):
+    def evaluations(name: str) -> list[tuple[int, float]]:
+        rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        return [row["eval/return"] for row in rows if "eval/return" in row]
+
+    trained(tmp_path / "whole", config(240, eval_every=100))
+    cfg = config(240, eval_every=100)
+    with RunFolder(tmp_path / "parts") as run:  # evaluated at 100, stopped at 104, the next round would be at 120
+        logger = Logger(run, cfg, cfg.max_env_steps)
+        torch.manual_seed(0)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, StopAfter(26))
+        trainer.run()
+        logger.close()
+    assert trainer.env_steps == 104
+    whole = evaluations("whole")
+    assert evaluations("parts") == whole[:2]
+    trained(tmp_path / "parts", config(240, "auto", eval_every=100))
+    assert evaluations("parts") == whole and len(whole) == 4
+
+
 def test_what_came_from_another_run_is_kept_before_the_first_step(tmp_path):
     """A kill before the first save would otherwise leave a folder that checkpoint=auto begins anew."""
     trained(tmp_path / "a", config(80))
