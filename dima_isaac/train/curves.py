@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from dima_isaac.config import FREE, leaves
-from dima_isaac.errors import UsageError
+from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.train.run_folder import read_config
 from dima_isaac.train.statistics import bootstrap, iqm, mean
 
 Array = np.ndarray
@@ -83,21 +83,28 @@ def load(words: Iterable[str]) -> list[Run]:
 
     Raises:
         UsageError: no such folder, no run in it, or nothing logged yet.
+        CheckpointError: the configuration of a named run cannot be read.
     """
     runs: list[Run] = []
     for word in words:
         place = Path(os.path.expanduser(word))
         if not place.is_dir():
             raise UsageError(f"{word} is not a folder; give run folders (or a folder of runs).")
-        found = (
-            [place] if (place / "metrics.jsonl").is_file() else sorted(p.parent for p in place.glob("*/metrics.jsonl"))
-        )
+        named = (place / "metrics.jsonl").is_file()
+        found = [place] if named else sorted(path.parent for path in place.glob("*/metrics.jsonl"))
         if not found:
             raise UsageError(f"{word} holds no run: there is no metrics.jsonl in it or one level below.")
-        runs += [_read(path) for path in found]
+        for path in found:
+            try:
+                runs.append(_read(path))
+            except CheckpointError as error:
+                if named:
+                    raise
+                print(f"{error} That run is passed over.")
     filled = [run for run in runs if run.rows]
     if not filled:
-        raise UsageError(f"nothing has been logged yet in {', '.join(str(run.path) for run in runs)}.")
+        where = ", ".join(str(run.path) for run in runs) or "any run that can be read"
+        raise UsageError(f"nothing has been logged yet in {where}.")
     return filled
 
 
@@ -110,12 +117,7 @@ def _read(path: Path) -> Run:
             continue  # a line that a kill cut short
         if isinstance(row, dict) and row.get("env_steps") is not None:
             rows.append(row)
-    config = path / "config.yaml"
-    try:
-        stored = yaml.safe_load(config.read_text(encoding="utf-8")) if config.is_file() else None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{config} cannot be read: {' '.join(str(error).split())}.") from error
-    return Run(path, stored if isinstance(stored, dict) else {}, rows)
+    return Run(path, read_config(path) or {}, rows)
 
 
 def group(runs: list[Run]) -> list[Group]:

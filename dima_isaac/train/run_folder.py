@@ -57,7 +57,11 @@ def plan(cfg: RunConfig) -> Plan:
     _check_writable(parent)
     if cfg.checkpoint in CONTINUE and parent.is_dir():
         for folder in sorted(_runs(parent), key=_started, reverse=True):
-            stored = read_config(folder)
+            try:
+                stored = read_config(folder)
+            except CheckpointError as error:  # nobody asked for that run
+                print(f"{error} That run is passed over.")
+                continue
             if stored is not None and not changes(stored, cfg) and not _locked(folder):
                 return Plan(folder, stored)
     if cfg.checkpoint == LATEST:
@@ -195,7 +199,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or no day of the calendar
         raise CheckpointError(f"{folder / 'config.yaml'} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict) or not isinstance(values.get("task"), dict):
         raise CheckpointError(f"{folder / 'config.yaml'} is not a run's configuration.")

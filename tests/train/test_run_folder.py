@@ -128,6 +128,16 @@ def test_auto_continues_the_newest_run_that_agrees():
         assert plan(run_config(experiment="pilot", checkpoint="auto", seed=1)).path.name == "a"
 
 
+def test_auto_passes_over_a_run_whose_configuration_is_garbled(capsys):
+    good, torn = made("runs/pilot/good", seed=1), made("runs/pilot/torn", seed=1)
+    (torn / "config.yaml").write_text("task: [")
+    later = time.time() + 5
+    os.utime(torn / "config.yaml", (later, later))
+    assert plan(run_config(experiment="pilot", checkpoint="auto", seed=1)).path == good
+    said = capsys.readouterr().out
+    assert "torn/config.yaml cannot be read" in said and said.count("\n") == 1
+
+
 def test_two_fresh_runs_never_share_a_folder():
     first, second = RunFolder.fresh(Path("runs/Toy/x")), RunFolder.fresh(Path("runs/Toy/x"))
     assert (first.path.name, second.path.name) == ("x", "x-1")

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from dima_isaac import cli
-from dima_isaac.errors import UsageError
+from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.train import curves, play, plot, video
 from dima_isaac.train.curves import Group, Run
 from dima_isaac.train.options import TOOLS
@@ -175,8 +175,19 @@ def test_broken_lines_and_missing_numbers_are_skipped(tmp_path):
     [run] = curves.load([str(tmp_path)])
     x, y = run.curve("eval/return", "env_steps")
     assert x.tolist() == [2.0] and y.tolist() == [5.0] and len(run.rows) == 2
-    (tmp_path / "config.yaml").write_text("task: [")
-    with pytest.raises(UsageError, match=r"config\.yaml cannot be read"):
+
+
+def test_a_garbled_configuration_costs_the_other_runs_nothing(tmp_path, capsys):
+    for name, config in (("good", "task: {name: Toy}"), ("torn", "task: ["), ("undated", "a: 2026-99-99")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text('{"env_steps": 2, "eval/return": 5.0}\n')
+        (tmp_path / name / "config.yaml").write_text(config)
+    assert [run.path.name for run in curves.load([str(tmp_path)])] == ["good"]
+    assert capsys.readouterr().out.count("That run is passed over.") == 2
+    with pytest.raises(CheckpointError, match=r"torn/config\.yaml cannot be read"):  # it was asked for
+        curves.load([f"{tmp_path}/good", f"{tmp_path}/torn"])
+    (tmp_path / "good" / "config.yaml").write_text("- 3")
+    with pytest.raises(UsageError, match="nothing has been logged yet in any run that can be read"):
         curves.load([str(tmp_path)])
 
 
