@@ -7,8 +7,10 @@ was typed is checked before anything heavy is imported.
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import inspect
+import math
 import os
 import re
 from dataclasses import MISSING, dataclass, field, fields, replace
@@ -232,10 +234,28 @@ def _check(tool: str, asked: Asked, given: dict[str, Any]) -> None:
         if cfg.agent is Scripted.trained:
             raise UsageError(f"{tool} task={cfg.task} without a checkpoint needs agent=zero or agent=random.")
     if tool == "plot" and not asked.help:
+        references(cfg.reference)
         if cfg.open_loop and not cfg.checkpoint:
             raise UsageError("open_loop=True needs checkpoint=RUN|FILE.")
         if not cfg.open_loop and not cfg.runs:
             raise UsageError("plot needs at least one run folder: plot.py RUN [RUN ...].")
+
+
+def references(text: str) -> list[tuple[str, float]]:
+    """``untrained:3.3,MAPPO on PhysX:3.6`` -> names and values.
+
+    Raises:
+        UsageError: a word that is not a name and a finite number.
+    """
+    out = []
+    for word in filter(None, text.split(",")):
+        name, _, value = word.rpartition(":")
+        with contextlib.suppress(ValueError):
+            if name.strip() and math.isfinite(float(value)):
+                out.append((name.strip(), float(value)))
+                continue
+        raise UsageError(f"reference={text}: '{word}' is not of the form name:value, such as untrained:3.3.")
+    return out
 
 
 def _value(key: str, text: str, kind: Any) -> Any:

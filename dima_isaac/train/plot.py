@@ -17,7 +17,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.train import curves, probes, table
 from dima_isaac.train.curves import Group
-from dima_isaac.train.options import Asked, Axis, PlotConfig
+from dima_isaac.train.options import Asked, Axis, PlotConfig, references
 from dima_isaac.train.restore import Restored, restore
 from dima_isaac.train.run_folder import write_whole
 from dima_isaac.train.statistics import bootstrap, iqm
@@ -61,22 +61,6 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
     for path in made:
         print(f"wrote       {path}")
     return 0
-
-
-def references(text: str) -> list[tuple[str, float]]:
-    """``untrained:3.3,MAPPO on PhysX:3.6`` -> names and values.
-
-    Raises:
-        UsageError: a word that is not name:value.
-    """
-    out = []
-    for word in filter(None, text.split(",")):
-        name, _, value = word.rpartition(":")
-        try:
-            out.append((name.strip(), float(value)))
-        except ValueError:
-            raise UsageError(f"reference={text}: '{word}' is not of the form name:value.") from None
-    return out
 
 
 # ---- learning curves -------------------------------------------------------------------------------------------

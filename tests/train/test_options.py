@@ -3,7 +3,7 @@
 import pytest
 
 from dima_isaac.errors import UsageError
-from dima_isaac.train.options import TOOLS, Scripted, Suite, parse, usage
+from dima_isaac.train.options import TOOLS, Scripted, Suite, parse, references, usage
 
 
 def test_words_become_typed_values():
@@ -44,6 +44,10 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
         ("plot", ["open_loop=True"], "open_loop=True needs checkpoint=RUN|FILE"),
         ("plot", ["run", "x=time"], "Known: both, env_steps, wall_time"),
         ("plot", ["run", "num_env=3"], "did you mean num_envs?"),
+        ("plot", ["run", "reference=3"], "'3' is not of the form name:value"),
+        ("plot", ["run", "reference=a:1,:3"], "':3' is not of the form name:value"),
+        ("plot", ["run", "reference=a:nan"], "'a:nan' is not of the form name:value"),
+        ("plot", ["run", "reference=untrained"], "'untrained' is not of the form name:value"),
         ("bench", ["suite=enginee"], "did you mean engine?"),
         ("bench", ["--suite=engine"], "without dashes: suite=engine"),
         ("bench", ["batch=0"], "batch=0 is too small"),
@@ -62,3 +66,7 @@ def test_help_lists_every_key(tool):
     text = usage(tool)
     assert all(f"  {item.name}=" in text for item in fields(TOOLS[tool][0]) if item.name != "runs")
     assert parse(tool, ["--help"]).help
+
+
+def test_references_are_names_and_values():
+    assert references("untrained:3.3,MAPPO: a:3.6") == [("untrained", 3.3), ("MAPPO: a", 3.6)]

@@ -377,7 +377,3 @@ def test_help_and_typos_need_no_torch(tool, tmp_path):
     code += "print([name for name in ('torch', 'numpy', 'hydra', 'matplotlib', 'mujoco') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip().endswith("[]") and "did you mean seed?" in done.stderr
-
-
-def test_references_are_names_and_values():
-    assert plot.references("untrained:3.3,MAPPO: a:3.6") == [("untrained", 3.3), ("MAPPO: a", 3.6)]
