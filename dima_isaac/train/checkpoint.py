@@ -14,6 +14,7 @@ capacity. A checkpoint lists its row files with their digests.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
@@ -203,8 +204,7 @@ class Checkpoints:
 
     def steps(self) -> list[Path]:
         """The step files, oldest first."""
-        numbered = [(_STEP.fullmatch(path.name), path) for path in self.folder.iterdir()]
-        return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
+        return _steps(self.folder)
 
     def _read(self, path: Path) -> State:
         state = read(path)
@@ -274,6 +274,23 @@ def read(path: Path) -> State:
     return state
 
 
+def read_newest(path: Path) -> tuple[Path, State]:
+    """``path`` and what ``read`` makes of it; in place of a damaged last.pt the newest intact step file, with a note.
+
+    Raises:
+        CheckpointError: another file than last.pt is damaged, or there is no intact one.
+    """
+    try:
+        return path, read(path)
+    except CheckpointError as error:
+        for older in reversed(_steps(path.parent) if path.name == "last.pt" else []):
+            with contextlib.suppress(CheckpointError):
+                state = read(older)
+                print(f"{error} Taking {older.name}.")
+                return older, state
+        raise
+
+
 def check_task(path: Path, state: State, wanted: str) -> None:
     """Refuse the checkpoint ``state``, read from ``path``, unless it was made on task ``wanted``.
 
@@ -292,6 +309,12 @@ def rows(path: Path, replay: State) -> State:
         CheckpointError: a row file that is missing, altered or not the one it was saved with.
     """
     return _load_rows(path.parent, dict(replay))
+
+
+def _steps(folder: Path) -> list[Path]:
+    """The step files in ``folder``, oldest first."""
+    numbered = [(_STEP.fullmatch(path.name), path) for path in folder.iterdir()]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
 
 
 def _set_aside(path: Path) -> None:

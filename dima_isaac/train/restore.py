@@ -99,7 +99,7 @@ class Restored:
 
 
 def restore(where: str, catalog: Catalog, cfg: Any, changes: dict[str, str] | None = None) -> Restored:
-    """Read the checkpoint ``where``: a file, a run folder, or ``latest``.
+    """Read the checkpoint ``where``: a file, a run folder (its newest intact one), or ``latest``.
 
     ``cfg`` gives ``engine``, ``sim_device``, ``rl_device`` and ``threads`` (auto: the checkpoint's engine, this
     machine's devices); ``changes`` are task.KEY and engine.KEY words.
@@ -108,8 +108,7 @@ def restore(where: str, catalog: Catalog, cfg: Any, changes: dict[str, str] | No
         CheckpointError: missing, torn or altered, or of a task that is not in the catalogue.
         UsageError: a change that the task or engine refuses, a device or engine that is not there.
     """
-    path = newest(ROOT) if where in ("latest", AUTO) else find(where)
-    state = checkpoint.read(path)
+    path, state = checkpoint.read_newest(newest(ROOT) if where in ("latest", AUTO) else find(where))
     stored = state["config"]
     engine = stored["engine"] if getattr(cfg, "engine", AUTO) == AUTO else {"name": cfg.engine}
     stored = {

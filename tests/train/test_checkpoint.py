@@ -15,7 +15,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.train.checkpoint import Checkpoints, load, read, save, verify
+from dima_isaac.train.checkpoint import Checkpoints, load, read, read_newest, save, verify
 from dima_isaac.train.run_folder import find
 from dima_isaac.types import Dims, Step
 
@@ -136,6 +136,26 @@ def test_a_damaged_older_one_does_not_stop_a_save(tmp_path):
     again = checkpoints(tmp_path, keep=3)
     assert again.restore()["n"] == 20 and again.save(30, {"n": 30})
     assert [path.name for path in again.steps()] == ["step_20.pt", "step_30.pt"]
+
+
+def test_who_only_looks_gets_the_newest_intact_one_and_is_told(tmp_path, capsys):
+    store = checkpoints(tmp_path, keep=3)
+    for n in (10, 20, 30):
+        store.save(n, {"n": n})
+    last = tmp_path / "last.pt"
+    assert read_newest(last)[0] == last and not capsys.readouterr().out
+    for path in (tmp_path / "step_20.pt", last):  # last.pt is step_30.pt by another name
+        with path.open("r+b") as file:
+            file.truncate(100)
+    path, state = read_newest(last)
+    said = capsys.readouterr().out
+    assert path.name == "step_10.pt" and state["n"] == 10 and said.endswith("last.pt is truncated, altered or not a"
+        " checkpoint of this program. Taking step_10.pt.\n")  # fmt: skip
+    with pytest.raises(CheckpointError, match=r"step_30\.pt is truncated"):  # it was asked for
+        read_newest(tmp_path / "step_30.pt")
+    path.unlink()
+    with pytest.raises(CheckpointError, match=r"last\.pt is truncated"):
+        read_newest(last)
 
 
 def test_named_checkpoints_are_refused_with_exit_code_3(tmp_path):

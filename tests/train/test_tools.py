@@ -1,6 +1,7 @@
 """play, evaluate, plot and bench end to end on tiny runs of the toy game (and one look at real hands)."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,15 @@ def test_train_test_true_evaluates(runs, capsys):
     words = ["task=Toy", "engine=toy", "test=True", f"checkpoint={runs}/1", "num_envs=4", "threads=1"]
     assert cli.main(["train", *TOY, *words]) == 0
     assert last_json(capsys.readouterr().out)["env_steps"] == 384
+
+
+def test_a_torn_last_checkpoint_gives_way_to_an_intact_one(runs, tmp_path, capsys):
+    shutil.copytree(runs / "0" / "checkpoints", tmp_path / "checkpoints")
+    (tmp_path / "checkpoints" / "last.pt").write_bytes(b"torn")
+    words = [f"checkpoint={tmp_path}", "num_envs=2", "episodes=2", "threads=1"]
+    assert cli.main(["evaluate", *TOY, *words]) == 0
+    said = capsys.readouterr().out
+    assert "Taking step_384.pt." in said and last_json(said)["checkpoint"].endswith("step_384.pt")
 
 
 def test_a_checkpoint_brings_no_code_along(runs, tmp_path):
