@@ -34,7 +34,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def train(argv: Sequence[str] | None = None) -> int:
     """Train, or continue, or (``test=True``) evaluate."""
-    return guarded(_train, argv, "interrupted before training began; nothing was written.")
+    from dima_isaac.train.signals import Early
+
+    with Early():
+        return guarded(_train, argv)
 
 
 def play(argv: Sequence[str] | None = None) -> int:
@@ -57,9 +60,7 @@ def bench(argv: Sequence[str] | None = None) -> int:
     return guarded(lambda words: _tool("bench", words), argv)
 
 
-def guarded(
-    command: Callable[[list[str]], int], argv: Sequence[str] | None = None, interrupted: str = "interrupted."
-) -> int:
+def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run ``command`` on the command line's words and return its exit code.
 
     What the user can mend is told in one sentence, without a traceback.
@@ -83,7 +84,7 @@ def guarded(
         print(f"error: memory is full ({reason}); lower num_envs, replay.capacity or scale.", file=sys.stderr)
         return UsageError.exit_code
     except KeyboardInterrupt:
-        print(interrupted, file=sys.stderr)
+        print("interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141

@@ -228,6 +228,19 @@ def test_signals_save_and_exit(tmp_path, name, code):
     assert load(tmp_path / "r" / "checkpoints" / "last.pt")["env_steps"] > 0
 
 
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_signals_before_training_are_one_line(tmp_path, name, code):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=pipe, stderr=pipe, text=True)
+    assert process.stdout.readline() == "starting ...\n"
+    time.sleep(0.3)  # into the imports, where an exception would be swallowed
+    process.send_signal(getattr(signal, name))
+    _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (code, f"{name}: stopped with nothing to save.\n")
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_last_save_that_fails_is_an_error(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
     pipe = subprocess.PIPE

@@ -47,3 +47,15 @@ class Signals:
         if name == "SIGINT" and self.stop == "SIGINT":
             os._exit(INTERRUPTED)  # the user means it; files are replaced atomically, so nothing can be torn
         self.stop = self.stop or name
+
+
+class Early(Signals):
+    """Before a run's own ``Signals`` (and after them): there is nothing to save, so any signal ends the process.
+
+    KeyboardInterrupt would not do: an import that meets one may swallow it, and fail elsewhere for what is missing.
+    """
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.stop = signal.Signals(number).name
+        os.write(2, f"{self.stop}: stopped with nothing to save.\n".encode())
+        os._exit(self.exit_code)
