@@ -245,6 +245,7 @@ def _multirun(command: Command, overrides: list[str]) -> int:
 
     from dima_isaac.catalog import CONFIG_DIR
 
+    _check_sweep(command, overrides)
     register_schema()
     words = ["-m", *overrides]
     if command.config_dir:
@@ -256,6 +257,36 @@ def _multirun(command: Command, overrides: list[str]) -> int:
     finally:
         sys.argv = before
     return 0
+
+
+def _check_sweep(command: Command, overrides: list[str]) -> None:
+    """Compose every run of a sweep before the first one starts: the turn of a bad value would come hours later.
+
+    Raises:
+        UsageError: whatever one of them would be refused for, or a launcher that is not there.
+    """
+    from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    from dima_isaac.catalog import Catalog
+    from dima_isaac.config import plain
+    from dima_isaac.overrides import Command, check
+
+    if any(text.startswith("hydra/sweeper=") for text in overrides):
+        return  # it has its own idea of what a value stands for
+    try:
+        runs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
+    except HydraException as error:
+        raise UsageError(plain(error)) from error
+    catalog, folders = Catalog(command.config_dir), set()
+    for words in runs:
+        cfg = compose(command, check(Command(words, command.config_dir), catalog))
+        if cfg.test:
+            raise UsageError("test=True measures one checkpoint; leave -m out.")
+        if cfg.run_dir in folders:
+            raise UsageError(f"run_dir={cfg.run_dir} is one run's; experiment=NAME gives each run a folder of its own.")
+        folders |= {cfg.run_dir} - {""}
 
 
 def job(cfg: Any) -> int:

@@ -161,8 +161,10 @@ def validate(run: RunConfig) -> None:
 
 
 def plain(error: Exception) -> str:
-    """OmegaConf's message as one sentence: its first line and the key."""
+    """OmegaConf's or hydra's message as one sentence: its first line, the key and what there is to choose from."""
     first = str(error).splitlines()[0].rstrip(".")
+    if getattr(error, "options", None):
+        first += f"; known: {', '.join(error.options)}"  # type: ignore[attr-defined]
     key = getattr(error, "full_key", None)
     return f"{key}: {first}." if key else f"{first}."
 

@@ -17,6 +17,7 @@ import yaml
 
 from dima_isaac import cli
 from dima_isaac.errors import UsageError
+from dima_isaac.overrides import Command
 from dima_isaac.train.checkpoint import FORMAT, load, save
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -296,8 +297,32 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
     again = [line for line in done.stdout.splitlines() if "continue with" in line]
     assert len(again) == 2 and not any(" -m " in line or "1,2" in line for line in again)
     assert [re.search(r" seed=(\d) ", line)[1] for line in again] == ["1", "2"]
-    wrong = script(*TOY, "-m", "seed=1,2", "agent.gamma=2", cwd=tmp_path)
-    assert wrong.returncode == 2 and "not between 0 and 1" in wrong.stderr and "Traceback" not in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["agent.gamma=0.9,2"], "agent.gamma=2.0 is not between 0 and 1"),
+        (["algo=dima,foo"], "unknown value of algo: 'foo'. Known: dima, mappo, ppo."),
+        (["task.fence=3,x"], "task.fence=x: expected a number"),
+        (["agent.gamma=range(1,2"], "no viable alternative at input 'range(1,2'"),
+        (["agent.gamma=interval(0,1)"], "does not support sweep type : INTERVAL_SWEEP"),
+        (["hydra/launcher=nosuch"], "Could not find 'hydra/launcher/nosuch'; known: basic"),
+        (["run_dir=r"], "run_dir=r is one run's; experiment=NAME gives"),
+        (["test=True", "checkpoint=x"], "leave -m out"),
+    ],
+)
+def test_a_sweep_is_refused_before_its_first_run(words, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.train([*TOY, "-m", "seed=1,2", *words]) == 2
+    err = capsys.readouterr().err
+    assert said in err and err.startswith("error: ") and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_sweeper_expands_its_own_values(monkeypatch):
+    monkeypatch.setattr(cli, "compose", lambda *words: pytest.fail("not ours to expand"))
+    cli._check_sweep(Command(), ["hydra/sweeper=optuna", "seed=interval(1,2)"])
 
 
 def test_make_checks_names_and_overrides():
