@@ -12,6 +12,7 @@ import numpy as np
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.mjcf import compile_visuals
+from dima_isaac.sim.render import camera
 
 Array = np.ndarray
 HIDDEN = 3  # geom groups from here on are colliders
@@ -20,7 +21,7 @@ _SHAPE = mujoco.mjtGeom
 
 
 class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
-    """A page on one environment; a slider walks through them."""
+    """A page on one environment; a slider walks through them. What pictures follow stays in its middle here."""
 
     def __init__(self, engine: Any, port: int) -> None:
         """Serve a ``MujocoEngine`` at localhost:``port``, or the next free one.
@@ -38,9 +39,14 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
         # this machine alone: from another one, through ssh -L
         self._server = viser.ViserServer(host="localhost", port=port, verbose=False)
         self.address = f"http://localhost:{self._server.get_port()}"
-        scene, eye, target = self._server.scene, engine.scene.camera_eye, engine.scene.camera_target
+        scene, view = self._server.scene, camera(engine.scene, self._model)
         scene.set_up_direction("+z")
-        self._server.initial_camera.position, self._server.initial_camera.look_at = eye, target
+        around, up = np.radians((view.azimuth, view.elevation))
+        gaze = np.array((np.cos(up) * np.cos(around), np.cos(up) * np.sin(around), np.sin(up)))
+        self._server.initial_camera.position = view.lookat - view.distance * gaze
+        self._server.initial_camera.look_at = view.lookat
+        self._followed = int(view.trackbodyid)
+        self._floors: list[tuple[Any, Array]] = []
         self._bodies = [scene.add_frame(f"/{body}", show_axes=False) for body in range(self._model.nbody)]
         for geom in range(self._model.ngeom):
             self._add(scene, geom)
@@ -64,9 +70,14 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
         self._drawn = time.perf_counter()
         self._engine.copy_env(self.env, self._data)
         mujoco.mj_forward(self._model, self._data)
+        places, walked = self._data.xpos, np.zeros(3)
+        if self._followed >= 0:  # the world moves instead: each browser's camera is its user's
+            walked[:2] = places[self._followed, :2]
         with self._server.atomic():
             for body, handle in enumerate(self._bodies):
-                handle.position, handle.wxyz = self._data.xpos[body], self._data.xquat[body]
+                handle.position, handle.wxyz = places[body] - walked, self._data.xquat[body]
+            for floor, place in self._floors:
+                floor.position = place + np.round(walked)  # by whole squares: nobody sees it jump, or its end
         return True
 
     def close(self) -> None:
@@ -85,7 +96,7 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
         if model.geom_group[geom] >= HIDDEN or rgba[3] == 0.0:
             return
         if model.geom_type[geom] == _SHAPE.mjGEOM_PLANE:
-            scene.add_grid(f"/{body}/{geom}", **place)
+            self._floors.append((scene.add_grid(f"/{body}/{geom}", **place), model.geom_pos[geom]))
             return
         vertices, faces = self._mesh(geom)
         opacity = None if rgba[3] >= 1.0 else float(rgba[3])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import urllib.request
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -27,6 +28,11 @@ def engine() -> MujocoEngine:
         Actor("egg", Ellipsoid((0.03, 0.03, 0.04)), pos=(0.0, -3.0, 2.0)),
     ]
     return MujocoEngine(Scene(actors=actors), 2, MujocoConfig(threads=1))
+
+
+WALK = """<mujoco><worldbody><geom type="plane" size="0 0 1"/><body name="cart" pos="0 0 0.5">
+<joint type="slide" axis="1 0 0"/><joint type="slide" axis="0 0 1"/><geom type="sphere" size="0.1"/></body>
+</worldbody></mujoco>"""
 
 
 def test_a_missing_viser_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +63,21 @@ def test_the_page_shows_the_chosen_environment() -> None:
         ("egg#geom", (0.06, 0.06, 0.08)),
     ):
         assert extents[name] == pytest.approx(size, rel=0.03)
+
+
+def test_what_walks_stays_on_the_page_and_on_its_floor(tmp_path: Path) -> None:
+    pytest.importorskip("viser")
+    (tmp_path / "walk.xml").write_text(WALK)
+    world = MujocoEngine(Scene(world=str(tmp_path / "walk.xml"), frame_skip=1), 1, MujocoConfig(threads=1))
+    everywhere = torch.ones(1, dtype=torch.bool)
+    world.set_field(everywhere, "qpos", torch.tensor([[40.3, 0.25]], dtype=torch.float64))
+    world.refresh(everywhere)
+    with WebViewer(world, 8090) as viewer:
+        eye = np.array(viewer._server.initial_camera.position)
+        assert 1.0 < np.linalg.norm(eye - (0.0, 0.0, 0.5)) < 8.0
+        viewer.show()
+        ground, cart = viewer.positions()
+        [(floor, _)] = viewer._floors
+        np.testing.assert_allclose(cart, (0.0, 0.0, 0.75))
+        np.testing.assert_allclose(ground, (-40.3, 0.0, 0.0))
+        np.testing.assert_allclose(floor.position, (40.0, 0.0, 0.0))  # in the ground's frame
