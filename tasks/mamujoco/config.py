@@ -31,5 +31,6 @@ class MamujocoConfig:
     local_categories: list[list[str]] = field(default_factory=list)  # seen at depth 0, 1, ...; empty: the benchmark's
     global_categories: list[str] = field(default_factory=lambda: ["qpos", "qvel"])  # what everybody sees of the root
     episode_length: int = 0  # control steps; 0: the benchmark's
-    constants: dict[str, float] = field(default_factory=dict)  # Gymnasium's arguments, such as ctrl_cost_weight
+    # Gymnasium's numbers and its include_<field>_in_observation, such as ctrl_cost_weight: 0.2
+    constants: dict[str, float | int | bool] = field(default_factory=dict)
     precision: Precision = Precision.float32

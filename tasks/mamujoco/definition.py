@@ -6,6 +6,7 @@ Nothing is copied: constants are the defaults of the constructors of the ``-v5``
 from __future__ import annotations
 
 import inspect
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ class Definition:
         return str(folder / (name or str(self.constants["xml_file"])))
 
 
-def define(scenario: str, changes: dict[str, float]) -> Definition:
+def define(scenario: str, changes: Mapping[str, float]) -> Definition:
     """Gymnasium's ``scenario``-v5 with some constants changed.
 
     Raises:
@@ -46,9 +47,18 @@ def define(scenario: str, changes: dict[str, float]) -> Definition:
         raise UsageError(f"Multi-Agent MuJoCo reads Gymnasium's robots, and {error}; {_INSTALL}.") from error
     parameters = inspect.signature(creator.__init__).parameters.values()
     constants = {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
-    numbers = sorted(name for name, value in constants.items() if type(value) in (int, float))
+    known = sorted(name for name, value in constants.items() if type(value) in (int, float) or _switch(name))
     for name in changes:
-        if name not in numbers:
-            raise UsageError(f"{scenario} has no constant '{name}'. Known: {', '.join(numbers)}.")
+        if name not in known:
+            raise UsageError(f"{scenario} has no constant '{name}'. Known: {', '.join(known)}.")
     constants |= {name: type(constants[name])(value) for name, value in changes.items()}
     return Definition(constants, int(spec.max_episode_steps or 1000))
+
+
+def included(constants: dict[str, Any], field: str) -> bool:
+    """Whether the state holds MjData's ``field``: Gymnasium's ``include_<field>_in_observation``, where it has one."""
+    return bool(constants.get(f"include_{field}_in_observation", True))
+
+
+def _switch(name: str) -> bool:
+    return name.startswith("include_") and name.endswith("_in_observation")

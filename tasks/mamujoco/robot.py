@@ -22,7 +22,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Scene
 from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision, Protocol
-from dima_isaac.tasks.mamujoco.definition import define
+from dima_isaac.tasks.mamujoco.definition import define, included
 from dima_isaac.tasks.mamujoco.factorisation import Graph, custom_graph, encode, factorise, named_graph
 from dima_isaac.types import Dims
 
@@ -56,7 +56,7 @@ class Robot(ABC):
     nbody: int = 0
     state_fields: dict[str, int]  # MjData fields of the state, and how many leading numbers are left out
     limits: dict[str, float] = {}  # noqa: RUF012  # fields that the state clips to +- this
-    extra_fields: ClassVar[tuple[str, ...]] = ()  # fields needed besides those of the state
+    extra_fields: tuple[str, ...] = ()  # fields needed besides those of the state
     local_categories: ClassVar[list[list[str]]] = [["qpos", "qvel"], ["qpos"]]
     normal_velocity: ClassVar[bool] = False  # initial velocities are normal, not uniform
     harl: ClassVar[Harl | None] = None  # None: that protocol never played this robot
@@ -75,6 +75,9 @@ class Robot(ABC):
         self.definition = define(self.template or self.scenario, changes)
         if old and old.state_fields is not None:
             self.state_fields = old.state_fields
+        hidden = [name for name in self.state_fields if not included(self.definition.constants, name)]
+        self.extra_fields = (*self.extra_fields, *hidden)  # rewards may still need them
+        self.state_fields = {name: skip for name, skip in self.state_fields.items() if name not in hidden}
         self._blocks = self._layout()
         self._zeros = old.zeros if old else 0
         self._width = max(stop for _, stop in self._blocks.values()) + self._zeros
@@ -85,7 +88,7 @@ class Robot(ABC):
         else:
             self.graph = self._graph(conf)
         depth = None if old else _depth(cfg.agent_obsk)
-        local = cfg.local_categories or self.local_categories
+        local = cfg.local_categories or [[f for f in level if f not in hidden] for level in self.local_categories]
         parts = factorise(self.graph, self._columns(), self._width, depth, local, cfg.global_categories)
         self._index = None if depth is None else _padded(parts.columns, self._width)
         self._ragged = self._index is not None and self._width in self._index

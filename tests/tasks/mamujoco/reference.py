@@ -56,13 +56,13 @@ def factorised(task: Any, conf: str, depth: int, raw: Any) -> Any:
     return mamujoco_v1.parallel_env(scenario=task.scenario, agent_conf=conf, **options)
 
 
-def single(scenario: str, conf: str = "") -> Any:
+def single(scenario: str, conf: str = "", **constants: Any) -> Any:
     """Gymnasium's robot, without time limit."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if scenario in GENERATED:
             return mamujoco_v1.parallel_env(scenario, conf).single_agent_env.unwrapped
-        return gymnasium.make(f"{scenario}-v5").unwrapped
+        return gymnasium.make(f"{scenario}-v5", **constants).unwrapped
 
 
 def rollout(task: Any, raws: list[Any], ticks: int = TICKS) -> Iterator[Pair]:

@@ -71,6 +71,20 @@ def test_rollouts_are_identical(scenario: str) -> None:
     assert (falls > 0) == (scenario in FALLS)
 
 
+@pytest.mark.parametrize(
+    ("scenario", "hidden"),
+    [("Ant", ["cfrc_ext"]), ("Humanoid", ["cvel", "cfrc_ext"]), ("HumanoidStandup", ["cinert", "qfrc_actuator"])],
+)
+def test_what_gymnasium_leaves_out_of_the_observation_is_left_out(scenario: str, hidden: list[str]) -> None:
+    constants = {f"include_{field}_in_observation": False for field in hidden}
+    raws = [single(scenario, **constants) for _ in range(ENVS)]
+    for pair in rollout(build(scenario, constants=constants), raws, 50):
+        np.testing.assert_array_equal(pair.ours["state"], pair.theirs["state"])
+        np.testing.assert_allclose(pair.ours["reward"], pair.theirs["reward"], rtol=0, atol=REWARD_ERROR)
+    whole, less = (build(scenario, depth=1, constants=given).spec.dims for given in ({}, constants))
+    assert less.state < whole.state and less.obs < whole.obs
+
+
 @pytest.mark.parametrize("scenario", PARTITIONS)
 def test_actions_reach_upstreams_actuators(scenario: str) -> None:
     raw = single(scenario, PARTITIONS[scenario][0])
