@@ -49,7 +49,7 @@ def variants(cfg: WorldModelConfig) -> dict[str, tuple[WorldModelConfig, int]]:
     decay = replace(fast.denoiser.optim, weight_decay=0.1)
     small = replace(fast, history=2, denoiser=replace(fast.denoiser, optim=decay))
     return {
-        "as for Multi-Agent MuJoCo": (plain, 64),
+        "three passes over 64 windows": (plain, 64),
         "+ weights from the value": (weighted, 64),
         "+ one pass over 192 windows": (wide, 192),
         "+ learning rate 1e-3": (fast, 192),

@@ -17,7 +17,7 @@ class LearnConfig:
     behaviour_start: int = 6_000  # ... and before the first policy update
     round: int = 1_000  # collect this many steps between two learning phases
     dynamics_per_step: float = 0.2  # denoiser updates
-    dynamics_batch: int = 64
+    dynamics_batch: int = 192  # windows; DIMA's 64 make three passes each (world_model.unroll)
     reward_per_step: float = 0.2
     reward_batch: int = 256
     decoder_per_step: float = 0.2  # only with a learned decoder
