@@ -112,7 +112,7 @@ def study(where: str, updates: int, seed: int) -> list[list[str]]:
     rows = []
     for name, (cfg, batch) in variants(restored.cfg.world_model).items():
         torch.manual_seed(seed)
-        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.echo).to(restored.device)
+        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.echo, env.spec.readout).to(restored.device)
         world.track(train.state[: train.size])
         started = time.thread_time()
         for update in range(updates):

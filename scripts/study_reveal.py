@@ -56,7 +56,7 @@ def study(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[st
     for name, cfg in variants(restored.cfg.world_model).items():
         torch.manual_seed(seed)
         replay = restored.replay(env.spec)
-        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.echo).to(restored.device)
+        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.echo, env.spec.readout).to(restored.device)
         world.track(replay.state[: replay.size])
         for _ in range(updates):
             loss = world.update_dynamics(replay.sample(restored.cfg.train.learn.dynamics_batch, world.window))

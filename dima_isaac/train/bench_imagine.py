@@ -37,11 +37,11 @@ class Dreamer:
     """The untrained world model and policy of one configuration, with something to dream from."""
 
     def __init__(self, cfg: RunConfig, task: Task, batch: int) -> None:
-        dims, device = task.spec.dims, torch.device(cfg.rl_device)
+        spec, dims, device = task.spec, task.spec.dims, torch.device(cfg.rl_device)
         torch.manual_seed(cfg.seed)
         self.device = device
-        self.world = WorldModel(cfg.world_model, dims, task.observe, task.spec.echo).to(device).eval()
-        self.agent = ActorCritic(cfg.agent, dims, device, task.spec.action_mask, cfg.seed)
+        self.world = WorldModel(cfg.world_model, dims, task.observe, spec.echo, spec.readout).to(device).eval()
+        self.agent = ActorCritic(cfg.agent, dims, device, spec.action_mask, cfg.seed)
         length = max(self.world.history, self.world.window)
         state = torch.randn(batch, length, dims.state, device=device)
         action = torch.randn(batch, length, dims.agents, dims.action, device=device).clamp(-1.0, 1.0)

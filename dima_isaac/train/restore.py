@@ -74,7 +74,7 @@ class Restored:
             CheckpointError: it has other sizes than this task's.
         """
         spec = env.spec
-        world = WorldModel(self.cfg.world_model, spec.dims, env.task.observe, spec.echo).to(self.device)
+        world = WorldModel(self.cfg.world_model, spec.dims, env.task.observe, spec.echo, spec.readout).to(self.device)
         self._load(world, "world")
         return world.eval()
 

@@ -35,7 +35,7 @@ class Trainer:
         self.device = torch.device(cfg.rl_device)
         spec, learn = env.spec, cfg.train.learn
         to = self.device
-        self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo).to(to)
+        self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo, spec.readout).to(to)
         self.agent = ActorCritic(cfg.agent, spec.dims, to, spec.action_mask, seed=cfg.seed + 1)
         self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
         self.explorer = Explorer(cfg.agent.explore, spec.dims, env.num_envs, to, seed=cfg.seed + 3)

@@ -30,10 +30,15 @@ class Space(nn.Module):
     echo_state: Tensor
     echo_action: Tensor
     free: Tensor
+    causes: Tensor | None
     relevance: Tensor
 
-    def __init__(self, cfg: WorldModelConfig, dims: Dims, echo: Tensor | None) -> None:
-        """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not."""
+    def __init__(self, cfg: WorldModelConfig, dims: Dims, echo: Tensor | None, readout: Tensor | None = None) -> None:
+        """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not.
+
+        ``readout`` (D,) bool: what the next state does not depend on. A linear regression (``residual``), if there is
+        one, predicts it alone; the denoiser does not see it or spend its accuracy on it.
+        """
         super().__init__()
         self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
         self.reach = self.data * cfg.change_clamp if cfg.change_clamp else torch.inf
@@ -54,7 +59,11 @@ class Space(nn.Module):
         self.register_buffer("echo_action", source, persistent=False)
         free = torch.ones(dims.state)
         free[self.echo_state] = 0.0
+        causes = None if readout is None or self.linear is None else (~readout).float().to("cpu")
+        if causes is not None:
+            free *= causes
         self.register_buffer("free", free, persistent=False)
+        self.register_buffer("causes", causes, persistent=False)
 
     def _scale(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of s, (D,) float32."""
@@ -104,7 +113,8 @@ class Space(nn.Module):
         return (self.moved(now, after) - base) / self._unit() if self.by_change else self.x(after)
 
     def believed(self, y: Tensor) -> Tensor:
-        """As much of a prediction y (B, D) as unseen steps bore out."""
+        """As much of a prediction y (B, D) as unseen steps bore out; nothing where none was made."""
+        y = y * self.free
         return y if self.trust is None else y * self.trust.gain
 
     def advance(self, now: Tensor, y: Tensor, base: Tensor, action: Tensor) -> Tensor:
@@ -122,7 +132,7 @@ class Space(nn.Module):
         return after.index_copy(-1, self.echo_state, action.flatten(-2)[..., self.echo_action])
 
     def diffused(self) -> Tensor:
-        """(D,) 1 where y carries information, 0 where it is echoed or (``change``) constant."""
+        """(D,) 1 where y carries information, 0 where it is echoed, read out or (``change``) constant."""
         return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
 
     def emphasis(self) -> Tensor:
@@ -146,9 +156,11 @@ class Space(nn.Module):
         """The history as the denoiser sees it: x (B, history, D), ``valid`` (B, history) bool -> same shape.
 
         With ``target=change`` all but the newest row become changes in y's units, so that velocities are not lost
-        in the difference of two nearly equal inputs; a change out of a padded row is 0.
+        in the difference of two nearly equal inputs; a change out of a padded row is 0. Readouts are 0.
         """
         x = x * valid.unsqueeze(-1)
+        if self.causes is not None:
+            x = x * self.causes
         if not self.by_change:
             return x
         std, spread = self._scale()[1], self._change_scale()[1]

@@ -42,8 +42,10 @@ class WorldModel(nn.Module):
     captured = ("track_window", "fit_dynamics", "fit_reward", "fit_decoder")
     """Methods that change nothing but tensors, in place: each may be replaced by a graph of itself (nn.captured)."""
 
-    def __init__(self, cfg: WorldModelConfig, dims: Dims, observe: Decoder, echo: Tensor | None = None) -> None:
-        """``observe`` is the task's exact view; ``echo`` (N, A) says where the state repeats the action just taken.
+    def __init__(self, cfg: WorldModelConfig, dims: Dims, observe: Decoder, echo: Tensor | None = None,
+                 readout: Tensor | None = None) -> None:  # fmt: skip
+        """``observe`` is the task's exact view; ``echo`` (N, A) says where the state repeats the action just taken,
+        ``readout`` (D,) what physics does not go on from.
 
         Weights and the model's random stream come from torch's global generator, so seed that first.
 
@@ -55,7 +57,7 @@ class WorldModel(nn.Module):
             raise UsageError(f"world_model.history={cfg.history} is too short; choose 2 or more.")
         self.cfg, self.dims, self.history = cfg, dims, cfg.history
         self.window = cfg.history + cfg.unroll
-        self.space = Space(cfg, dims, echo)
+        self.space = Space(cfg, dims, echo, readout)
         self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
         self.average = averaged(self.denoiser) if cfg.denoiser.ema else None
         self.surprise = Surprise(dims.state, cfg.doubt_rows) if cfg.doubt else None

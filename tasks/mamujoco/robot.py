@@ -102,6 +102,7 @@ class Robot(ABC):
             episode_length=cfg.episode_length or self.definition.episode_length,
             control_dt=float("nan"),
             agent_names=tuple(f"agent_{i}" for i in range(self._agents)),
+            readout=self._readout(),
             action_mask=None if bool(self._used.all()) else self._used,
             notes=self._notes(conf, actuators, widths),
         )
@@ -148,6 +149,14 @@ class Robot(ABC):
             blocks[name] = (start, start + sizes[name] - skipped)
             start = blocks[name][1]
         return blocks
+
+    def _readout(self) -> Tensor | None:
+        """The columns of contact forces: they follow from positions, velocities and controls, and nothing from them."""
+        if "cfrc_ext" not in self._blocks:
+            return None
+        start, stop = self._blocks["cfrc_ext"]
+        columns = torch.arange(self._width)
+        return (start <= columns) & (columns < stop)
 
     def _columns(self) -> Any:
         """MjData's fields holding each number's state column; numbers left out become the zero column."""

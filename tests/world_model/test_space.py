@@ -12,10 +12,10 @@ ACTION = torch.zeros(2, 1)
 ECHO = torch.tensor([[4], [-1]])  # agent 0's action is state 4
 
 
-def space(echo=None, target=Target.change, **settings) -> tuple[Space, torch.Tensor]:
+def space(echo=None, target=Target.change, readout=None, **settings) -> tuple[Space, torch.Tensor]:
     """A space that has seen walks of very different scales; dimension 3 differs between episodes but never moves."""
     rng = torch.Generator().manual_seed(0)
-    out = Space(WorldModelConfig(target=target, **settings), DIMS, echo)
+    out = Space(WorldModelConfig(target=target, **settings), DIMS, echo, readout)
     steps = torch.randn(300, 6, 5, generator=rng) * torch.tensor([1.0, 1e-3, 100.0, 0.0, 0.1])
     walk = steps.cumsum(1) + torch.randn(300, 1, 5, generator=rng) * torch.tensor([1.0, 1.0, 1.0, 5.0, 0.0])
     out.state.update(walk)
@@ -57,6 +57,22 @@ def test_what_never_moves_stays_exactly_where_it_is():
     after = model.advance(walk[:, 0], torch.full((300, 5), 3.0), torch.zeros(300, 5), torch.zeros(300, 2, 1))
     assert torch.equal(after[:, 3], walk[:, 0, 3])
     assert model.y(walk[:, 0], walk[:, 0] + 9.0, torch.zeros(300, 5))[:, 3].abs().max() == 0
+
+
+def test_a_readout_is_the_regressions_alone():
+    force = torch.tensor([False, False, True, False, False])
+    model, walk = space(target=Target.residual, readout=force)
+    assert model.diffused().tolist() == [1, 1, 0, 0, 1] and model.emphasis()[2] == 0
+    now, actions = walk[:, 0], torch.zeros(300, 3, 2, 1)
+    base, valid = model.base(model.x(now), actions), torch.ones(300, 3, dtype=torch.bool)
+    guesses = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(3))
+    one, other = (model.advance(now, model.believed(y), base, torch.zeros(300, 2, 1)) for y in guesses)
+    assert torch.equal(one[:, 2], other[:, 2]) and not torch.equal(one[:, 0], other[:, 0])
+    assert not torch.equal(one[:, 2], now[:, 2])  # it moves as the regression says
+    x = model.x(walk[:, :3])
+    assert model.features(x, valid)[:, :, 2].abs().max() == 0 and model.features(x, valid)[:, :, 0].abs().max() > 0
+    plain, _ = space(target=Target.change, readout=force)  # nothing else would predict it
+    assert plain.diffused().tolist() == [1, 1, 1, 0, 1]
 
 
 def test_nothing_seen_yet_is_harmless():

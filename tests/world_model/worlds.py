@@ -41,6 +41,8 @@ def paper() -> WorldModelConfig:
     """The paper preset, written out: a test compares it with the YAML."""
     return WorldModelConfig(
         target=Target.state,
+        unroll=3,
+        value_weight=0.0,
         exact_echo=False,
         clip_actions=False,
         z_clamp=0.0,
