@@ -166,7 +166,8 @@ class WorldModelConfig:
     trust_decay: float = 0.9
     # Every dreamt step errs as the model erred on unseen steps, by this share of whole misses drawn from the newest
     # ``doubt_rows`` of them: a model that knows its data by heart is surer than it is right, and its dreams lack
-    # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread.
+    # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread. Readouts (contact
+    # forces), which nothing but a regression predicts, take whole misses.
     doubt: float = 0.6
     doubt_rows: int = 4096
     # Share of the denoiser's loss weights that follows how much the value of a state depends on each dimension of y

@@ -33,7 +33,8 @@ class RewardHead(nn.Module):
         now, after = state[:, :-1], state[:, 1:]
         # the change in its own units: z and z' nearly coincide at control rate
         other = space.moved(now, after) / space.data if space.by_change else space.z(now)
-        reward, logit = self.net(torch.cat([other, action.flatten(2), space.z(after)], -1)).unbind(-1)
+        seen = [space.visible(other), action.flatten(2), space.visible(space.z(after))]
+        reward, logit = self.net(torch.cat(seen, -1)).unbind(-1)
         return reward, logit
 
 
@@ -52,7 +53,7 @@ class RewardGpt(nn.Module):
 
     def tokens(self, space: Space, state: Tensor, action: Tensor) -> Tensor:
         """Raw s (B, T, D) and actions (B, T, N, A) -> (B, 2 T, width), alternating."""
-        return torch.stack([self.state(space.z(state)), self.action(action)], 2).flatten(1, 2)
+        return torch.stack([self.state(space.visible(space.z(state))), self.action(action)], 2).flatten(1, 2)
 
     def read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
         """The transformer's output at action tokens (B, T, width) -> reward and continuation logit (B, T)."""

@@ -37,7 +37,7 @@ class Space(nn.Module):
         """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not.
 
         ``readout`` (D,) bool: what the next state does not depend on. A linear regression (``residual``), if there is
-        one, predicts it alone; the denoiser does not see it or spend its accuracy on it.
+        one, predicts it alone; denoiser and reward do not see it or spend their accuracy on it.
         """
         super().__init__()
         self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
@@ -60,8 +60,6 @@ class Space(nn.Module):
         free = torch.ones(dims.state)
         free[self.echo_state] = 0.0
         causes = None if readout is None or self.linear is None else (~readout).float().to("cpu")
-        if causes is not None:
-            free *= causes
         self.register_buffer("free", free, persistent=False)
         self.register_buffer("causes", causes, persistent=False)
 
@@ -113,8 +111,8 @@ class Space(nn.Module):
         return (self.moved(now, after) - base) / self._unit() if self.by_change else self.x(after)
 
     def believed(self, y: Tensor) -> Tensor:
-        """As much of a prediction y (B, D) as unseen steps bore out; nothing where none was made."""
-        y = y * self.free
+        """As much of a prediction y (B, D) as unseen steps bore out; nothing of readouts, where none was made."""
+        y = self.visible(y)
         return y if self.trust is None else y * self.trust.gain
 
     def advance(self, now: Tensor, y: Tensor, base: Tensor, action: Tensor) -> Tensor:
@@ -131,9 +129,17 @@ class Space(nn.Module):
             after = after.clamp(torch.minimum(now, mean - reach), torch.maximum(now, mean + reach))
         return after.index_copy(-1, self.echo_state, action.flatten(-2)[..., self.echo_action])
 
-    def diffused(self) -> Tensor:
-        """(D,) 1 where y carries information, 0 where it is echoed, read out or (``change``) constant."""
+    def open(self) -> Tensor:
+        """(D,) 1 where a step may miss, 0 where the state is echoed or (``change``) constant."""
         return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
+
+    def diffused(self) -> Tensor:
+        """(D,) 1 where y carries information: ``open``, and no readout."""
+        return self.visible(self.open())
+
+    def visible(self, x: Tensor) -> Tensor:
+        """x (..., D) with readouts at 0."""
+        return x if self.causes is None else x * self.causes
 
     def emphasis(self) -> Tensor:
         """(D,) weights of the denoiser's loss, mean 1: what can be predicted and what decides the value count most."""
@@ -158,9 +164,7 @@ class Space(nn.Module):
         With ``target=change`` all but the newest row become changes in y's units, so that velocities are not lost
         in the difference of two nearly equal inputs; a change out of a padded row is 0. Readouts are 0.
         """
-        x = x * valid.unsqueeze(-1)
-        if self.causes is not None:
-            x = x * self.causes
+        x = self.visible(x * valid.unsqueeze(-1))
         if not self.by_change:
             return x
         std, spread = self._scale()[1], self._change_scale()[1]

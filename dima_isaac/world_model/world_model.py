@@ -39,6 +39,7 @@ class WorldModel(nn.Module):
     """P(s' | s, a^1 .. a^N), reward, continuation and observations of one Markov game."""
 
     sigmas: Tensor
+    share: Tensor
     captured = ("track_window", "fit_dynamics", "fit_reward", "fit_decoder")
     """Methods that change nothing but tensors, in place: each may be replaced by a graph of itself (nn.captured)."""
 
@@ -61,6 +62,10 @@ class WorldModel(nn.Module):
         self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
         self.average = averaged(self.denoiser) if cfg.denoiser.ema else None
         self.surprise = Surprise(dims.state, cfg.doubt_rows) if cfg.doubt else None
+        share = torch.full((dims.state,), cfg.doubt)
+        if self.space.causes is not None:  # readouts look as they do: a policy must not trust what a dream smooths
+            share = torch.where(self.space.causes > 0, share, 1.0)
+        self.register_buffer("share", share, persistent=False)
         self.reward = RewardModel(cfg.reward, dims, cfg.precision)
         self.reward_window: int = self.reward.window
         self.decoder = None if cfg.decoder.kind is DecoderKind.exact else LearnedDecoder(cfg.decoder, dims)
@@ -191,7 +196,7 @@ class WorldModel(nn.Module):
         generator = generator or self.generator
         y = self.space.believed(self._sample(memory, actions, self.cfg.denoiser.temperature, generator))
         if self.surprise is not None and doubt:
-            y = y + self.cfg.doubt * self.surprise.draw(y.shape[0], generator)
+            y = y + self.share * self.surprise.draw(y.shape[0], generator)
         state = self.space.advance(memory.state, y, base, action)
         x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
         valid = torch.cat([memory.valid[:, 1:], torch.ones_like(memory.valid[:, :1])], 1)
@@ -230,11 +235,12 @@ class WorldModel(nn.Module):
         truth = self.space.y(memory.state, window.state[:, h], self.space.base(memory.x[:, -1], actions))
         guess = self._sample(memory, actions, 0.0, self.generator)
         counted = window.valid[:, h] & ~window.first[:, h] & window.valid[:, h - 1]
-        keep = counted.unsqueeze(1) * self.space.diffused()
-        miss = (truth - self.space.believed(guess)) * keep
+        miss = (truth - self.space.believed(guess)) * counted.unsqueeze(1) * self.space.open()
         if self.surprise is not None:
             self.surprise.update(miss)
-        metrics = {"world/explained": 1.0 - miss.square().sum() / (truth.square() * keep).sum().clamp_min(1e-12)}
+        keep = counted.unsqueeze(1) * self.space.diffused()
+        left, power = (miss * keep).square().sum(), (truth * keep).square().sum()
+        metrics = {"world/explained": 1.0 - left / power.clamp_min(1e-12)}
         if self.space.trust is not None:
             self.space.trust.update(guess, truth, counted)
             metrics["world/trust"] = self.space.trust.gain.mean()

@@ -63,6 +63,7 @@ def test_a_readout_is_the_regressions_alone():
     force = torch.tensor([False, False, True, False, False])
     model, walk = space(target=Target.residual, readout=force)
     assert model.diffused().tolist() == [1, 1, 0, 0, 1] and model.emphasis()[2] == 0
+    assert model.open().tolist() == [1, 1, 1, 0, 1]
     now, actions = walk[:, 0], torch.zeros(300, 3, 2, 1)
     base, valid = model.base(model.x(now), actions), torch.ones(300, 3, dtype=torch.bool)
     guesses = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(3))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.errors import UsageError
-from dima_isaac.types import Dims
+from dima_isaac.types import Dims, Window
 from dima_isaac.world_model.config import ActionEncoder, OptimConfig, Reveal, Target, WorldModelConfig
 from dima_isaac.world_model.decoder import LearnedDecoder
 from dima_isaac.world_model.denoiser import Denoiser
@@ -310,6 +310,29 @@ def test_calibration_keeps_what_a_dream_would_have_missed():
     window.first[:, -1] = True  # no action led there: nothing was missed
     world.calibrate(window)
     assert world.surprise.miss.eq(0).all()
+
+
+def test_dreams_show_readouts_as_they_are_and_nothing_depends_on_them():
+    force = torch.tensor([False, False, False, True])
+    cfg = small(target=Target.residual, doubt=0.5, trust_decay=0.0, linear_every=10)
+    world, game = build(cfg, readout=force), Linear()
+    world.track(game.window(256, 6).state)
+    for _ in range(40):
+        window = game.window(64, world.window)
+        window.state[..., 3] = torch.randn(64, world.window, generator=game.rng)  # no step predicts it
+        world.update_dynamics(window)
+    unseen = game.window(4_096, world.history + 1)
+    unseen.state[..., 3] = torch.randn(4_096, world.history + 1, generator=game.rng)
+    world.calibrate(unseen)
+    past = Window(**{name: column[:, : world.history] for name, column in vars(unseen).items()})
+    memory, action = world.remember(past), torch.zeros(4_096, 2, 2)
+    plain = world.step(memory, action, torch.Generator().manual_seed(0), doubt=False)
+    dreamt = world.step(memory, action, torch.Generator().manual_seed(0))
+    assert plain.state[:, 3].std() < 0.5 and 0.9 < dreamt.state[:, 3].std() < 1.1, "a whole miss"
+    other = unseen.state.clone()
+    other[..., 3] += 9.0
+    one, two = (world.reward.judge(world.space, state, unseen.action[:, :-1]) for state in (unseen.state, other))
+    assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
 
 
 def test_calibration_by_hand(monkeypatch):

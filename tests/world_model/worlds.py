@@ -82,9 +82,11 @@ def small(**over) -> WorldModelConfig:
     return WorldModelConfig(denoiser=DenoiserConfig(**fields), reward=RewardConfig(width=32), **over)
 
 
-def build(cfg: WorldModelConfig, dims: Dims = DIMS, seed: int = 0, echo: Tensor | None = None) -> WorldModel:
+def build(
+    cfg: WorldModelConfig, dims: Dims = DIMS, seed: int = 0, echo: Tensor | None = None, readout: Tensor | None = None
+) -> WorldModel:
     torch.manual_seed(seed)
-    return WorldModel(cfg, dims, view(dims), echo)
+    return WorldModel(cfg, dims, view(dims), echo, readout)
 
 
 class Linear:
