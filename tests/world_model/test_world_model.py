@@ -333,6 +333,12 @@ def test_dreams_show_readouts_as_they_are_and_nothing_depends_on_them():
     other[..., 3] += 9.0
     one, two = (world.reward.judge(world.space, state, unseen.action[:, :-1]) for state in (unseen.state, other))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
+    explained = []  # where the readout lands says nothing of the denoiser
+    for _ in range(2):
+        world.generator.manual_seed(0)
+        explained.append(world.calibrate(unseen)["world/explained"])
+        unseen.state[:, -1, 3] += 9.0
+    assert explained[0] == explained[1]
 
 
 def test_calibration_by_hand(monkeypatch):
