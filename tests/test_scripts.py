@@ -30,7 +30,7 @@ def test_a_task_that_is_not_there_is_one_sentence(name):
     assert "Traceback" not in told.stderr
 
 
-@pytest.mark.parametrize("name", ["study_dream", "study_flight", "study_reveal", "evaluate"])
+@pytest.mark.parametrize("name", ["study_dream", "study_flight", "study_readouts", "study_reveal", "evaluate"])
 def test_a_checkpoint_that_is_not_there_is_one_sentence(name, tmp_path):
     told = run(SCRIPTS[0].parent / f"{name}.py", f"checkpoint={tmp_path / 'none'}")
     assert told.returncode == 3
