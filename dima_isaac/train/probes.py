@@ -137,7 +137,7 @@ def sensitivity(
     """Perturb one agent's current action by ``delta`` in the simulator and in the dream, noise held fixed.
 
     The simulator is put back to the same physics state for every agent. Entries of the state that merely repeat
-    the action are left out.
+    the action are left out, and readouts, whose spikes would outweigh everything.
     """
     dims = env.spec.dims
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
@@ -147,6 +147,8 @@ def sensitivity(
     physical = torch.ones(dims.state, device=action.device)
     if env.spec.echo is not None:
         physical[env.spec.echo[env.spec.echo >= 0]] = 0.0
+    if env.spec.readout is not None:
+        physical[env.spec.readout] = 0.0
 
     def true_next(a: Tensor) -> Tensor:
         env.load_state_dict(start)

@@ -106,3 +106,11 @@ def test_short_agents_do_not_hide_the_first_state_dimension():
     whole = probes.sensitivity(Oracle(), env, actor, episode=5)
     env.task.spec = replace(env.spec, echo=torch.tensor([[4, -1], [5, -1]]))
     torch.testing.assert_close(probes.sensitivity(Oracle(), env, actor, episode=5).true, whole.true)
+
+
+def test_readouts_count_for_nothing_in_the_sensitivity():
+    env, actor, _ = setting()
+    env.task.spec = replace(env.spec, readout=torch.tensor([False, False, True, True, False, False]))
+    told = probes.sensitivity(Oracle(), env, actor, episode=5)
+    torch.testing.assert_close(told.true, torch.full((2,), 0.025), rtol=1e-3, atol=0)  # positions alone
+    torch.testing.assert_close(told.dreamt, told.true, rtol=1e-4, atol=1e-6)
