@@ -21,8 +21,7 @@ from dima_isaac.agent.returns import survival
 from dima_isaac.catalog import Catalog
 from dima_isaac.cli import guarded
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import UsageError
-from dima_isaac.train import build, probes, table
+from dima_isaac.train import build, probes, study, table
 from dima_isaac.train.options import EvaluateConfig
 from dima_isaac.train.restore import restore
 from dima_isaac.types import Policy
@@ -44,7 +43,7 @@ def lived(env: VecEnv, policy: Policy, action: Tensor, steps: int) -> tuple[Tens
     return torch.stack(rewards, 1), torch.stack(running, 1)
 
 
-def study(where: str, steps: int, envs: int, after: list[int], seed: int) -> list[list[str]]:
+def compare(where: str, steps: int, envs: int, after: list[int], seed: int) -> list[list[str]]:
     """One row per start and length: mean reward and survival, real and dreamt."""
     restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where))
     build.set_global_state(restored.cfg)
@@ -69,14 +68,11 @@ def study(where: str, steps: int, envs: int, after: list[int], seed: int) -> lis
 
 def main(words: list[str]) -> int:
     """Study what the command line names."""
-    if {"--help", "-h"} & set(words):
-        print(__doc__)
+    given = study.asked(words, __doc__, "study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0]")
+    if given is None:
         return 0
-    given = dict(word.partition("=")[::2] for word in words)
-    if set(given) - {"checkpoint", "steps", "envs", "after", "seed"} or "checkpoint" not in given:
-        raise UsageError("write: study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0]")
     starts = [int(value) for value in given.get("after", "5,30").split(",")]
-    found = study(
+    found = compare(
         given["checkpoint"], int(given.get("steps", 30)), int(given.get("envs", 64)), starts, int(given.get("seed", 0))
     )
     head = ["after", "steps", "reward", "dreamt reward", "running", "dreamt running"]

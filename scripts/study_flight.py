@@ -10,24 +10,21 @@ of its height after five steps (mm); and the seconds of one thread.
 
 from __future__ import annotations
 
-import copy
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from torch import Tensor
 
 from dima_isaac.catalog import Catalog
 from dima_isaac.cli import guarded
-from dima_isaac.errors import UsageError
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.train import build, probes, table
+from dima_isaac.train import build, probes, study, table
 from dima_isaac.train.options import EvaluateConfig
 from dima_isaac.train.restore import restore
+from dima_isaac.train.study import dreamt, part, windows
 from dima_isaac.types import Window
 from dima_isaac.world_model.config import WorldModelConfig
 from dima_isaac.world_model.world_model import WorldModel
@@ -57,39 +54,14 @@ def variants(cfg: WorldModelConfig) -> dict[str, tuple[WorldModelConfig, int]]:
     }
 
 
-def part(replay: ReplayBuffer, envs: slice) -> ReplayBuffer:
-    """The rows of some environments."""
-    out = copy.copy(replay)
-    for name in replay._columns:
-        setattr(out, name, getattr(replay, name)[:, envs].contiguous())
-    out.num_envs, out._generator = out.state.shape[1], torch.Generator(replay.device).manual_seed(7)
-    return out
-
-
-def windows(held: ReplayBuffer, length: int) -> Window:
-    """Every whole window of ``length`` rows."""
-    age, env = torch.meshgrid(torch.arange(held.size - length), torch.arange(held.num_envs), indexing="ij")
-    all_of_them = held.gather(age.flatten(), env.flatten(), length)
-    return Window(**{name: column[all_of_them.valid[:, 0]] for name, column in vars(all_of_them).items()})
-
-
-def dreamt(world: WorldModel, window: Window, steps: int) -> Tensor:
-    """z (M, steps + 1, D) from the first ``history`` rows of ``window``, under the actions taken."""
-    h, rng = world.history, torch.Generator(window.state.device).manual_seed(0)
-    return probes._dream(world, world.remember(probes._rows(window, 0, h)), window.action[:, h - 1 :], steps, rng)
-
-
 @torch.no_grad()
 def judged(world: WorldModel, linear: probes.LinearModel, held: ReplayBuffer) -> list[str]:
     """The table's cells for one fitted world model."""
     h = world.history
-    window = windows(held, h + HORIZON)
-    window = Window(**{name: column[:: max(1, column.shape[0] // 1500)] for name, column in vars(window).items()})
+    window = windows(held, h + HORIZON, 1500)
     true = world.space.z(window.state)[:, h - 1 :]
-    fitted = [true[:, 0]]
-    for t in range(HORIZON):
-        fitted.append(linear(fitted[-1], window.action[:, h - 1 + t]).clamp(-10.0, 10.0))
-    errors = [(guess - true)[:, :, X : X + 3] for guess in (dreamt(world, window, HORIZON), torch.stack(fitted, 1))]
+    fitted = study.linear(linear, true[:, 0], window.action[:, h - 1 : h - 1 + HORIZON])
+    errors = [(guess - true)[:, :, X : X + 3] for guess in (dreamt(world, window, HORIZON), fitted)]
     ratios = [float(errors[0][:, t].norm() / errors[1][:, t].norm()) for t in (1, 5, 15)]
     window = windows(held, h + FALL)
     height = window.state[:, h - 1 :, Z]
@@ -102,7 +74,7 @@ def judged(world: WorldModel, linear: probes.LinearModel, held: ReplayBuffer) ->
     return [*(f"{ratio:.2f}" for ratio in ratios), f"{change[0]:.3f} of {change[1]:.3f}", f"{miss:.0f}"]
 
 
-def study(where: str, updates: int, seed: int) -> list[list[str]]:
+def compare(where: str, updates: int, seed: int) -> list[list[str]]:
     """One row per variant."""
     restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where))
     build.set_global_state(restored.cfg)
@@ -113,15 +85,7 @@ def study(where: str, updates: int, seed: int) -> list[list[str]]:
     for name, (cfg, batch) in variants(restored.cfg.world_model).items():
         torch.manual_seed(seed)
         world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.echo, env.spec.readout).to(restored.device)
-        world.track(train.state[: train.size])
-        started = time.thread_time()
-        for update in range(updates):
-            world.update_dynamics(train.sample(batch, world.window))
-            if update and update % 100 == 0:  # as between two rounds of training
-                seen = train.sample(1000, 1)
-                world.attend(agent.slope(world.normalise(seen.state[:, 0]), seen.action[:, 0]))
-                world.calibrate(held.sample(400, world.history + 1))
-        seconds = time.thread_time() - started
+        seconds = study.fit(world, agent, train, held, updates, batch)
         rows.append([name, *judged(world, probes.LinearModel(world, train), held), f"{seconds:.0f}"])
         print(rows[-1], flush=True)
     return rows
@@ -129,13 +93,10 @@ def study(where: str, updates: int, seed: int) -> list[list[str]]:
 
 def main(words: list[str]) -> int:
     """Study what the command line names."""
-    if {"--help", "-h"} & set(words):
-        print(__doc__)
+    given = study.asked(words, __doc__, "study_flight.py checkpoint=RUN [updates=1500] [seed=0]")
+    if given is None:
         return 0
-    given = dict(word.partition("=")[::2] for word in words)
-    if set(given) - {"checkpoint", "updates", "seed"} or "checkpoint" not in given:
-        raise UsageError("write: study_flight.py checkpoint=RUN [updates=1500] [seed=0]")
-    found = study(given["checkpoint"], int(given.get("updates", 1500)), int(given.get("seed", 0)))
+    found = compare(given["checkpoint"], int(given.get("updates", 1500)), int(given.get("seed", 0)))
     head = ["1,500 updates", "1 step", "5 steps", "15 steps", "fall in a step", "height after 5", "s"]
     print(table.markdown([head[0] if given.get("updates", "1500") == "1500" else "variant", *head[1:]], found))
     return 0

@@ -9,37 +9,26 @@ steps, in standard deviations, and the seconds of one thread.
 from __future__ import annotations
 
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
-from study_flight import dreamt, part, windows
-from torch import Tensor
 
 from dima_isaac.catalog import Catalog
 from dima_isaac.cli import guarded
 from dima_isaac.errors import UsageError
-from dima_isaac.train import build, probes, table
+from dima_isaac.train import build, probes, study, table
 from dima_isaac.train.options import EvaluateConfig
 from dima_isaac.train.restore import restore
-from dima_isaac.types import Window
+from dima_isaac.train.study import dreamt, part, windows
 from dima_isaac.world_model.world_model import WorldModel
 
 HORIZON, SHOWN = 15, (1, 5, 15)
 
 
-def linear_dream(linear: probes.LinearModel, start: Tensor, action: Tensor) -> Tensor:
-    """z (M, HORIZON + 1, D) from z ``start`` (M, D) under ``action`` (M, HORIZON, N, A)."""
-    out = [start]
-    for t in range(HORIZON):
-        out.append(linear(out[-1], action[:, t]).clamp(-10.0, 10.0))
-    return torch.stack(out, 1)
-
-
-def study(where: str, updates: int, seed: int) -> list[list[str]]:
+def compare(where: str, updates: int, seed: int) -> list[list[str]]:
     """One row per model."""
     restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where))
     build.set_global_state(restored.cfg)
@@ -55,20 +44,12 @@ def study(where: str, updates: int, seed: int) -> list[list[str]]:
     for name, readout in (("forces as any other number", None), ("forces as readouts", spec.readout)):
         torch.manual_seed(seed)
         world = WorldModel(cfg, spec.dims, env.task.observe, spec.echo, readout).to(restored.device)
-        world.track(train.state[: train.size])
-        started = time.thread_time()
-        for update in range(updates):
-            world.update_dynamics(train.sample(restored.cfg.train.learn.dynamics_batch, world.window))
-            if update and update % 100 == 0:  # as between two rounds of training
-                seen = train.sample(1000, 1)
-                world.attend(agent.slope(world.normalise(seen.state[:, 0]), seen.action[:, 0]))
-                world.calibrate(held.sample(400, world.history + 1))
-        seconds = time.thread_time() - started
-        window = windows(held, world.history + HORIZON)
-        window = Window(**{k: column[:: max(1, column.shape[0] // 1000)] for k, column in vars(window).items()})
+        seconds = study.fit(world, agent, train, held, updates, restored.cfg.train.learn.dynamics_batch)
+        window = windows(held, world.history + HORIZON, 1000)
         with torch.no_grad():
             true = world.space.z(window.state)[:, world.history - 1 :]
-            fitted = linear_dream(probes.LinearModel(world, train), true[:, 0], window.action[:, world.history - 1 :])
+            action = window.action[:, world.history - 1 : world.history - 1 + HORIZON]
+            fitted = study.linear(probes.LinearModel(world, train), true[:, 0], action)
             for label, guess in (("linear model", fitted), (name, dreamt(world, window, HORIZON))):
                 miss = (guess - true)[:, :, judged].square().mean((0, 2)).sqrt()
                 if label == name or not rows:
@@ -80,13 +61,10 @@ def study(where: str, updates: int, seed: int) -> list[list[str]]:
 
 def main(words: list[str]) -> int:
     """Study what the command line names."""
-    if {"--help", "-h"} & set(words):
-        print(__doc__)
+    given = study.asked(words, __doc__, "study_readouts.py checkpoint=RUN [updates=1500] [seed=0]")
+    if given is None:
         return 0
-    given = dict(word.partition("=")[::2] for word in words)
-    if set(given) - {"checkpoint", "updates", "seed"} or "checkpoint" not in given:
-        raise UsageError("write: study_readouts.py checkpoint=RUN [updates=1500] [seed=0]")
-    found = study(given["checkpoint"], int(given.get("updates", 1500)), int(given.get("seed", 0)))
+    found = compare(given["checkpoint"], int(given.get("updates", 1500)), int(given.get("seed", 0)))
     print(table.markdown(["", *(f"{h} step{'s' * (h > 1)}" for h in SHOWN), "s"], found))
     return 0
 

@@ -20,8 +20,7 @@ import torch
 
 from dima_isaac.catalog import Catalog
 from dima_isaac.cli import guarded
-from dima_isaac.errors import UsageError
-from dima_isaac.train import build, probes
+from dima_isaac.train import build, probes, study
 from dima_isaac.train.options import EvaluateConfig
 from dima_isaac.train.restore import restore
 from dima_isaac.world_model.config import Order, Reveal, Target, WorldModelConfig
@@ -47,7 +46,7 @@ def variants(cfg: WorldModelConfig) -> dict[str, WorldModelConfig]:
     }
 
 
-def study(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[str, dict[str, list[float]]]:
+def compare(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[str, dict[str, list[float]]]:
     """Train every variant on the replay of ``where`` for ``updates`` updates and probe it."""
     restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where))
     build.set_global_state(restored.cfg)
@@ -75,13 +74,10 @@ def study(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[st
 
 def main(words: list[str]) -> int:
     """Study what the command line names."""
-    if {"--help", "-h"} & set(words):
-        print(__doc__)
+    given = study.asked(words, __doc__, "study_reveal.py checkpoint=RUN [updates=3000] [seed=0]")
+    if given is None:
         return 0
-    given = dict(word.partition("=")[::2] for word in words)
-    if set(given) - {"checkpoint", "updates", "seed"} or "checkpoint" not in given:
-        raise UsageError("write: study_reveal.py checkpoint=RUN [updates=3000] [seed=0]")
-    print(json.dumps(study(given["checkpoint"], int(given.get("updates", 3000)), seed=int(given.get("seed", 0)))))
+    print(json.dumps(compare(given["checkpoint"], int(given.get("updates", 3000)), seed=int(given.get("seed", 0)))))
     return 0
 
 
