@@ -189,9 +189,10 @@ def test_ten_lost_rounds_end_a_run_only_in_a_row(tmp_path):
         logger = Logger(run, cfg, 40)
         trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
         trainer.collect()
-        rows = [{"world/denoise": None}] * 9 + [{"world/denoise": 0.5}] + [{"world/denoise": None}] * 10
+        lost, told = {"world/denoise": None}, {"eval/return": 1.0}  # an evaluation alone says nothing of the losses
+        rows = [lost] * 9 + [{"world/denoise": 0.5}] + [lost] * 5 + [told] + [lost] * 5
         trainer.logger = SimpleNamespace(add=lambda _: None, tick=lambda _: rows.pop(0))
-        for _ in range(19):
+        for _ in range(20):
             trainer.tick()
         with pytest.raises(DivergenceError, match="world/denoise stayed non-finite"):
             trainer.tick()
