@@ -57,32 +57,40 @@ class Logger:
             self._sums[key] = self._sums[key] + sample if key in self._sums else sample
             self._counts[key] = self._counts.get(key, 0) + 1
 
-    @property
-    def pending(self) -> bool:
-        """Whether metrics were added that no tick has told of."""
-        return bool(self._sums)
-
     def count(self, name: str, amount: float) -> None:
         """Add to an amount of work; a tick reports it as ``time/<name>_per_s``."""
         self._work[name] = self._work.get(name, 0.0) + amount
 
     def tick(self, env_steps: int, extra: Mapping[str, Tensor | float] | None = None) -> dict[str, float | None]:
-        """Write the means since the last tick, with ``extra``, and start anew. Returns what was written."""
+        """Write the means since the last tick, with ``extra`` and the rates. Returns what was written."""
         self.add(extra or {})
         now = time.monotonic()
         seconds = max(now - self._last_time, 1e-9)
-        row: dict[str, float | None] = {"env_steps": env_steps, "wall_time": round(self._before + now - self._start, 3)}
+        rates: dict[str, float | None] = {}
+        if self._last_steps is not None and env_steps > self._last_steps:
+            rates["time/env_steps_per_s"] = round((env_steps - self._last_steps) / seconds, 2)
+        for name, amount in self._work.items():
+            rates[f"time/{name}_per_s"] = round(amount / seconds, 2)
+        self._last_time, self._last_steps, self._work = now, env_steps, {}
+        row = self._tell(env_steps, rates)
+        self._show(env_steps)
+        return row
+
+    def flush(self, env_steps: int) -> None:
+        """Write what was added since the last tick, if anything was. The screen stays and the rates go on counting."""
+        if self._sums:
+            self._tell(env_steps, {})
+
+    def _tell(self, env_steps: int, rates: dict[str, float | None]) -> dict[str, float | None]:
+        seconds = self._before + time.monotonic() - self._start
+        row: dict[str, float | None] = {"env_steps": env_steps, "wall_time": round(seconds, 3)}
         for name, value in self._means().items():
             row[name] = value if math.isfinite(value) else None
-        if self._last_steps is not None and env_steps > self._last_steps:
-            row.setdefault("time/env_steps_per_s", round((env_steps - self._last_steps) / seconds, 2))
-        for name, amount in self._work.items():
-            row.setdefault(f"time/{name}_per_s", round(amount / seconds, 2))
-        self._last_time, self._last_steps = now, env_steps
-        self._sums, self._counts, self._work = {}, {}, {}
+        for name, rate in rates.items():
+            row.setdefault(name, rate)
+        self._sums, self._counts = {}, {}
         self._write(row)
         self._latest.update({name: value for name, value in row.items() if value is not None})
-        self._show(env_steps)
         if self._wandb is not None:
             self._wandb.log(row, env_steps)
         return row

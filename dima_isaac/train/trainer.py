@@ -179,8 +179,7 @@ class Trainer:
 
     def save(self) -> bool:
         """Keep everything, so that a kill costs at most the steps since here; whether it could be written."""
-        if self.logger.pending:  # an evaluation since the last round, which no continuation would make again
-            self.tick()
+        self.logger.flush(self.env_steps)  # an evaluation since the last round: no continuation would make it again
         state = {**self.state_dict(), "replay": self.replay.state_dict()}
         return self.checkpoints.save(self.env_steps, state)
 

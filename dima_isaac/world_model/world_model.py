@@ -238,12 +238,13 @@ class WorldModel(nn.Module):
         miss = (truth - self.space.believed(guess)) * counted.unsqueeze(1) * self.space.open()
         if self.surprise is not None:
             self.surprise.update(miss)
-        keep = counted.unsqueeze(1) * self.space.diffused()
+        predicted = self.space.diffused()
+        keep = counted.unsqueeze(1) * predicted
         left, power = (miss * keep).square().sum(), (truth * keep).square().sum()
         metrics = {"world/explained": 1.0 - left / power.clamp_min(1e-12)}
         if self.space.trust is not None:
             self.space.trust.update(guess, truth, counted)
-            metrics["world/trust"] = self.space.trust.gain.mean()
+            metrics["world/trust"] = (self.space.trust.gain * predicted).sum() / predicted.sum().clamp_min(1.0)
         return metrics
 
     @torch.no_grad()

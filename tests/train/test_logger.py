@@ -45,6 +45,25 @@ def test_means_since_the_last_tick(run):
     assert (first["env_steps"], second["env_steps"]) == (10, 20) and 0 <= first["wall_time"] <= second["wall_time"]
 
 
+def test_a_flush_writes_what_is_pending_and_leaves_the_rates_alone(run, capsys):
+    log = logger(run)
+    log.tick(10)
+    log.count("imagined_steps", 50)
+    capsys.readouterr()
+    log.flush(12)
+    log.add({"eval/return": 7.0})
+    log.flush(12)
+    assert capsys.readouterr().out == ""
+    log.tick(20)
+    log.close()
+    _, flushed, last = rows(run)
+    assert flushed["eval/return"] == 7.0 and flushed["env_steps"] == 12
+    assert not any(name.startswith("time/") for name in flushed)
+    # 10 steps and 50 imagined ones in the same seconds: the flush has taken nothing from either
+    assert last["time/imagined_steps_per_s"] / last["time/env_steps_per_s"] == pytest.approx(5.0, rel=1e-3)
+    assert "eval/return" not in last
+
+
 def test_a_sample_is_taken_when_it_is_added(run):
     log, live = logger(run), torch.tensor(1.0)
     log.add({"engine/nonfinite": live})

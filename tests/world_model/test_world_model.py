@@ -339,6 +339,11 @@ def test_dreams_show_readouts_as_they_are_and_nothing_depends_on_them():
         explained.append(world.calibrate(unseen)["world/explained"])
         unseen.state[:, -1, 3] += 9.0
     assert explained[0] == explained[1]
+    believing = build(small(target=Target.residual, trust_decay=0.5), readout=force)
+    believing.track(other)
+    believing.update_dynamics(game.window(64, believing.window))
+    metrics = believing.calibrate(unseen)
+    torch.testing.assert_close(metrics["world/trust"], believing.space.trust.gain[:3].mean())
 
 
 def test_calibration_by_hand(monkeypatch):
