@@ -1,15 +1,17 @@
 """Hold dreams against the simulator under the policy itself: what it is promised beside what it gets.
 
-    python scripts/study_dream.py checkpoint=runs/ShadowHandOver/... [steps=30] [envs=64] [after=5,30] [seed=0]
+    python scripts/study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0] [doubt=0.6,1.0]
 
 From the same states, reached after 5 and after 30 control steps, the exploring policy acts on in the simulator and in
-the world model. The table gives the mean reward per step so far and the share of episodes that still run. A dream that
-pays more than the simulator is one that policies will learn to exploit.
+the world model. The table gives the mean reward per step so far, that of the worst tenth of the episodes
+(accidents, where nothing ends one) and the share of episodes that still run. A dream that pays more than the simulator
+is one that policies will learn to exploit. ``doubt`` dreams with other values of world_model.doubt than the run's own.
 """
 
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -21,11 +23,13 @@ from dima_isaac.agent.returns import survival
 from dima_isaac.catalog import Catalog
 from dima_isaac.cli import guarded
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
 from dima_isaac.train import build, probes, study, table
 from dima_isaac.train.options import EvaluateConfig
-from dima_isaac.train.restore import restore
+from dima_isaac.train.restore import Restored, restore
 from dima_isaac.types import Policy
 from dima_isaac.world_model.imagine import imagine
+from dima_isaac.world_model.world_model import WorldModel
 
 
 @torch.no_grad()
@@ -43,39 +47,61 @@ def lived(env: VecEnv, policy: Policy, action: Tensor, steps: int) -> tuple[Tens
     return torch.stack(rewards, 1), torch.stack(running, 1)
 
 
-def compare(where: str, steps: int, envs: int, after: list[int], seed: int) -> list[list[str]]:
-    """One row per start and length: mean reward and survival, real and dreamt."""
+def _worlds(restored: Restored, env: VecEnv, doubts: list[float]) -> dict[str, WorldModel]:
+    """The run's world model, or one of each doubt."""
+    if not doubts:
+        return {"dream": restored.world(env)}
+    cfg = restored.cfg
+    if not all(doubt > 0.0 for doubt in [*doubts, cfg.world_model.doubt]):
+        raise UsageError("doubt= compares values above 0, of a run that had one above 0: else no misses were kept.")
+    made = {}
+    for doubt in doubts:
+        model = replace(cfg.world_model, doubt=doubt)
+        made[f"doubt={doubt:g}"] = replace(restored, cfg=replace(cfg, world_model=model)).world(env)
+    return made
+
+
+def compare(where: str, steps: int, envs: int, after: list[int], seed: int, doubts: list[float]) -> list[list[str]]:
+    """For each start and length one row of the simulator and one of each doubt's dream."""
     restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where))
     build.set_global_state(restored.cfg)
     env = restored.build_env(envs, seed)
-    world, agent = restored.world(env), restored.agent(env.spec)
+    agent = restored.agent(env.spec)
+    worlds = _worlds(restored, env, doubts)
+    history = restored.cfg.world_model.history
     rows = []
     for start in after:
         kept = probes.record(env, agent.actor, episode=start, ticks=start, seed=seed)
         newest = torch.zeros(envs, dtype=torch.int64, device=kept.device)
-        window = kept.gather(newest, torch.arange(envs, device=kept.device), world.history)
-        dream = imagine(world, agent.act, window, steps, torch.Generator(kept.device).manual_seed(seed))
-        chance = survival(dream.cont)
-        real, running = lived(env, agent.act, window.action[:, -1], steps)
+        window = kept.gather(newest, torch.arange(envs, device=kept.device), history)
+        seen = {}
+        for name, world in worlds.items():
+            rng = torch.Generator(kept.device).manual_seed(seed)
+            dream = imagine(world, agent.act, window, steps, rng)
+            chance = survival(dream.cont)
+            seen[name] = dream.reward * chance, chance
+        seen = {"simulator": lived(env, agent.act, window.action[:, -1], steps), **seen}
         for length in sorted({1, 5, 10, 20, steps}):
-            if length <= steps:
-                mean = [float(reward[:, :length].mean()) for reward in (real, dream.reward * chance)]
-                share = [float(alive[:, length - 1].mean()) for alive in (running, chance)]
-                cells = [*(f"{value:.4f}" for value in mean), *(f"{value:.2f}" for value in share)]
-                rows.append([str(start), str(length), *cells])
+            for name, (reward, running) in seen.items() if length <= steps else ():
+                mean = reward[:, :length].mean(1)
+                worst = mean.sort().values[: max(1, envs // 10)].mean()
+                share = float(running[:, length - 1].mean())
+                cells = [f"{float(mean.mean()):.4f}", f"{float(worst):.4f}", f"{share:.2f}"]
+                rows.append([str(start), str(length), name, *cells])
     return rows
 
 
 def main(words: list[str]) -> int:
     """Study what the command line names."""
-    given = study.asked(words, __doc__, "study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0]")
+    usage = "study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0] [doubt=0.6,1.0]"
+    given = study.asked(words, __doc__, usage)
     if given is None:
         return 0
+    steps, envs, seed = (int(given.get(name, value)) for name, value in (("steps", 30), ("envs", 64), ("seed", 0)))
     starts = [int(value) for value in given.get("after", "5,30").split(",")]
-    found = compare(
-        given["checkpoint"], int(given.get("steps", 30)), int(given.get("envs", 64)), starts, int(given.get("seed", 0))
-    )
-    head = ["after", "steps", "reward", "dreamt reward", "running", "dreamt running"]
+    doubts = [float(value) for value in given["doubt"].split(",")] if "doubt" in given else []
+    found = compare(given["checkpoint"], steps, envs, starts, seed, doubts)
+    head = ["after", "steps", "where", "reward", "worst tenth", "running"]
     print(table.text(head, found))
     return 0
 
