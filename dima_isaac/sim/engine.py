@@ -124,3 +124,11 @@ def names_to_index(names: tuple[str, ...], wanted: list[str], device: Any = None
     if missing:
         raise KeyError(f"{missing} not among {list(names)}")
     return torch.tensor([names.index(name) for name in wanted], dtype=torch.int64, device=device)
+
+
+def check_shapes(state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
+    """Raise ValueError unless the saved ``state`` has every tensor of ``own``, in its shape."""
+    for name, mine in own.items():
+        if name not in state or state[name].shape != mine.shape:
+            found = tuple(state[name].shape) if name in state else "no shape"
+            raise ValueError(f"the saved physics has {found} for {name}, this scene {tuple(mine.shape)}")

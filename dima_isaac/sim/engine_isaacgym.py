@@ -28,10 +28,10 @@ from torch import Tensor
 
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 from dima_isaac.sim.config import IsaacGymConfig, PhysicsConfig, Share
-from dima_isaac.sim.engine import Capabilities
+from dima_isaac.sim.engine import Capabilities, check_shapes
 from dima_isaac.sim.gym_assets import GymAsset, gym_asset
 from dima_isaac.sim.mjcf import Compiled, compile_scene
-from dima_isaac.sim.render import Renderer
+from dima_isaac.sim.render import Drawn
 from dima_isaac.sim.rotations import rotate
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene
 from dima_isaac.sim.variation import varies
@@ -53,7 +53,7 @@ _PHYSX_NAMES = {
 }
 
 
-class IsaacGymEngine:
+class IsaacGymEngine(Drawn):
     """The Isaac Gym engine; see ``Engine`` for the contract.
 
     After a reset joints and roots are current; links follow at the next step (``fresh_after_reset``). One control step
@@ -89,7 +89,6 @@ class IsaacGymEngine:
         self.dof_lower = torch.from_numpy(compiled.dof_lower).float().to(self.device)
         self.dof_upper = torch.from_numpy(compiled.dof_upper).float().to(self.device)
         self._wrenches = [i for i, actor in enumerate(scene.actors) if actor.wrench]
-        self._renderer: Renderer | None = None
         program = interpreter(cfg)
         self._arena = _Arena(self._layout(), self.device)
         self._bind()
@@ -306,10 +305,7 @@ class IsaacGymEngine:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict``; raises ValueError when the shapes are another scene's."""
         saved = self._saved()
-        for name, own in saved.items():
-            if name not in state or state[name].shape != own.shape:
-                found = tuple(state[name].shape) if name in state else "no shape"
-                raise ValueError(f"the saved physics has {found} for {name}, this scene {tuple(own.shape)}")
+        check_shapes(state, saved)
         state = {name: value.to(self.device) for name, value in state.items()}
         everywhere = torch.ones(self.num_envs, dtype=torch.bool, device=self.device)
         for index, actor in enumerate(self.scene.actors):
@@ -335,17 +331,9 @@ class IsaacGymEngine:
             elif (mark := compiled.root_mocap[index]) >= 0:
                 data.mocap_pos[mark], data.mocap_quat[mark] = pos, wxyz
 
-    def render(self, env: int, width: int, height: int) -> np.ndarray:
-        """One environment as (height, width, 3) uint8, drawn by MuJoCo. Raises ``UsageError`` without a renderer."""
-        if self._renderer is None:
-            self._renderer = Renderer(self.scene)
-        return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
-
     def close(self) -> None:
         """End the worker and release the renderer; shared memory goes with its last user."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        super().close()
         self._worker.close()
 
 

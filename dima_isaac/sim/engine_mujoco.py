@@ -30,7 +30,7 @@ from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.contact_batch import ContactBatch
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.mjcf import FRAME, WRENCH, compile_scene
-from dima_isaac.sim.render import Renderer
+from dima_isaac.sim.render import Drawn
 from dima_isaac.sim.scene import Scene
 from dima_isaac.sim.state_rows import StateRows
 from dima_isaac.sim.variation import varies, vary
@@ -59,7 +59,7 @@ as much.
 _HOPELESS = 10  # control steps with every environment broken before the engine gives up
 
 
-class MujocoEngine:
+class MujocoEngine(Drawn):
     """The CPU engine; see ``Engine`` for the contract."""
 
     capabilities = Capabilities(
@@ -107,7 +107,6 @@ class MujocoEngine:
         self.dof_upper = torch.from_numpy(compiled.dof_upper).float()
         self._bind(num_envs)
         self._stage_buffers(num_envs)
-        self._renderer: Renderer | None = None
         self.tape: Tape | None = None  # a list here records what every step started from
         self.refresh(torch.ones(num_envs, dtype=torch.bool))
 
@@ -413,18 +412,6 @@ class MujocoEngine:
         """Write one environment's joints and ghosts into ``data`` of the render model."""
         data.qpos[:], data.qvel[:] = self._qpos[env], self._qvel[env]
         data.mocap_pos[:], data.mocap_quat[:] = self._mocap_pos[env], self._mocap_quat[env]
-
-    def render(self, env: int, width: int, height: int) -> Array:
-        """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
-        if self._renderer is None:
-            self._renderer = Renderer(self.scene)
-        return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
-
-    def close(self) -> None:
-        """Release the renderer; the pool goes with the batch."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
 
 
 def _fits(envs: int, share: float) -> bool:

@@ -31,9 +31,9 @@ from torch import Tensor
 
 from dima_isaac.errors import SimulationError, UsageError
 from dima_isaac.sim.config import MujocoWarpConfig
-from dima_isaac.sim.engine import Capabilities
+from dima_isaac.sim.engine import Capabilities, check_shapes
 from dima_isaac.sim.mjcf import FRAME, Compiled, compile_scene, link_body
-from dima_isaac.sim.render import Renderer
+from dima_isaac.sim.render import Drawn
 from dima_isaac.sim.scene import Scene
 from dima_isaac.sim.variation import expanded_fields, varies
 
@@ -58,7 +58,7 @@ _STATE = ("qpos", "qvel", "act", "qacc_warmstart", "time", "ctrl", "qfrc_applied
 _MOCAP = ("mocap_pos", "mocap_quat")
 
 
-class MujocoWarpEngine:
+class MujocoWarpEngine(Drawn):
     """The GPU engine; see ``Engine`` for the contract."""
 
     def __init__(
@@ -104,7 +104,6 @@ class MujocoWarpEngine:
             _LOG.warning("compiling MuJoCo-Warp's kernels, once per machine: this takes minutes")
         self._warp_device = wp.device_from_torch(self.device)
         self._streams: dict[int, Any] = {}
-        self._renderer: Renderer | None = None
         with wp.ScopedDevice(self._warp_device):
             self._build()
             self._allocate()
@@ -485,10 +484,7 @@ class MujocoWarpEngine:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict``; raises ValueError when the shapes are another scene's."""
         saved = self._saved()
-        for name, own in saved.items():
-            if name not in state or state[name].shape != own.shape:
-                found = tuple(state[name].shape) if name in state else "no shape"
-                raise ValueError(f"the saved physics has {found} for {name}, this scene {tuple(own.shape)}")
+        check_shapes(state, saved)
         for name, own in saved.items():
             own.copy_(state[name])
         for mask in (self._dof_mask, self._root_mask, *self._field_mask.values()):
@@ -498,18 +494,6 @@ class MujocoWarpEngine:
         """Write one environment's joints and ghosts into ``data`` of the render model."""
         for name in ("qpos", "qvel", *_MOCAP):
             getattr(data, name)[:] = self._live(name)[env].cpu().numpy()
-
-    def render(self, env: int, width: int, height: int) -> np.ndarray:
-        """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
-        if self._renderer is None:
-            self._renderer = Renderer(self.scene)
-        return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
-
-    def close(self) -> None:
-        """Release the renderer; device memory goes with the engine."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
 
 
 def contact_buffer(model: mujoco.MjModel) -> int:

@@ -7,6 +7,7 @@ import importlib
 import os
 import sys
 import warnings
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
@@ -59,6 +60,29 @@ class Renderer:
 
     def close(self) -> None:
         """Free the context now: one left to the garbage collector raises at interpreter exit."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+
+class Drawn(ABC):
+    """What every engine shares: whatever simulates the scene, MuJoCo draws it."""
+
+    scene: Scene
+    _renderer: Renderer | None = None
+
+    @abstractmethod
+    def copy_env(self, env: int, data: mujoco.MjData) -> None:
+        """Write one environment's joints and ghosts into ``data`` of the render model."""
+
+    def render(self, env: int, width: int, height: int) -> np.ndarray:
+        """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
+        if self._renderer is None:
+            self._renderer = Renderer(self.scene)
+        return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
+
+    def close(self) -> None:
+        """Release the renderer; memory goes with the engine."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
