@@ -166,9 +166,10 @@ class WorldModelConfig:
     trust_decay: float = 0.9
     # Every dreamt step errs as the model erred on unseen steps, by this share of whole misses drawn from the newest
     # ``doubt_rows`` of them: a model that knows its data by heart is surer than it is right, and its dreams lack
-    # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread. Readouts (contact
-    # forces), which nothing but a regression predicts, take whole misses.
-    doubt: float = 0.6
+    # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread. Where that is half
+    # of a miss, 0.85 brings a step's errors to their true size; scripts/study_dream.py shows which value makes dreams
+    # fail as often as the simulator. Readouts (contact forces), which only a regression predicts, take whole misses.
+    doubt: float = 1.0
     doubt_rows: int = 4096
     # Share of the denoiser's loss weights that follows how much the value of a state depends on each dimension of y
     # (VaGraM, Voelcker et al. 2022): of 398 numbers of two hands and an egg, the egg's velocity decides; of an ant's
