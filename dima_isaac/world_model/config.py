@@ -114,6 +114,7 @@ class DenoiserConfig:
     cond: int = 128  # width of the condition vector and of the action code
     actions: ActionEncoder = ActionEncoder.light
     ema: float = 0.998  # dreams use this moving average of the weights, which generalises better; 0 (published) none
+    members: int = 1  # denoisers that learn from the same windows; each dream follows one of them
     linear_skip: bool = False  # a linear prediction, learned by gradients, is the mean that diffusion starts from
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
 

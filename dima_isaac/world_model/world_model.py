@@ -20,6 +20,7 @@ from dima_isaac.world_model import karras, reveal
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
 from dima_isaac.world_model.decoder import LearnedDecoder
 from dima_isaac.world_model.denoiser import Condition, Denoiser
+from dima_isaac.world_model.ensemble import Ensemble
 from dima_isaac.world_model.reward import RewardModel
 from dima_isaac.world_model.sampler import sample
 from dima_isaac.world_model.space import Space
@@ -51,15 +52,19 @@ class WorldModel(nn.Module):
         Weights and the model's random stream come from torch's global generator, so seed that first.
 
         Raises:
-            UsageError: a history of less than 2 rows, or a number of reverse steps that does not fit the agents.
+            UsageError: a history of less than 2 rows, no denoiser at all, or a number of reverse steps that does not
+                fit the agents.
         """
         super().__init__()
         if cfg.history < 2:
             raise UsageError(f"world_model.history={cfg.history} is too short; choose 2 or more.")
+        if cfg.denoiser.members < 1:
+            raise UsageError(f"world_model.denoiser.members={cfg.denoiser.members}; choose 1 or more.")
         self.cfg, self.dims, self.history = cfg, dims, cfg.history
         self.window = cfg.history + cfg.unroll
         self.space = Space(cfg, dims, echo, readout)
-        self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
+        kind = Ensemble if cfg.denoiser.members > 1 else Denoiser
+        self.denoiser: Denoiser | Ensemble = kind(cfg.denoiser, dims, cfg.history, cfg.precision)
         self.average = averaged(self.denoiser) if cfg.denoiser.ema else None
         self.surprise = Surprise(dims.state, cfg.doubt_rows) if cfg.doubt else None
         share = torch.full((dims.state,), cfg.doubt)
@@ -78,7 +83,7 @@ class WorldModel(nn.Module):
         self._optimisers: dict[str, Optimiser] | None = None
 
     @property
-    def dreamer(self) -> Denoiser:
+    def dreamer(self) -> Denoiser | Ensemble:
         """The denoiser that dreams: the averaged one, if there is one."""
         return self.denoiser if self.average is None else self.average
 

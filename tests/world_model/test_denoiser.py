@@ -8,15 +8,7 @@ import torch
 from dima_isaac.world_model import karras
 from dima_isaac.world_model.config import ActionEncoder, Backbone, Reveal, Target
 from dima_isaac.world_model.world_model import WorldModel
-from tests.world_model.worlds import DIMS, Linear, build, paper, small
-
-
-def shaken(world: WorldModel) -> WorldModel:
-    """Every parameter off its zero initialisation."""
-    with torch.no_grad():
-        for p in world.parameters():
-            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
-    return world
+from tests.world_model.worlds import DIMS, Linear, build, paper, shaken, small
 
 
 def models() -> dict[str, WorldModel]:

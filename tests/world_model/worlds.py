@@ -110,3 +110,11 @@ class Linear:
         states = torch.stack(state, 1)
         no = torch.zeros(batch, rows, dtype=torch.bool)
         return Window(states, action, states.mean(-1), no, no.clone(), ~no)
+
+
+def shaken(world: WorldModel) -> WorldModel:
+    """Every parameter off its zero initialisation."""
+    with torch.no_grad():
+        for p in world.parameters():
+            p.add_(0.05 * torch.randn(p.shape, generator=torch.Generator().manual_seed(p.numel())))
+    return world
