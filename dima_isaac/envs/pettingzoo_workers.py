@@ -73,6 +73,7 @@ class PettingZooTask:
             episode_length=cfg.episode_length,
             control_dt=float("nan"),
             agent_names=agents,
+            goal=False,
             action_mask=None if bool(used.all()) else used,
             notes=(f"{cfg.env_id} in worker processes", "state: what all agents see; reward: the agents' mean"),
         )

@@ -28,6 +28,7 @@ class TaskSpec:
     agent_names: tuple[str, ...]
     echo: Tensor | None = None  # (N, A) int64: where the state repeats the action just taken, -1 where it does not
     readout: Tensor | None = None  # (D,) bool: what physics reports and does not go on from, such as contact forces
+    goal: bool = True  # whether there is anything to succeed in: robots that run have none, and report no success
     action_mask: Tensor | None = None  # (N, A) bool: False where a shorter agent's action is padding; None = all used
     notes: tuple[str, ...] = field(default=())  # printed at construction: protocol, observability, profile
 

@@ -140,6 +140,16 @@ class VecEnv:
         reward, nothing = torch.zeros_like(state[:, 0]), torch.zeros_like(mask)
         return self._row(state, reward, mask.clone(), nothing, nothing.clone())
 
+    def finished(self) -> dict[str, Tensor]:
+        """Means over the episodes finished since the last call, and their number ``episodes``.
+
+        ``return``, ``length``, every term of the reward and, where the task has a goal, ``success``.
+        """
+        means = self.tally.read()
+        if not self.spec.goal:
+            means.pop("success", None)
+        return means
+
     @property
     def success(self) -> Tensor:
         """(E,) bool: the goal was met at some time of the running episode (or of the one that just ended)."""

@@ -163,7 +163,7 @@ def _observer(cfg: RunConfig, run: RunFolder, eval_env: VecEnv, logger: Logger, 
                 self.evaluations += 1
                 metrics = evaluate(eval_env, self.policy, self.evaluations)
                 logger.add({f"eval/{name}": value for name, value in metrics.items()})
-            logger.add({f"train/{name}": value for name, value in view.env.tally.read().items()})
+            logger.add({f"train/{name}": value for name, value in view.env.finished().items()})
             with contextlib.redirect_stdout(stdout):
                 logger.tick(view.frames)
             if done:

@@ -42,11 +42,7 @@ def episodes(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> E
 
 
 def evaluate(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> Metrics:
-    """Means over ``episodes``: ``return``, ``return_std``, ``success`` and ``length``."""
+    """Means over ``episodes``: ``return``, ``return_std``, ``length`` and, where the task has a goal, ``success``."""
     seen = episodes(env, policy, episode)
-    return {
-        "return": seen.total.mean(),
-        "return_std": seen.total.std(correction=0),
-        "success": seen.success.float().mean(),
-        "length": seen.length.mean(),
-    }
+    means = {"return": seen.total.mean(), "return_std": seen.total.std(correction=0), "length": seen.length.mean()}
+    return means | ({"success": seen.success.float().mean()} if env.spec.goal else {})

@@ -30,6 +30,7 @@ _LINE = (  # metric, word on the line
     ("world/reward", "reward"),
     ("agent/entropy", "entropy"),
 )
+_LINE_WITHOUT_GOAL = tuple(tuple(text.replace("success", "length") for text in pair) for pair in _LINE)
 
 
 class Logger:
@@ -171,7 +172,8 @@ def say(text: str) -> None:
 def line(latest: Mapping[str, float | None], env_steps: int, total: int, left: float | None) -> str:
     """One tick as one line of text."""
     parts = [f"{env_steps:>11,} / {total:,}"]
-    parts += [f"{word} {latest[name]:.4g}" for name, word in _LINE if latest.get(name) is not None]
+    shown = _LINE if "train/success" in latest or "eval/success" in latest else _LINE_WITHOUT_GOAL
+    parts += [f"{word} {latest[name]:.4g}" for name, word in shown if latest.get(name) is not None]
     for name, word in (("time/env_steps_per_s", "env"), ("time/imagined_steps_per_s", "dream")):
         if latest.get(name) is not None:
             parts.append(f"{word} {latest[name]:,.0f}/s")

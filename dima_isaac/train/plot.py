@@ -16,7 +16,7 @@ from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.train import curves, probes, table
-from dima_isaac.train.curves import Group
+from dima_isaac.train.curves import Group, Run
 from dima_isaac.train.options import Asked, Axis, PlotConfig, references
 from dima_isaac.train.restore import Restored, restore
 from dima_isaac.train.run_folder import write_whole
@@ -31,6 +31,7 @@ PANELS = (  # metric, title, unit of the vertical axis, logarithmic
     ("eval/return", "evaluation return", "return per episode", False),
     ("train/return", "training return", "return per episode", False),
     ("eval/success", "evaluation success", "share of episodes", False),
+    ("eval/length", "evaluation length", "control steps", False),  # in place of success, where there is no goal
     ("world/denoise", "denoiser loss", "mean squared error", True),
     ("world/reward", "reward model loss", "loss", True),
     ("agent/entropy", "policy entropy", "nats per agent", False),
@@ -66,10 +67,17 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
 # ---- learning curves -------------------------------------------------------------------------------------------
 
 
+def panels(runs: list[Run], axis: str) -> list[tuple[str, str, str, bool]]:
+    """Those of ``PANELS`` that some run has measured; lengths only if nobody has a goal to reach."""
+    shown = [panel for panel in PANELS if any(len(run.curve(panel[0], axis)[0]) for run in runs)]
+    goal = any(metric == "eval/success" for metric, *_ in shown)
+    return [panel for panel in shown if not (goal and panel[0] == "eval/length")]
+
+
 def learning_curves(groups: list[Group], axis: str, path: Path, lines: list[tuple[str, float]]) -> Path:
     """Return, success, losses and entropy over ``axis``; thin lines are runs, thick ones their IQM with its band."""
     plt = _matplotlib()
-    shown = [panel for panel in PANELS if any(len(run.curve(panel[0], axis)[0]) for g in groups for run in g.runs)]
+    shown = panels([run for one in groups for run in one.runs], axis)
     if not shown:
         raise UsageError("nothing to draw: none of the usual metrics has been logged yet.")
     columns = min(3, len(shown))

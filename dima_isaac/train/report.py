@@ -116,8 +116,8 @@ def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> in
 def measure(env: VecEnv, policy: Policy, count: int) -> dict[str, float]:
     """``count`` episodes of ``policy``: every environment's first, then its next, until there are enough.
 
-    Returns return_mean, return_std, return_iqm and the ends of its 95 % interval, return_min, return_max, success
-    (with its interval) and length.
+    Returns return_mean, return_std, return_iqm and the ends of its 95 % interval, return_min, return_max, length and,
+    where the task has a goal, success (with its interval).
     """
     seen = [episodes(env, policy, number + 1) for number in range(math.ceil(count / env.num_envs))]
     total, success, length = (
@@ -126,6 +126,7 @@ def measure(env: VecEnv, policy: Policy, count: int) -> dict[str, float]:
     )
     lower, upper = bootstrap([total])
     low, high = bootstrap([success], mean)
+    solved = {"success": float(success.mean()), "success_low": float(low), "success_high": float(high)}
     return {
         "return_mean": float(total.mean()),
         "return_std": float(total.std()),
@@ -134,17 +135,18 @@ def measure(env: VecEnv, policy: Policy, count: int) -> dict[str, float]:
         "return_iqm_high": float(upper),
         "return_min": float(total.min()),
         "return_max": float(total.max()),
-        "success": float(success.mean()),
-        "success_low": float(low),
-        "success_high": float(high),
         "length": float(length.mean()),
+        **(solved if env.spec.goal else {}),
     }
 
 
 def _results_table(results: dict[str, dict[str, float]]) -> str:
-    head = ["policy", "return mean", "std", "IQM", "95% interval", "min", "max", "success", "95% interval", "length"]
-    rows = [
-        [
+    goal = all("success" in r for r in results.values())
+    head = ["policy", "return mean", "std", "IQM", "95% interval", "min", "max", "length"]
+    head += ["success", "95% interval"] if goal else []
+    rows = []
+    for name, r in results.items():
+        row = [
             name,
             f"{r['return_mean']:.3f}",
             f"{r['return_std']:.3f}",
@@ -152,12 +154,11 @@ def _results_table(results: dict[str, dict[str, float]]) -> str:
             f"{r['return_iqm_low']:.3f} .. {r['return_iqm_high']:.3f}",
             f"{r['return_min']:.3f}",
             f"{r['return_max']:.3f}",
-            f"{100 * r['success']:.1f} %",
-            f"{100 * r['success_low']:.1f} .. {100 * r['success_high']:.1f}",
             f"{r['length']:.1f}",
         ]
-        for name, r in results.items()
-    ]
+        if goal:
+            row += [f"{100 * r['success']:.1f} %", f"{100 * r['success_low']:.1f} .. {100 * r['success_high']:.1f}"]
+        rows.append(row)
     return table.text(head, rows)
 
 

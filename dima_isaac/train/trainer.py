@@ -161,7 +161,7 @@ class Trainer:
 
     def tick(self) -> None:
         """One line of metrics: the only place in the loop where numbers reach the host."""
-        self.logger.add({f"train/{name}": value for name, value in self.env.tally.read().items()})
+        self.logger.add({f"train/{name}": value for name, value in self.env.finished().items()})
         self.logger.add({f"engine/{name}": value for name, value in self.env.engine.stats().items()})
         imagined = self.imagined.read()
         if imagined is not None:

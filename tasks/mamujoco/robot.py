@@ -103,6 +103,7 @@ class Robot(ABC):
             control_dt=float("nan"),
             agent_names=tuple(f"agent_{i}" for i in range(self._agents)),
             readout=self._readout(),
+            goal=False,
             action_mask=None if bool(self._used.all()) else self._used,
             notes=self._notes(conf, actuators, widths),
         )

@@ -24,6 +24,7 @@ def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path, capsys: pytes
     # 64 ticks of 32 environments, not times two agents
     assert [row["env_steps"] for row in rows] == [2048]
     assert {"wall_time", "train/return", "eval/return", "eval/length"} <= rows[0].keys()
+    assert not any("success" in name for name in rows[0])  # a cheetah has no goal
     assert rows[0]["train/episodes"] == 32.0 and rows[0]["eval/length"] == 40.0
     saved = torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
     assert any(value.shape == (256, 19) for value in saved.values() if value.ndim == 2)

@@ -77,6 +77,20 @@ def test_doing_nothing_needs_no_checkpoint(capsys):
     assert line["policies"]["zero"]["length"] == 5.0 and line["checkpoint"] is None
 
 
+def test_where_there_is_no_goal_no_success_is_told(capsys):
+    words = ["task=HalfCheetah", "engine=mujoco", "agent=zero", "num_envs=2", "episodes=2", "task.episode_length=5"]
+    assert cli.main(["evaluate", *words, "threads=1"]) == 0
+    said = capsys.readouterr().out
+    assert last_json(said)["policies"]["zero"]["length"] == 5.0 and "length" in said and "success" not in said
+
+
+def test_lengths_are_drawn_where_nobody_has_a_goal(tmp_path):
+    row = {"env_steps": 1.0, "eval/return": 2.0, "eval/length": 3.0}
+    robot, hand = Run(tmp_path, {}, [row]), Run(tmp_path, {}, [row | {"eval/success": 0.0}])
+    assert [panel[0] for panel in plot.panels([robot], "env_steps")] == ["eval/return", "eval/length"]
+    assert [panel[0] for panel in plot.panels([robot, hand], "env_steps")] == ["eval/return", "eval/success"]
+
+
 def test_train_test_true_evaluates(runs, capsys):
     words = ["task=Toy", "engine=toy", "test=True", f"checkpoint={runs}/1", "num_envs=4", "threads=1"]
     assert cli.main(["train", *TOY, *words]) == 0
