@@ -201,12 +201,14 @@ def parse(tool: str, argv: list[str]) -> Asked:
             if "runs" not in kinds:
                 raise UsageError(f"'{word}' is not of the form key=value, such as checkpoint=latest.")
             values.setdefault("runs", []).append(word)
+        elif flag == "runs" and flag in kinds:
+            raise UsageError(f"runs stand alone, without a key: {tool}.py {value.replace(',', ' ') or 'RUN'}")
         else:
-            if flag in kinds and flag != "runs":
+            if flag in kinds:
                 values[flag] = _value(flag, value, kinds[flag])
             if (flag in _RUN_KEYS and flag not in _OWN) or "." in flag:
                 asked.overrides.append(word)
-            elif flag not in kinds or flag == "runs":
+            elif flag not in kinds:
                 raise _unknown(tool, flag, kinds)
     asked.cfg = replace(asked.cfg, **values)
     _check(tool, asked, values)
@@ -283,7 +285,7 @@ def _value(key: str, text: str, kind: Any) -> Any:
 
 def _unknown(tool: str, key: str, kinds: dict[str, Any]) -> UsageError:
     """The nearest of the tool's own keys and the run's; a run's key comes here where its checkpoint has fixed it."""
-    own = sorted(kinds)
+    own = sorted(set(kinds) - {"runs"})
     if key.partition(".")[0] in _RUN_KEYS and tool != "plot":
         return UsageError(f"{key} of a checkpoint's run cannot be changed. Keys of {tool}: {', '.join(own)}.")
     near = difflib.get_close_matches(key, own if tool == "plot" else [*own, *_RUN_KEYS], n=1, cutoff=0.6)
