@@ -7,6 +7,7 @@ PLOT = ["matplotlib>=3.7"]
 GPU = ["mujoco-warp>=3.17,<5", "warp-lang>=1.15"]
 VIEWER = ["viser>=1.0"]
 SLURM = ["hydra-submitit-launcher>=1.2"]
+TORCHRL = ["torchrl>=0.9"]  # the view of that name
 TEST = [
     *("pytest>=8", "pytest-timeout>=2.2", "jaxtyping>=0.2.36", "beartype>=0.18"),
     *("ruff>=0.6", "mypy>=1.11"),
@@ -48,8 +49,9 @@ setup(
         "gpu": GPU,
         "viewer": VIEWER,
         "slurm": SLURM,
-        "test": [*TEST, *PLOT, *GPU],
-        "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST],
+        "torchrl": TORCHRL,
+        "test": [*TEST, *PLOT, *GPU, *TORCHRL],
+        "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST, *TORCHRL],
     },
     entry_points={"console_scripts": ["dima=dima_isaac.cli:main"]},
 )
