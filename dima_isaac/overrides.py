@@ -119,6 +119,9 @@ def _check_key(text: str, known: dict[str, Any], chosen: dict[str, str], catalog
     if group in ("task", "engine") and rest:
         return _check_part(group, rest, value, chosen[group], catalog, multirun)
     if name not in known:
+        for part in ("task", "engine"):
+            if chosen[part] and group in _kinds(part, chosen[part], catalog):
+                raise UsageError(f"unknown key '{name}'; did you mean {part}.{name}?")
         raise _unknown_key(name, known)
     if is_dataclass(known[name]):
         raise UsageError(f"{name} is a group of keys; set one of them: {', '.join(_below(name, known))}.")
@@ -129,15 +132,21 @@ def _check_part(group: str, rest: str, value: str, choice: str, catalog: Catalog
     """A key of the chosen task or engine: one that its YAML or its dataclass has."""
     if group == "task" and not choice:
         raise UsageError(f"task.{rest} needs a task: task=NAME. Known: {', '.join(catalog.names('task'))}.")
-    choices = [one for one in (catalog.names(group) if choice == AUTO else choice.split(",")) if one != AUTO]
-    kinds: dict[str, Any] = {}
-    for one in choices:
-        kinds = {**catalog.settable(group, one), **kinds}
+    kinds = _kinds(group, choice, catalog)
     if rest.partition(".")[0] not in kinds:
         raise unknown(f"key of {group} {choice}", rest, kinds)
     if kinds.get(rest) is not None:
         value = _check_value(f"{group}.{rest}", value, kinds[rest], multirun)
     return f"++{group}.{rest}={value}"  # ++: the file need not list what its dataclass has
+
+
+def _kinds(group: str, choice: str, catalog: Catalog) -> dict[str, Any]:
+    """What can be set of the chosen tasks or engines: key -> type."""
+    kinds: dict[str, Any] = {}
+    for one in catalog.names(group) if choice == AUTO else choice.split(","):
+        if one != AUTO:
+            kinds = {**catalog.settable(group, one), **kinds}
+    return kinds
 
 
 def _check_value(key: str, value: str, kind: Any, multirun: bool) -> str:

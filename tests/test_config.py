@@ -134,6 +134,8 @@ def test_paths_survive_hydra_s_grammar():
         (["task.fence=1"], "needs a task: task=NAME"),
         (["engine=toy", "engine.dragg=1"], "did you mean drag"),
         (["sead=1"], "did you mean seed"),
+        (["task=Toy", "fence=1"], "unknown key 'fence'; did you mean task.fence"),
+        (["engine=toy", "drag=1"], "unknown key 'drag'; did you mean engine.drag"),
         (["lr=1"], "agent.actor.lr or agent.critic.lr"),
         (["world_model.denoiser.revel=joint"], "did you mean world_model.denoiser.reveal"),
         (["world_model.denoiser.reveal=all"], "cumulative, joint, sequential"),
