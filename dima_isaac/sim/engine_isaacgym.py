@@ -447,7 +447,8 @@ class _Worker:
         self._answers, answers = os.pipe()
         try:
             self._process = subprocess.Popen(
-                [python, str(_WORKER), str(commands), str(answers)],
+                # -u: C would keep PhysX's complaints until 4 kB have come together, and lose them in a crash
+                [python, "-u", str(_WORKER), str(commands), str(answers)],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,

@@ -46,6 +46,7 @@ def python(program: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """That interpreter, named where the engine looks for it."""
     monkeypatch.setenv(VARIABLE, program)
     monkeypatch.delenv("FAKE_GYM", raising=False)
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)  # it would empty C's buffers, too
     return program
 
 
