@@ -503,7 +503,7 @@ class _Worker:
         whole = new.rfind(b"\n") + 1
         self._read_to += whole
         lines = new[:whole].decode(errors="replace").lower().splitlines()
-        self._complaints += sum("overflow" in line or "pairs capacity" in line for line in lines)
+        self._complaints += sum("overflow" in line or "pairscapacity" in line for line in lines)
         return self._complaints
 
     def _printed(self, start: int) -> bytes:

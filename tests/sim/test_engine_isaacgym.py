@@ -236,7 +236,7 @@ class TestWhatGoesWrong:
         for _ in range(3):
             engine.step(still(engine))
             counts.append(int(engine.stats()["contact_overflow"]))
-        assert counts == [0, 1, 1]
+        assert counts == [0, 2, 2]  # of pairs, and of contacts
 
     def test_a_refused_simulation(self, build) -> None:
         with pytest.raises(WorkerError, match="create_sim failed"):

@@ -341,7 +341,9 @@ class Gym:
         if self.chaos.get("hang") == str(self.steps):
             time.sleep(60)
         if self.chaos.get("overflow") == str(self.steps):
-            _printf("PhysX error: the application need to increase foundLostPairsCapacity: pairs capacity")
+            where, what = "PxgAABBManager.cpp (1048) : invalid parameter", "foundLostAggregatePairsCapacity"
+            _printf(f"{where} : The application need to increase the PxgDynamicsMemoryConfig::{what} parameter to 4120")
+            _printf("PxgNarrowphaseCore.cpp (2185) : internal error : Contact buffer overflow detected")
         properties = np.concatenate([a.properties for a in sim.envs[0].actors])
         velocity = [v for p in self.index for _, v in p.dofs]
         position = [q for p in self.index for q, _ in p.dofs]
