@@ -15,6 +15,7 @@ import ctypes
 import json
 import mmap
 import os
+import signal
 import sys
 import traceback
 from typing import Any, Dict, List, Optional, Tuple
@@ -36,6 +37,9 @@ class Failure(Exception):
 
 def main(argv: List[str]) -> None:
     """Serve until told to stop or until the other side is gone."""
+    # sent to all processes of a run, they ask the other side to save and to end, which takes physics until then
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     with os.fdopen(int(argv[1]), "r") as commands, os.fdopen(int(argv[2]), "w") as answers:
         worker: Optional[Worker] = None
         for line in commands:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import sys
@@ -230,6 +231,15 @@ class TestWhatGoesWrong:
         with pytest.raises(WorkerError, match=r"did not answer within 0\.5 s"):
             engine.step(still(engine))
 
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+    def test_a_signal_that_stops_the_run_leaves_physics_to_its_last_steps(self, build, name: str) -> None:
+        """Terminals and schedulers send it to every process of the run."""
+        engine = build()
+        os.kill(engine._worker._process.pid, getattr(signal, name))
+        for _ in range(2):
+            engine.step(still(engine))
+        assert torch.isfinite(engine.root_state).all()
+
     def test_full_buffers_are_counted(self, build) -> None:
         engine = build(chaos="overflow=2")
         counts = []
@@ -326,7 +336,8 @@ def test_the_worker_is_python_3_8() -> None:
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     names = {alias.name.split(".")[0] for node in imports for alias in node.names}
     names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    assert names <= {"ctypes", "json", "mmap", "os", "sys", "traceback", "typing", "isaacgym", "numpy", "torch"}
+    standard = {"ctypes", "json", "mmap", "os", "signal", "sys", "traceback", "typing"}
+    assert names <= standard | {"isaacgym", "numpy", "torch"}
     old = shutil.which("python3.8")
     if old and subprocess.run([old, "--version"], capture_output=True, check=False).returncode == 0:
         subprocess.run([old, "-c", f"compile(open({str(WORKER)!r}).read(), 'worker', 'exec')"], check=True)
