@@ -271,7 +271,8 @@ class IsaacGymEngine(Drawn):
             self._arena.tensors["root_mask"].zero_()
         if self._staged["dofs"]:
             self._arena.tensors["dof_mask"].zero_()
-        self._staged = dict.fromkeys(self._staged, False)
+        waiting = what == "refresh" and self._staged["wrenches"]  # forces act in a step, the next one
+        self._staged = {**dict.fromkeys(self._staged, False), "wrenches": waiting}
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 

@@ -140,6 +140,7 @@ def test_a_force_lasts_one_step(kind: str) -> None:
     scene = Scene(actors=[Actor("box", Mjcf(xml=BOX), pos=(0, 0, 5.0), gravity=False, wrench="box")], ground=False)
     engine = build(kind, scene, 2)
     engine.apply_force(0, on(engine, [[6.0, 0.0, 0.0], [0.0, 0.0, 0.0]]), on(engine, [[0.0] * 3] * 2))
+    engine.refresh(everywhere(engine, False))  # it waits for a step
     for _ in range(3):
         engine.step(everywhere(engine, False))
     assert engine.root_state[:, 0, 7].tolist() == pytest.approx([6.0 / 2.0 / 60.0, 0.0], abs=1e-6)

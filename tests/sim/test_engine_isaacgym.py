@@ -173,6 +173,7 @@ def test_a_wrench_acts_for_one_step(build) -> None:
     scene = Scene(actors=[Actor("box", Mjcf(xml=BOX), gravity=False, wrench="box")], ground=False)
     engine = build(scene, 2)
     engine.apply_force(0, torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, -4.0]]), torch.zeros(2, 3))
+    engine.refresh(everywhere(engine))  # it waits for a step
     engine.step(still(engine))
     speed = torch.tensor([[2.0, 0.0, 0.0], [0.0, 0.0, -4.0]]) / 2.0 / 60.0
     assert torch.allclose(engine.root_state[:, 0, 7:10], speed, atol=1e-4)
