@@ -104,6 +104,11 @@ def task(name: str, values: dict[str, Any], device: torch.device) -> None:
     env.load_state_dict(on_host(env.clone_state()))
     env.step(action())
     env.begin(torch.ones(ENVS, dtype=torch.bool, device=device))
+    if hasattr(env.task, "set_physics_state"):
+        qpos, qvel = env.physics_state()
+        assert qpos.dtype == qvel.dtype == np.float64
+        moved = env.set_physics_state(qpos + np.array([[0.01], [0.0], [0.0]]), qvel)
+        assert moved.first.tolist() == [True, False, False]
     assert env.task.observe(torch.randn(5, dims.state, device=device)).device == device
     env.close()
 

@@ -288,7 +288,8 @@ class Robot(ABC):
 
     def physics_state(self) -> tuple[np.ndarray, np.ndarray]:
         """Copies of qpos (E, nq) and qvel (E, nv), float64."""
-        return np.array(self._qpos), np.array(self._qvel)
+        position, velocity = (np.array(value.cpu(), dtype=np.float64) for value in (self._qpos, self._qvel))
+        return position, velocity
 
     def set_physics_state(self, engine: Engine, qpos: Any, qvel: Any) -> Tensor:
         """Start environments at qpos (E, nq), qvel (E, nv); those already there are left alone. Returns who moved (E,).
