@@ -357,8 +357,13 @@ class MujocoWarpEngine(Drawn):
         wp.launch(kernels.turn_wrenches, (envs, sensors), inputs)
 
     def _forward_raw(self) -> None:
-        """Raw fields of the chosen worlds by forward dynamics; the others keep what the last physics step left."""
+        """Raw fields of the chosen worlds by forward dynamics; the others keep what the last physics step left.
+
+        Contact forces are a step's, as in Gymnasium: there are none after a start.
+        """
         mjw.forward(self._m, self._d)
+        if self._m.opt.run_rne_postconstraint:
+            self._d.cfrc_ext.zero_()
         self._pack_raw(wanted=True)
 
     def _pack_raw(self, wanted: bool) -> None:

@@ -400,6 +400,19 @@ class TestWorld:
         assert engine.field("time").tolist() == pytest.approx([0.0, 0.08])
         assert float(engine.field("qpos")[1]) != 0.5
 
+    def test_contact_forces_are_those_of_physics_steps_and_none_after_a_start(self, kind: str, tmp_path) -> None:
+        file = tmp_path / "ball.xml"
+        ball = '<body><freejoint/><geom size=".1"/></body>'
+        file.write_text(f'<mujoco><worldbody><geom type="plane" size="1 1 1"/>{ball}</worldbody></mujoco>')
+        engine = build(kind, Scene(world=str(file), fields=["qpos", "cfrc_ext"], frame_skip=2), 2)
+        down = on(engine, [[0.0, 0.0, 0.095, 1.0, 0.0, 0.0, 0.0]] * 2).double()  # 5 mm in the floor
+        engine.set_field(everywhere(engine), "qpos", down)
+        engine.refresh(everywhere(engine))
+        assert not engine.field("cfrc_ext").any()
+        engine.set_field(only(engine, 0), "qpos", down)
+        engine.step(only(engine, 0))
+        assert not engine.field("cfrc_ext")[0].any() and engine.field("cfrc_ext")[1, 1, 5] > 10.0
+
     def test_constants_are_the_models(self, kind: str, path: str) -> None:
         engine = build(kind, Scene(world=path, fields=["qpos"], frame_skip=1), 1)
         assert engine.constant("actuator_ctrlrange").tolist() == [[-2.0, 2.0]]
