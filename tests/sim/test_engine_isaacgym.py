@@ -25,7 +25,7 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.engine_isaacgym import VARIABLE, IsaacGymEngine
 from dima_isaac.sim.engine_mujoco import MujocoEngine
 from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
-from dima_isaac.sim.scene import Actor, Mjcf, Scene, Variation
+from dima_isaac.sim.scene import Actor, Box, Mjcf, Scene, Variation
 from dima_isaac.train.build import resolve_run
 from tests.sim.toss import BALL, BOX, LOPSIDED, MARK, TOSS, everywhere, on, only, pose
 
@@ -167,6 +167,12 @@ def test_refresh_shows_what_was_put_without_a_step(toss) -> None:
     engine.refresh(only(engine, 2))  # the root that was staged before is still to come
     engine.step(still(engine))
     assert abs(engine.root_state[2, BALL, 2] - 0.9) < 0.01 and abs(engine.dof_pos[2, 0] + 0.03) < 0.03
+
+
+def test_ghosts_pass_through_each_other(build) -> None:
+    engine = build(Scene(actors=[Actor(name, Box((0.1, 0.1, 0.1)), ghost=True) for name in ("one", "other")]), 2)
+    engine.step(still(engine))
+    assert engine.root_state[..., :3].abs().max() < 1e-6
 
 
 def test_a_wrench_acts_for_one_step(build) -> None:

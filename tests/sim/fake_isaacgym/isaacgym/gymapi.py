@@ -125,7 +125,7 @@ class Gym:
     """One simulation at most."""
 
     def __init__(self):
-        self.sim, self.called, self.fetched, self.steps = None, set(), True, 0
+        self.sim, self.called, self.fetched, self.steps, self.groups = None, set(), True, 0, set()
         self.chaos = dict(pair.split("=") for pair in os.environ.get("FAKE_GYM", "").split(",") if pair)
 
     # ---- making ------------------------------------------------------------------------------------------------
@@ -190,6 +190,8 @@ class Gym:
         asset.used = True
         _need(group % len(self.sim.envs) == len(self.sim.envs) - 1 or group >= len(self.sim.envs) - 1, "groups")
         ghost = group != self.sim.envs.index(env)
+        _need(not ghost or group not in self.groups, "two actors of one collision group touch")
+        self.groups.add(group)
         env.actors.append(_Actor(asset, pose, name, ghost))
         return len(env.actors) - 1
 
