@@ -65,7 +65,8 @@ step engine_$main 400 $bench suite=engine num_envs=$main seconds=$seconds
 
 watcher=
 if ! done_before train_$main && command -v nvidia-smi >/dev/null; then # a second opinion on how busy the GPU is
-    nvidia-smi -i 0 --query-gpu=utilization.gpu,memory.used,power.draw --format=csv,noheader,nounits -lms 250 \
+    gpu=${CUDA_VISIBLE_DEVICES:-0} # the first of those that torch may see; nvidia-smi sees all
+    nvidia-smi -i "${gpu%%,*}" --query-gpu=utilization.gpu,memory.used,power.draw --format=csv,noheader,nounits -lms 250 \
         >"$out/nvidia_smi.csv" 2>&1 &
     watcher=$!
 fi

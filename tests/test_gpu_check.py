@@ -23,7 +23,7 @@ echo '{{"done": true}}'
 pytestmark = pytest.mark.skipif(not shutil.which("timeout"), reason="needs bash and coreutils")
 
 
-def check(folder: Path, fail: str = "nothing", limit: int = 540) -> tuple[list[dict], list[str]]:
+def check(folder: Path, fail: str = "nothing", limit: int = 540, **env: str) -> tuple[list[dict], list[str]]:
     """The JSON lines of one call, and the commands that it ran."""
     asked, stub = folder / "asked", folder / "python"
     asked.write_text("")
@@ -32,7 +32,7 @@ def check(folder: Path, fail: str = "nothing", limit: int = 540) -> tuple[list[d
     words = ["bash", str(SCRIPT), str(folder / "out")]
     told = subprocess.run(
         words,
-        env={**os.environ, "PYTHON": str(stub), "FAIL": fail, "LIMIT": str(limit)},
+        env={**os.environ, "PYTHON": str(stub), "FAIL": fail, "LIMIT": str(limit), **env},
         capture_output=True,
         text=True,
         check=True,
@@ -81,3 +81,11 @@ def test_every_gpu_test_is_in_one_part_and_is_named_and_counted(tmp_path: Path) 
     apart = {word.partition("=")[2] for words in parts for word in words if word.startswith("--ignore=")}
     alone = {words[-1] for words in parts if not words[-1].startswith("--")}
     assert apart == alone and any("tests" in words for words in parts)
+
+
+def test_the_gpu_that_is_watched_is_the_one_that_computes(tmp_path: Path) -> None:
+    watch = tmp_path / "nvidia-smi"
+    watch.write_text(f'#!/bin/sh\necho "$*" >>{tmp_path}/watched\nexec sleep 60\n')
+    watch.chmod(0o755)
+    check(tmp_path, PATH=f"{tmp_path}:{os.environ['PATH']}", CUDA_VISIBLE_DEVICES="3,1")
+    assert (tmp_path / "watched").read_text().startswith("-i 3 ")
