@@ -69,7 +69,7 @@ def train_baseline(
 def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict[str, Any]:
     """rl-games' configuration: usual settings for continuous control, and safe ones where its defaults are not."""
     envs, agents = view.env.num_envs, view.env.spec.dims.agents
-    horizon = max(16, _ROUND // envs)
+    horizon = max(16, _ROUND // envs // 4 * 4)  # four minibatches of whole rows, whatever the number of environments
     rows = horizon * envs * agents
     mlp = {"units": [256, 128, 64], "activation": "elu", "initializer": {"name": "default"}}
     gaussian = {

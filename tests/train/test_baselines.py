@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from dima_isaac.cli import train
+from dima_isaac.config import RunConfig
+from dima_isaac.train.baselines import parameters
+from dima_isaac.types import Dims
 
 pytest.importorskip("rl_games")
 
@@ -38,3 +42,15 @@ def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> 
     assert train([*words, "task.episode_length=40", "train.eval.episodes=2", "train.eval.every=0", "threads=1"]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert ["eval/return" in row for row in rows] == [False, True]
+
+
+@pytest.mark.parametrize("agents", [1, 2, 3])
+def test_four_minibatches_fill_a_round_of_any_number_of_environments(agents: int) -> None:
+    for envs in (1, 3, 5, 8, 63, 2050):
+        dims = Dims(agents=agents, state=3, obs=3, action=1)
+        env = SimpleNamespace(num_envs=envs, device="cpu", spec=SimpleNamespace(dims=dims))
+        view, run = SimpleNamespace(env=env), SimpleNamespace(path=Path("run"))
+        config = parameters(RunConfig(), True, run, view)["config"]  # type: ignore[arg-type]
+        ticks = config["horizon_length"]
+        assert 4 * config["minibatch_size"] == ticks * envs * agents
+        assert 4 * config["central_value_config"]["minibatch_size"] == ticks * envs
