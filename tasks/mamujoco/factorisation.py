@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from dima_isaac.errors import UsageError
+from dima_isaac.errors import UsageError, unknown
 
 _UNIT = 2.0**-20
 
@@ -62,9 +62,11 @@ def factorise(
         everywhere: categories seen of the root, whatever the depth.
 
     Raises:
-        UsageError: a category that the robot's state does not have.
+        UsageError: a category that the robot's state does not have, or agents that would see nothing.
     """
     obsk = upstream("obsk")
+    if depth is not None:
+        _check_categories(graph, columns, {*everywhere, *(name for level in local for name in level)})
     seen: list[list[int]] = []
     for part in graph.parts:
         if depth is None:
@@ -74,16 +76,23 @@ def factorise(
         # upstream sorts a set by label; where labels repeat (Pusher) its order changes from process to process
         near = {k: sorted(nodes, key=lambda node: (node.label, node.act_ids)) for k, nodes in near.items()}
         categories = [list(local[min(k, len(local) - 1)]) for k in range(depth + 1)]
-        try:
-            codes = obsk.build_obs(columns, near, categories, graph.roots, tuple(everywhere))
-        except AttributeError as error:
-            raise UsageError(f"an observation category that this robot's state does not have: {error}.") from error
+        codes = obsk.build_obs(columns, near, categories, graph.roots, tuple(everywhere))
         seen.append([int(code) for code in np.rint(np.asarray(codes) / _UNIT)])
+    if not any(seen):
+        raise UsageError("local_categories and global_categories leave the agents nothing to see.")
     return Factorisation(
         actuators=[[node.act_ids for node in part] for part in graph.parts],
         columns=seen,
         labels=[[node.label for node in part] for part in graph.parts],
     )
+
+
+def _check_categories(graph: Graph, columns: Any, wanted: set[str]) -> None:
+    """Upstream leaves out without a word what it has no name for."""
+    nodes = [*(node for part in graph.parts for node in part), *graph.roots]
+    known = {name for name in vars(columns) if name != "body"} | {name for node in nodes for name in node.extra_obs}
+    for name in sorted(wanted - known):
+        raise unknown("observation category", name, known)
 
 
 def encode(columns: Any) -> np.ndarray:

@@ -74,3 +74,17 @@ def test_a_partition_must_cover_every_joint_once() -> None:
         build("Hopper", partition=[["thigh_joint", "leg_joint"], ["knee"]])
     with pytest.raises(UsageError, match="no constant 'ctrl_weight'"):
         build("Hopper", constants={"ctrl_weight": 1.0})
+
+
+def test_categories_must_be_of_the_robots_state() -> None:
+    """Upstream ignores a name that it does not know: the agents would silently see less."""
+    for wrong in ({"local_categories": [["qpos", "qvels"]]}, {"global_categories": ["qpos", "qvels"]}):
+        with pytest.raises(UsageError, match=r"'qvels'; did you mean qvel\? Known: qpos, qvel"):
+            build("HalfCheetah", "2x3", 0, **wrong)
+    hidden = {"include_cfrc_ext_in_observation": False}
+    with pytest.raises(UsageError, match="'cfrc_ext'"):
+        build("Ant", "4x2", 0, constants=hidden, local_categories=[["qpos", "cfrc_ext"]])
+    with pytest.raises(UsageError, match="nothing to see"):
+        build("HalfCheetah", "2x3", 0, local_categories=[[]], global_categories=[])
+    assert build("HalfCheetah", "2x3", 0, global_categories=["qpos"]).spec.dims.obs == 8
+    assert build("Reacher", depth=0, local_categories=[["fingertip_dist"]], global_categories=[]).spec.dims.obs == 3
