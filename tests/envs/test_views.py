@@ -110,6 +110,30 @@ def test_rl_games_rows_are_environments_agents() -> None:
     assert view.frames == 24
 
 
+def test_an_episode_that_breaks_is_cut_off_in_every_view() -> None:
+    """A command that is no number breaks the physics: what is seen then is another episode's start."""
+    from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
+
+    wild = np.zeros((2, 3, 1), np.float32)
+    wild[1], calm = np.nan, np.zeros_like(wild)
+    for autoreset in ("next_step", "same_step"):
+        view = GymnasiumVectorView(hopper(2, episode_length=2), autoreset)
+        view.reset(seed=0)
+        _, reward, terminated, truncated, _ = view.step(wild)
+        assert truncated.tolist() == [False, True] and not terminated.any() and reward[1] == 0.0
+        assert view.step(calm)[3].tolist() == [True, False]
+        # the first environment begins anew, in this tick or before it
+        assert view.step(calm)[3].tolist() == [False, True]
+    one = PettingZooView(hopper(1))
+    one.reset(seed=0)
+    *_, truncations, _ = one.step(dict.fromkeys(one.agents, wild[1, 0]))
+    assert all(truncations.values()) and not one.agents
+    rows = RlGamesView(hopper(2))
+    rows.reset()
+    _, _, done, infos = rows.step(torch.from_numpy(wild).flatten(0, 1))
+    assert done.tolist() == infos["time_outs"].tolist() == [False] * 3 + [True] * 3
+
+
 def test_torchrl_passes_its_checker() -> None:
     pytest.importorskip("torchrl")
     from torchrl.envs.utils import check_env_specs

@@ -17,8 +17,8 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.envs.views import cut_short
 from dima_isaac.errors import unknown
-from dima_isaac.types import Step
 
 _MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
 
@@ -38,6 +38,7 @@ class GymnasiumVectorView(VectorEnv):
         self.metadata = {"autoreset_mode": _MODES[autoreset], "render_modes": ["rgb_array"]}
         self.render_mode = "rgb_array"
         self._same_step = autoreset == "same_step"
+        self._over = torch.zeros(env.num_envs, dtype=torch.bool, device=env.device)  # the next tick is their reset
         dims = env.spec.dims
         self.single_observation_space = Box(-np.inf, np.inf, (dims.agents, dims.obs), np.float32)
         self.single_action_space = Box(-1.0, 1.0, (dims.agents, dims.action), np.float32)
@@ -54,18 +55,21 @@ class GymnasiumVectorView(VectorEnv):
         else:
             self.env.seed = seed
             row = self.env.restart(1)
+        self._over = torch.zeros_like(row.last)
         return _array(row.obs), {"state": _array(row.state)}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
         """One tick of every environment."""
         row = self.env.step(torch.as_tensor(np.asarray(actions, dtype=np.float32), device=self.env.device))
         infos: dict[str, Any] = {"state": _array(row.state)}
-        obs = _array(row.obs)
+        obs, truncated = _array(row.obs), _array(cut_short(row) & ~self._over)
         if self._same_step and bool(row.last.any()):
             infos |= {"final_obs": obs, "_final_obs": _array(row.last), "final_state": infos["state"]}
             fresh = self.env.begin(row.last)
             obs, infos["state"] = _array(fresh.obs), _array(fresh.state)
-        return obs, _array(row.reward), _array(row.terminal), _array(truncated(row)), infos
+        else:
+            self._over = row.last
+        return obs, _array(row.reward), _array(row.terminal), truncated, infos
 
     def render(self) -> tuple[np.ndarray, ...]:
         """One picture per environment."""
@@ -74,11 +78,6 @@ class GymnasiumVectorView(VectorEnv):
     def close_extras(self, **kwargs: Any) -> None:
         """Release the engine."""
         self.env.close()
-
-
-def truncated(row: Step) -> Tensor:
-    """(E,) bool: the clock ended the episode, not the task."""
-    return row.last & ~row.terminal
 
 
 def _array(value: Tensor) -> np.ndarray:

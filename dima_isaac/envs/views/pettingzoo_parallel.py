@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.envs.views import cut_short
 from dima_isaac.types import Step
 
 Named = dict[str, Any]
@@ -70,8 +71,7 @@ class PettingZooView(ParallelEnv):
             own = np.asarray(actions[name], dtype=np.float32)
             joint[0, i, : len(own)] = torch.from_numpy(own)
         row = self.env.step(joint.to(self.env.device))
-        reward, terminal = float(row.reward[0]), bool(row.terminal[0])
-        truncated = bool(row.last[0]) and not terminal
+        reward, terminal, truncated = float(row.reward[0]), bool(row.terminal[0]), bool(cut_short(row)[0])
         out: tuple[Named, Named, Named, Named, Named] = (
             self._observe(row),
             {name: reward for name in self.agents},

@@ -15,6 +15,7 @@ from rl_games.common.ivecenv import IVecEnv
 from torch import Tensor
 
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.envs.views import cut_short
 from dima_isaac.types import Step
 
 
@@ -40,11 +41,12 @@ class RlGamesView(IVecEnv):
         dims = self.env.spec.dims
         row = self.env.step(actions.view(self.env.num_envs, dims.agents, dims.action).clamp(-1.0, 1.0))
         self.frames += self.env.num_envs
-        infos = {"time_outs": self._by_agent(row.last & ~row.terminal)}
+        cut = cut_short(row)
+        infos = {"time_outs": self._by_agent(cut)}
         seen = row
         if bool(row.last.any()):
             seen = self.env.begin(row.last)
-        return self._observe(seen), self._by_agent(row.reward.float()), self._by_agent(row.last), infos
+        return self._observe(seen), self._by_agent(row.reward.float()), self._by_agent(row.terminal | cut), infos
 
     def get_number_of_agents(self) -> int:
         """Agents per environment."""

@@ -11,6 +11,7 @@ from torchrl.data import Bounded, Categorical, Composite, Unbounded  # type: ign
 from torchrl.envs import EnvBase  # type: ignore[import-not-found]
 
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.envs.views import cut_short
 from dima_isaac.types import Step
 
 
@@ -49,7 +50,7 @@ class TorchRLView(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         row = self.env.step(tensordict["agents", "action"])
-        out = self._pack(row, row.terminal, row.last & ~row.terminal)
+        out = self._pack(row, row.terminal, cut_short(row))
         agents = self.env.spec.dims.agents
         out["agents", "reward"] = row.reward.float()[:, None, None].expand(-1, agents, 1).clone()
         return out
