@@ -38,6 +38,13 @@ def test_pettingzoo_offers_each_agent_its_own_actions() -> None:
         PettingZooView(hopper(2))
 
 
+def test_gymnasium_hands_out_what_its_spaces_say() -> None:
+    view = GymnasiumVectorView(hopper(2, precision="float64"))
+    seen, infos = view.reset(seed=1)
+    assert view.observation_space.contains(seen) and infos["state"].dtype == np.float32
+    assert view.observation_space.contains(view.step(view.action_space.sample())[0])
+
+
 def test_gymnasium_keeps_the_next_step_convention() -> None:
     """The tick after the last ignores its action, pays nothing, and shows a start: as Gymnasium's own vectors do."""
     import gymnasium

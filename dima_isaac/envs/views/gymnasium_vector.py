@@ -81,4 +81,5 @@ class GymnasiumVectorView(VectorEnv):
 
 
 def _array(value: Tensor) -> np.ndarray:
-    return np.array(value.cpu())
+    """As the spaces say: float32, whatever the task's precision; flags stay flags."""
+    return np.array((value.float() if value.is_floating_point() else value).cpu())
