@@ -38,6 +38,20 @@ def test_pettingzoo_offers_each_agent_its_own_actions() -> None:
         PettingZooView(hopper(2))
 
 
+def test_gymnasium_resets_only_whom_the_mask_names() -> None:
+    view = GymnasiumVectorView(hopper(3, episode_length=2))
+    view.reset(seed=1)
+    calm = np.zeros((3, 3, 1), np.float32)
+    before, *_ = view.step(calm)
+    after, infos = view.reset(options={"reset_mask": np.array([False, True, False])})
+    assert (before != after).any((1, 2)).tolist() == [False, True, False] and infos["state"].shape == (3, 11)
+    *_, truncated, _ = view.step(calm)
+    assert truncated.tolist() == [True, False, True]
+    # a reset by hand takes the place of the tick that would have been spent on it
+    view.reset(options={"reset_mask": truncated})
+    assert view.step(calm)[3].tolist() == [False, True, False] and view.step(calm)[3].tolist() == [True, False, True]
+
+
 def test_gymnasium_hands_out_what_its_spaces_say() -> None:
     view = GymnasiumVectorView(hopper(2, precision="float64"))
     seen, infos = view.reset(seed=1)

@@ -48,14 +48,20 @@ class GymnasiumVectorView(VectorEnv):
     def reset(
         self, *, seed: int | None = None, options: dict[str, Any] | None = None
     ) -> tuple[np.ndarray, dict[str, Any]]:
-        """Start new episodes: after ``seed`` the same ones every time."""
+        """Start new episodes: after ``seed`` the same ones every time.
+
+        With Gymnasium's ``options={"reset_mask": mask}`` only where ``mask`` (E,) bool says so.
+        """
         super().reset(seed=seed)
-        if seed is None:
-            row = self.env.reset()
-        else:
+        mask = (options or {}).get("reset_mask")
+        if seed is not None:
             self.env.seed = seed
-            row = self.env.restart(1)
-        self._over = torch.zeros_like(row.last)
+        if mask is not None:
+            chosen = torch.as_tensor(mask, dtype=torch.bool, device=self.env.device)
+            row, self._over = self.env.begin(chosen), self._over & ~chosen
+        else:
+            row = self.env.reset() if seed is None else self.env.restart(1)
+            self._over = torch.zeros_like(row.last)
         return _array(row.obs), {"state": _array(row.state)}
 
     def step(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]:
