@@ -168,6 +168,23 @@ def test_torchrl_passes_its_checker() -> None:
     assert bool(rolled["next", "terminated"].any())
 
 
+def test_torchrl_is_seeded_and_closed() -> None:
+    pytest.importorskip("torchrl")
+    from dima_isaac.envs.views.torchrl_env import TorchRLView
+
+    view, closed = TorchRLView(hopper(2)), []
+    view.env.close = lambda: closed.append(True)
+    starts = []
+    for seed in (5, 6, 5):
+        view.set_seed(seed)
+        starts.append(view.reset()["state"])
+        view.rollout(3)
+    assert torch.equal(starts[0], starts[2]) and not torch.equal(starts[0], starts[1])
+    np.testing.assert_array_equal(starts[0], GymnasiumVectorView(hopper(2)).reset(seed=5)[1]["state"])
+    view.close()
+    assert closed == [True]
+
+
 def test_beginning_at_once_equals_spending_the_tick() -> None:
     """Seen by whoever waits one tick, both roads lead to the same start."""
     one, other = hopper(2), hopper(2)

@@ -58,6 +58,12 @@ class TorchRLView(EnvBase):
     def _set_seed(self, seed: int | None) -> None:
         if seed is not None:
             self.env.seed = seed
+            self.env.restart(0)  # the next reset begins episode 1, whatever was played before
+
+    def close(self, **kwargs: Any) -> None:
+        """Release the engine."""
+        super().close(**kwargs)
+        self.env.close()
 
     def _pack(self, row: Step, terminated: Tensor, truncated: Tensor) -> TensorDict:
         envs, agents = self.env.num_envs, self.env.spec.dims.agents
