@@ -136,6 +136,7 @@ def build_env_by_name(
     for key, value, least in (("num_envs", num_envs, 1), ("seed", seed, 0)):
         if not isinstance(value, Integral) or value < least:
             raise UsageError(f"{key}={value!r}: expected a whole number, at least {least}.")
+    num_envs, seed = int(num_envs), int(seed)  # NumPy's do not wrap as Python's do
     for key in overrides:
         if key in CODE_KEYS:
             raise UsageError(f"{key} says which code task {task} is, not a value of it; a YAML file of your own can.")

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -191,6 +192,14 @@ def test_threads_follow_omp(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     resolved, reasons = build.resolve_run(run_config(), Catalog())
     assert resolved.threads == 3 and "OMP_NUM_THREADS" in reasons["threads"]
+
+
+def test_make_takes_numpys_whole_numbers():
+    starts = []
+    for number in (np.int64, int):
+        env = build.build_env_by_name("HalfCheetah", number(2), "mujoco", number(91), "cpu", {})
+        starts.append(env.reset().state)
+    assert torch.equal(*starts)
 
 
 @pytest.mark.parametrize(
