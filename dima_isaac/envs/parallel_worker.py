@@ -6,6 +6,7 @@ A command is one byte; the answer is ``ok`` or a traceback. Everything else goes
 from __future__ import annotations
 
 import importlib
+import signal
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -152,6 +153,10 @@ def serve(
     pipe: Connection, block: str, env_id: str, arguments: dict[str, Any], layout: Layout, first: int, last: int
 ) -> None:
     """The process's main: make the slice, then obey until told to stop or the other side is gone."""
+    # a terminal and a scheduler send these to the learner's whole group; it saves, still playing, and then says stop.
+    # A handler, because what is ignored stays ignored in programs that the environment starts
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, lambda *_: None)
     memory = SharedMemory(block)
     shared = layout.on(memory.buf)
     try:

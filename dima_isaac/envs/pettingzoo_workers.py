@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import multiprocessing
+import multiprocessing.util
 import os
 import time
 from itertools import pairwise
@@ -156,6 +157,8 @@ class ParallelEngine:
         count = min(cfg.workers or len(os.sched_getaffinity(0)), num_envs)
         bounds = [round(i * num_envs / count) for i in range(count + 1)]
         self.workers = [_Worker(f"worker {i}", a, b) for i, (a, b) in enumerate(pairwise(bounds))]
+        # who was never closed stops its workers before Python waits for them: they do not hear its SIGTERM
+        multiprocessing.util.Finalize(self, _stop, (self.workers,), exitpriority=0)
         for worker in self.workers:
             self._spawn(worker)
         for worker in self.workers:
@@ -241,14 +244,18 @@ class ParallelEngine:
 
     def close(self) -> None:
         """Stop the workers and free the shared memory."""
-        for worker in self.workers:
-            worker.stop()
+        _stop(self.workers)
         self.workers = []
         if self._memory is not None:
             for name, value in self.arrays.items():
                 self.arrays[name] = value.clone()  # the task holds this very dictionary
             self._memory.unlink()
             self._memory = None  # type: ignore[assignment]
+
+
+def _stop(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.stop()
 
 
 class _Worker:

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +74,26 @@ def test_a_lost_worker_is_replaced_once(
     assert said in caplog.text and "worker " in caplog.text
     assert int(env.quarantined) == 1 and int(env.engine.stats()["restarts"]) == 1
     env.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_what_asks_the_learner_to_stop_leaves_its_workers_alone(number: signal.Signals) -> None:
+    """Ctrl-C and a scheduler reach every process of the job; the learner has a round to finish before it saves."""
+    env = toy(2, workers=2)
+    env.reset()
+    for worker in env.engine.workers:
+        os.kill(worker.process.pid, number)
+    time.sleep(0.2)
+    rows = [env.step(torch.zeros(2, 2, 3)) for _ in range(2)]
+    assert not any(bool(row.first.any()) for row in rows) and int(env.engine.stats()["restarts"]) == 0
+    env.close()
+
+
+def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
+    lines = ["from tests.envs.test_pettingzoo_workers import toy", "if __name__ == '__main__':", "    env = toy(1)"]
+    program = "\n".join([*lines, "    print(float(env.reset().reward[0]))"])
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout == "0.0\n"
 
 
 def test_the_second_loss_is_final() -> None:
