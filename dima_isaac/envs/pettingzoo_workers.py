@@ -27,7 +27,7 @@ from dima_isaac.envs.config import PettingZooConfig
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.parallel_worker import OK, RESET, STEP, STOP, Layout, build, numbers, serve
 from dima_isaac.envs.task import TaskSpec, Verdict
-from dima_isaac.errors import UsageError, WorkerError
+from dima_isaac.errors import SimulationError, UsageError, WorkerError
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.scene import Scene
 from dima_isaac.types import Dims
@@ -169,16 +169,30 @@ class ParallelEngine:
         self.arrays["seed"].copy_(torch.where(mask, seed, self.arrays["seed"]))
 
     def step(self, hold: Tensor) -> None:
-        """One tick of every environment; where ``hold`` it is spent on a reset."""
-        self.bad.copy_(self._staged)
-        self.arrays["mask"].copy_(hold | self._staged)
+        """One tick of every environment; where ``hold`` it is spent on a reset.
+
+        Who is given an action that is not finite, or sees or earns what is not, is ``bad``.
+        """
+        self.bad.copy_(self._staged | ~self._finite("action") & ~hold)
+        self.arrays["mask"].copy_(hold | self.bad)
         self._staged.zero_()
         self._command(STEP)
+        self.bad |= ~(self._finite("state") & self._finite("reward"))
 
     def refresh(self, mask: Tensor) -> None:
-        """Start the environments of ``mask`` anew."""
+        """Start the environments of ``mask`` anew.
+
+        Raises:
+            SimulationError: one of them begins with an observation that is not finite.
+        """
         self.arrays["mask"].copy_(mask)
         self._command(RESET)
+        if bool((mask & ~self._finite("state")).any()):
+            raise SimulationError(f"{self.cfg.env_id} begins its episodes with observations that are not finite.")
+
+    def _finite(self, name: str) -> Tensor:
+        """(E,) bool: every number of this array is."""
+        return self.arrays[name].isfinite().reshape(self.num_envs, -1).all(1)
 
     def _command(self, command: bytes) -> None:
         """Tell all workers, then wait for each; the lost ones are replaced."""

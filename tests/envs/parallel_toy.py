@@ -17,8 +17,11 @@ class Counter(ParallelEnv):
     metadata: dict[str, Any] = {"name": "counter"}  # noqa: RUF012
     possible_agents = ["a", "b"]  # noqa: RUF012
 
-    def __init__(self, limit: int = 100, die_at: int = 0, hang_at: int = 0, only_once: str = "") -> None:
+    def __init__(
+        self, limit: int = 100, die_at: int = 0, hang_at: int = 0, only_once: str = "", nan: str = "", nan_at: int = 2
+    ) -> None:
         self.limit, self.die_at, self.hang_at, self.only_once = limit, die_at, hang_at, only_once
+        self.nan, self.nan_at = nan, nan_at  # "reward" or "obs", and the tick
         self.agents: list[str] = []
         self.life = 0
 
@@ -41,7 +44,7 @@ class Counter(ParallelEnv):
             time.sleep(60)
         terminal, truncated = self.tick == 4, self.tick == self.limit
         obs = self._observe(float(actions["a"][1]), float(actions["b"]))
-        reward = {"a": 1.0, "b": 2.0}
+        reward = {"a": 1.0, "b": float("nan") if (self.nan, self.nan_at) == ("reward", self.tick) else 2.0}
         flags = [{name: flag for name in self.agents} for flag in (terminal, truncated)]
         if terminal or truncated:
             self.agents = []
@@ -60,6 +63,8 @@ class Counter(ParallelEnv):
         return True
 
     def _observe(self, first: float, second: float) -> dict[str, np.ndarray]:
+        if (self.nan, self.nan_at) == ("obs", self.tick):
+            first = float("nan")
         return {"a": np.array([float(self.seed), self.tick]), "b": np.array([first, second, self.tick])}
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from dima_isaac import make
-from dima_isaac.errors import UsageError, WorkerError
+from dima_isaac.errors import SimulationError, UsageError, WorkerError
 
 TOY = "tests.envs.parallel_toy:make"
 
@@ -94,6 +94,37 @@ def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
     program = "\n".join([*lines, "    print(float(env.reset().reward[0]))"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0.0\n"
+
+
+@pytest.mark.parametrize("what", ["obs", "reward", "action"])
+def test_what_is_not_finite_never_arrives(what: str) -> None:
+    """The environment starts anew and is counted, as one whose physics breaks."""
+    env = toy(2, nan=what, limit=3)
+    env.reset()
+    action = torch.zeros(2, 2, 3)
+    assert not bool(env.step(action).first.any())
+    if what == "action":
+        action[:, 1, 2] = torch.nan
+    row = env.step(action)
+    assert row.first.tolist() == [True, True] and row.reward.tolist() == [0.0, 0.0]
+    assert row.state[:, 1].tolist() == [0.0, 0.0] and bool(row.state.isfinite().all())
+    assert int(env.quarantined) == 2 and int(env.engine.stats()["restarts"]) == 0
+    env.close()
+
+
+def test_a_held_environments_action_is_nobodys() -> None:
+    env = toy(1, limit=1)
+    env.reset()
+    assert bool(env.step(torch.zeros(1, 2, 3)).last[0])
+    assert bool(env.step(torch.full((1, 2, 3), torch.nan)).first[0]) and int(env.quarantined) == 0
+    env.close()
+
+
+def test_an_environment_that_begins_broken_is_told() -> None:
+    env = toy(1, nan="obs", nan_at=0)
+    with pytest.raises(SimulationError, match="begins its episodes"):
+        env.reset()
+    env.close()
 
 
 def test_the_second_loss_is_final() -> None:
