@@ -81,22 +81,31 @@ def numbers(space: Any) -> int:
     """How many numbers act in ``space``: a Box's own, or one per choice (the largest is taken).
 
     Raises:
-        UsageError: a space that is neither.
+        UsageError: a space that is neither, or a Box without bounds.
     """
-    if hasattr(space, "n"):
+    if _discrete(space):
         return int(space.n)
     if getattr(space, "shape", None) is not None and hasattr(space, "low"):
+        if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
+            raise UsageError(f"an action space without bounds, to which [-1, 1] could be stretched: {space}.")
         return int(np.prod(space.shape))
     raise UsageError(f"an action space that is neither Box nor Discrete: {space}.")
 
 
 def decode(space: Any, action: np.ndarray) -> Any:
     """What the environment wants, from numbers in [-1, 1]."""
-    if hasattr(space, "n"):
+    if _discrete(space):
         return int(np.argmax(action)) + int(getattr(space, "start", 0))
-    low, high = space.low.reshape(-1), space.high.reshape(-1)
+    low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
     scaled = low + (np.clip(action, -1.0, 1.0) + 1.0) / 2.0 * (high - low)
+    if np.issubdtype(space.dtype, np.integer):
+        scaled = scaled.round()
     return scaled.astype(space.dtype).reshape(space.shape)
+
+
+def _discrete(space: Any) -> bool:
+    """Whether it is Discrete; MultiBinary has an ``n`` too."""
+    return hasattr(space, "n") and space.shape == ()
 
 
 class Slice:

@@ -10,10 +10,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from dima_isaac import make
+from dima_isaac.envs.parallel_worker import decode, numbers
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 
 TOY = "tests.envs.parallel_toy:make"
@@ -39,6 +42,33 @@ def test_numbers_arrive_where_they_belong() -> None:
     assert row.obs[1].tolist() == [[float(seeds[1]), 1.0, 0.0], [15.0, 1.0, 1.0]]
     assert row.reward.tolist() == [1.5] * 3
     env.close()
+
+
+def test_every_action_of_a_box_can_be_taken() -> None:
+    signs = np.array([-1.0, 0.0, 1.0], dtype=np.float32)
+    whole = Box(-128, 127, (3,), np.int8)
+    assert decode(whole, signs).tolist() == [-128, 0, 127] and decode(whole, signs).dtype == np.int8
+    few = Box(0, 3, (1,), np.int64)
+    assert [int(decode(few, np.array([x]))[0]) for x in (-1.0, -0.3, 0.3, 0.9)] == [0, 1, 2, 3]
+    shaped = decode(Box(0.0, 2.0, (3, 1), np.float32), 2.0 * signs)
+    assert shaped.tolist() == [[0.0], [1.0], [2.0]] and shaped.dtype == np.float32
+
+
+def test_a_discrete_space_may_start_anywhere() -> None:
+    assert numbers(Discrete(3, start=5)) == 3 and decode(Discrete(3, start=5), np.array([0.1, 0.9, 0.2])) == 6
+
+
+@pytest.mark.parametrize(
+    ("space", "said"),
+    [
+        (Box(-np.inf, np.inf, (2,)), "without bounds"),
+        (MultiBinary(3), "neither Box nor Discrete"),
+        (MultiDiscrete([2, 3]), "neither Box nor Discrete"),
+    ],
+)
+def test_action_spaces_that_cannot_be_told_in_numbers(space: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        numbers(space)
 
 
 def test_ends_and_clocks_are_told_apart() -> None:
