@@ -59,19 +59,22 @@ def build(env_id: str, arguments: dict[str, Any]) -> Any:
     """Make the environment: ``package.module:factory``, or a module that has PettingZoo's ``parallel_env``.
 
     Raises:
-        UsageError: no such module or factory, arguments that it does not take, or what it makes is no ``ParallelEnv``.
+        UsageError: no such module or factory, whatever either of them raises, or what it makes is no ``ParallelEnv``.
     """
     module, _, name = env_id.partition(":")
     try:
         factory = getattr(importlib.import_module(module), name or "parallel_env")
-    except (ImportError, AttributeError, ValueError) as error:
+    except Exception as error:  # somebody else's code, here and below
         raise UsageError(
             f"env_id='{env_id}' cannot be made: {error}. Write package.module:factory, or a module with parallel_env."
         ) from error
     try:
         env = factory(**arguments)
-    except TypeError as error:
-        raise UsageError(f"env_id='{env_id}' cannot be made with env_args={arguments}: {error}.") from error
+    except Exception as error:
+        why = f"{type(error).__name__}: {error}"
+        raise UsageError(f"env_id='{env_id}' cannot be made with env_args={arguments}: {why}.") from error
+    if hasattr(env, "agent_iter"):
+        raise UsageError(f"env_id='{env_id}' makes agents take turns; pettingzoo.utils.aec_to_parallel ends that.")
     if not hasattr(env, "possible_agents") or not hasattr(env, "observation_space"):
         raise UsageError(f"env_id='{env_id}' makes a {type(env).__name__}, which is not a PettingZoo ParallelEnv.")
     return env

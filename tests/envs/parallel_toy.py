@@ -15,6 +15,7 @@ class Counter(ParallelEnv):
     """Agent a sees (seed, tick), b sees (a's action, b's, tick). Ends at tick 4, by the clock at ``limit``."""
 
     metadata: dict[str, Any] = {"name": "counter"}  # noqa: RUF012
+    render_mode = None
     possible_agents = ["a", "b"]  # noqa: RUF012
 
     def __init__(
@@ -70,3 +71,19 @@ class Counter(ParallelEnv):
 
 def make(**arguments: Any) -> Counter:
     return Counter(**arguments)
+
+
+def nobody() -> Counter:
+    env = Counter()
+    env.possible_agents = []
+    return env
+
+
+def in_turn() -> Any:
+    from pettingzoo.utils import parallel_to_aec
+
+    return parallel_to_aec(Counter())
+
+
+def no_map() -> Counter:
+    raise KeyError("no such map")

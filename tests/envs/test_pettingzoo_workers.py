@@ -169,6 +169,18 @@ def test_wrong_names_are_refused() -> None:
     for env_id, said in (("", "env_id"), ("tests.envs.nothing", "cannot be made"), ("math:sqrt2", "cannot be made")):
         with pytest.raises(UsageError, match=said):
             make("pettingzoo", env_id=env_id, num_envs=1, engine="mujoco")
-    for env_id, said in (("json:loads", r"env_args=\{\}: .*argument"), ("os:getcwd", "makes a str, which is not")):
+    for env_id, said in (
+        ("json:loads", r"env_args=\{\}: .*argument"),
+        ("os:getcwd", "makes a str, which is not"),
+        ("tests.envs.parallel_toy:nobody", "possible_agents is empty"),
+        ("tests.envs.parallel_toy:in_turn", "aec_to_parallel"),
+        ("tests.envs.parallel_toy:no_map", r"env_args=\{\}: KeyError: 'no such map'"),
+    ):
         with pytest.raises(UsageError, match=said):
             make("pettingzoo", env_id=env_id, num_envs=1, engine="mujoco")
+
+
+@pytest.mark.parametrize("wrong", [{"workers": -1}, {"patience": 0.0}, {"start_patience": -1.0}])
+def test_nobody_works_for_less_than_nothing(wrong: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match=f"task.{next(iter(wrong))}=.* too small"):
+        make("pettingzoo", env_id=TOY, num_envs=1, engine="mujoco", **wrong)
