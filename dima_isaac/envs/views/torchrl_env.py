@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from tensordict import TensorDict, TensorDictBase  # type: ignore[import-not-found]
+from tensordict import TensorDict, TensorDictBase
 from torch import Tensor
-from torchrl.data import Bounded, Categorical, Composite, Unbounded  # type: ignore[import-not-found]
-from torchrl.envs import EnvBase  # type: ignore[import-not-found]
+from torchrl.data import Bounded, Categorical, Composite, Unbounded
+from torchrl.envs import EnvBase
 
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.envs.views import cut_short
