@@ -8,7 +8,7 @@ from dima_isaac.agent.explore import Explorer
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import CheckpointError, DivergenceError
+from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
 from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.train import probes
@@ -66,7 +66,25 @@ class Trainer:
         Raises:
             CheckpointError: the state at the end could not be saved.
             DivergenceError: the losses stayed non-finite.
+            WorkerError: the environments are lost; what was learnt is saved.
         """
+        try:
+            self.go_on()
+        except WorkerError:
+            self.save()
+            raise
+        saved = self.save()
+        if not self.signals.stop:  # after the save: a continuation evaluates when its own clock says so
+            self.evaluate()
+            self.tick()
+        if not saved:
+            raise CheckpointError(
+                f"the run stopped at {self.env_steps:,} environment steps and could not be saved there."
+                f" Make room, then: {self.run_folder.resume_command}"
+            )
+
+    def go_on(self) -> None:
+        """The loop: act, learn, measure, save."""
         while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
             if self.eval_due(self.env_steps):
                 self.evaluate()
@@ -79,15 +97,6 @@ class Trainer:
                 self.tick()
             if self.save_due(self.env_steps):
                 self.save()
-        saved = self.save()
-        if not self.signals.stop:  # after the save: a continuation evaluates when its own clock says so
-            self.evaluate()
-            self.tick()
-        if not saved:
-            raise CheckpointError(
-                f"the run stopped at {self.env_steps:,} environment steps and could not be saved there."
-                f" Make room, then: {self.run_folder.resume_command}"
-            )
 
     def collect(self) -> None:
         """Act once in every environment and remember what happened."""
@@ -96,8 +105,8 @@ class Trainer:
         self.agent.track(step.obs)
         action, _ = self.agent.act(step.obs)
         action = self.agent.clip(self.explorer(action, step.first))
+        self.step = self.env.step(action)  # first: who is lost in it must not be remembered twice
         self.replay.add(step, action)
-        self.step = self.env.step(action)
         self.env_steps += self.env.num_envs
 
     def learn_world(self) -> None:

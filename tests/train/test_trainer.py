@@ -11,8 +11,9 @@ import torch
 
 from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, ExploreConfig
 from dima_isaac.config import RunConfig
-from dima_isaac.errors import CheckpointError, DivergenceError
+from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
 from dima_isaac.replay.config import ReplayConfig
+from dima_isaac.train import checkpoint
 from dima_isaac.train.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
 from dima_isaac.train.logger import Logger
 from dima_isaac.train.run_folder import RunFolder
@@ -73,6 +74,28 @@ def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, captured):
     assert_same(whole, trained(tmp_path / "parts", replace(config(480, "auto"), compile=captured)))
     lines = [(tmp_path / name / "metrics.jsonl").read_text().count('"agent/policy"') for name in ("whole", "parts")]
     assert lines[0] == lines[1] > 5
+
+
+def test_what_was_learnt_outlives_the_environments(tmp_path):
+    """A worker lost for good: everything up to the last whole step is saved, and a continuation starts from there."""
+    cfg = config(240)
+    with RunFolder(tmp_path / "run") as run:
+        logger = Logger(run, cfg, cfg.max_env_steps)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        step = trainer.env.step
+
+        def lost(action):
+            if trainer.env_steps == 220:
+                raise WorkerError("worker 0 died")
+            return step(action)
+
+        trainer.env.step = lost
+        with pytest.raises(WorkerError, match="worker 0 died"):
+            trainer.run()
+        logger.close()
+    saved = checkpoint.read(tmp_path / "run" / "checkpoints" / "last.pt")
+    assert saved["env_steps"] == 220 and saved["replay"]["added"] == 220 // 4
+    assert trained(tmp_path / "run", config(240, "auto")).env_steps == 240
 
 
 def test_evaluation_and_probes_leave_no_trace(tmp_path):
