@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.mamujoco.robot import Harl, Robot
 
@@ -25,8 +26,16 @@ class Ant(Robot):
     harl = Harl(state_fields={"qpos": 2, "qvel": 0}, zeros=84, constants={"contact_cost_weight": 0.0})
 
     def bind(self, engine: Engine) -> None:
-        """See ``Robot.bind``."""
-        self._torso_x = engine.field("xpos")[:, int(self.definition.constants["main_body"]), 0]
+        """See ``Robot.bind``.
+
+        Raises:
+            UsageError: a main body that is not there.
+        """
+        positions, body = engine.field("xpos"), int(self.definition.constants["main_body"])
+        last = positions.shape[1] - 1
+        if not 0 <= body <= last:
+            raise UsageError(f"{self.scenario} has no body main_body={body}; its bodies are 0 to {last}.")
+        self._torso_x = positions[:, body, 0]
         super().bind(engine)
         self.limits = {"cfrc_ext": float(self.definition.constants["contact_force_range"][1])}
 

@@ -29,9 +29,9 @@ class ManySegment(Robot):
         Raises:
             UsageError: a partition that is not AxB, or one joint by joint.
         """
-        conf = cfg.agent_conf or self.partitions[0]
+        conf = "a partition" if cfg.partition else cfg.agent_conf or self.partitions[0]
         match = re.fullmatch(r"(\d+)x(\d+)", conf)
-        if match is None or cfg.partition or int(match[1]) * int(match[2]) < 2:
+        if match is None or int(match[1]) * int(match[2]) < 2:
             raise UsageError(f"{self.scenario} is shared out as AxB, A agents of B segments, not as '{conf}'.")
         self._set_sizes(int(match[1]) * int(match[2]))
         super().__init__(cfg)

@@ -359,7 +359,7 @@ class Robot(ABC):
 def _depth(obsk: str) -> int | None:
     if obsk == "full":
         return None
-    if not obsk.isdigit():
+    if not obsk.isdecimal():
         raise UsageError(f"agent_obsk={obsk} is neither a depth (0, 1, 2, ...) nor full.")
     return int(obsk)
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dima_isaac.errors import UsageError
-from tests.tasks.mamujoco.reference import build
+from tests.tasks.mamujoco.reference import build, vectorise
 
 
 def test_counted_off_partitions_follow_the_actuators() -> None:
@@ -57,6 +57,8 @@ def test_shorter_agents_are_padded_with_zeros() -> None:
     [
         ("HalfCheetah", "4x2", "full", "agent_conf='4x2'. Known: 2x3, 6x1"),
         ("HalfCheetah", "2x3", "near", "agent_obsk=near"),
+        ("HalfCheetah", "2x3", "-1", "agent_obsk=-1"),
+        ("HalfCheetah", "2x3", "²", "agent_obsk=²"),
         ("HalfCheetah", "0x6", "full", "Known: 2x3"),
         ("ManySegmentAnt", "2p", "full", "AxB"),
     ],
@@ -74,6 +76,18 @@ def test_a_partition_must_cover_every_joint_once() -> None:
         build("Hopper", partition=[["thigh_joint", "leg_joint"], ["knee"]])
     with pytest.raises(UsageError, match="no constant 'ctrl_weight'"):
         build("Hopper", constants={"ctrl_weight": 1.0})
+    with pytest.raises(UsageError, match=r"AxB.* not as 'a partition'"):
+        build("ManySegmentAnt", partition=[["hip1"], ["hip2"]])
+    for body in (-1, 14):
+        with pytest.raises(UsageError, match=f"main_body={body}; its bodies are 0 to 13"):
+            vectorise(build("Ant", constants={"main_body": body}), 1)
+
+
+def test_a_depth_beyond_the_robot_sees_all_of_its_joints() -> None:
+    """As far as the chain is long; more than that changes nothing."""
+    state = torch.arange(17.0)
+    seen = [build("HalfCheetah", "6x1", depth).observe(state) for depth in (5, 6, 100)]
+    assert torch.equal(seen[1], seen[2]) and seen[0].shape == (6, 12)
 
 
 def test_categories_must_be_of_the_robots_state() -> None:
