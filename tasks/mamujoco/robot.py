@@ -222,6 +222,9 @@ class Robot(ABC):
         ctrl = self.scatter(action)
         if self.cfg.protocol is Protocol.v5:
             ctrl = ctrl.clamp(-1.0, 1.0)
+        else:
+            # MuJoCo would cut an infinite command to its range, of which the cost knows nothing; NaN breaks it
+            ctrl = ctrl.masked_fill(ctrl.isinf(), torch.nan)
         self._ctrl.copy_(ctrl)
         if not self._unit_range:
             torch.add(self._middle, self._half * self._ctrl, out=self._ctrl)

@@ -56,6 +56,16 @@ def test_actions_are_not_clipped_before_their_cost() -> None:
     assert abs(float(difference) + 0.1 * 6 * (9 - 1)) < 1e-9
 
 
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_command_that_is_not_finite_breaks_the_environment_it_is_given_to(number: float) -> None:
+    env = vectorise(build("HalfCheetah", **OLD), 2)
+    env.reset()
+    action = torch.zeros(2, 2, 3)
+    action[1, 0, 2] = number
+    row = env.step(action)
+    assert row.first.tolist() == [False, True] and row.reward.tolist()[1] == 0.0 and int(env.quarantined) == 1
+
+
 def test_rewards_are_version_4s_without_contact_and_with_the_bonus_to_the_last() -> None:
     """Beside Gymnasium's Ant with -v2's settings, to the step in which it falls and is still paid its bonus."""
     import gymnasium
