@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import CheckpointError
+from dima_isaac.errors import CheckpointError, WorkerError
 from dima_isaac.train import checkpoint
 from dima_isaac.train.clock import Every
 from dima_isaac.train.evaluate import evaluate
@@ -46,6 +46,7 @@ def train_baseline(
     Raises:
         CheckpointError: the networks could not be saved at the end.
         ModuleNotFoundError: rl-games is not installed.
+        WorkerError: the environments are lost; the networks are saved.
     """
     from rl_games.common import env_configurations, vecenv
     from rl_games.torch_runner import Runner
@@ -61,8 +62,13 @@ def train_baseline(
     # rl-games tells its life to stdout; the observer tells the same in the run's own words
     with contextlib.redirect_stdout(io.StringIO()):
         runner.load({"params": parameters(cfg, central, run, view)})
-        with contextlib.suppress(_Stop):
+        try:
             runner.run({"train": True, "play": False})
+        except _Stop:
+            pass
+        except WorkerError:
+            observer.save()
+            raise
     return view.frames
 
 

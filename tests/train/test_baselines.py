@@ -11,8 +11,10 @@ import torch
 
 from dima_isaac.cli import train
 from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import WorkerError
 from dima_isaac.train.baselines import parameters
-from dima_isaac.types import Dims
+from dima_isaac.types import Dims, Step
 
 pytest.importorskip("rl_games")
 
@@ -42,6 +44,22 @@ def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> 
     assert train([*words, "task.episode_length=40", "train.eval.episodes=2", "train.eval.every=0", "threads=1"]) == 0
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert ["eval/return" in row for row in rows] == [False, True]
+
+
+def test_networks_outlive_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    step, left = VecEnv.step, [200]
+
+    def lost(env: VecEnv, action: torch.Tensor) -> Step:
+        left[0] -= 1
+        if not left[0]:
+            raise WorkerError("worker 0 died")
+        return step(env, action)
+
+    monkeypatch.setattr(VecEnv, "step", lost)
+    run = tmp_path / "run"
+    words = ["task=HalfCheetah", "engine=mujoco", "algo=ppo", "num_envs=32", "max_env_steps=9000", f"run_dir={run}"]
+    assert train([*words, "task.episode_length=20", "train.eval.episodes=1", "threads=1"]) == 6
+    assert torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
 
 
 @pytest.mark.parametrize("agents", [1, 2, 3])
