@@ -69,8 +69,51 @@ class Counter(ParallelEnv):
         return {"a": np.array([float(self.seed), self.tick]), "b": np.array([first, second, self.tick])}
 
 
+class Leaving(Counter):
+    """a leaves at tick 2, b follows at tick 4: by the clock, or as ``end`` says. Takes the actions of who is there."""
+
+    def __init__(self, end: str = "clock") -> None:
+        super().__init__()
+        self.end = end
+
+    def step(self, actions: dict[str, Any]) -> Any:
+        if set(actions) != set(self.agents):
+            raise ValueError(f"actions of {set(actions)}, agents are {self.agents}")
+        self.tick += 1
+        here = self.agents
+        over = {name: self.tick == (2 if name == "a" else 4) for name in here}
+        self.agents = [name for name in here if not over[name]]
+        terminal = {name: over[name] and (name == "a" or self.end == "terminal") for name in here}
+        truncated = {name: over[name] and not terminal[name] for name in here}
+        seen = self._observe(7.0, 8.0)
+        obs, reward = {name: seen[name] for name in here}, {name: {"a": 1.0, "b": 2.0}[name] for name in here}
+        return obs, reward, terminal, truncated, {name: {} for name in here}
+
+
+class Fragile(Counter):
+    """Its process dies in its second reset, once in all."""
+
+    resets = 0
+
+    def reset(self, seed: int | None = None, options: Any = None) -> tuple[Any, Any]:
+        self.resets += 1
+        self.life = self.resets
+        if self._due(2):
+            os._exit(9)
+        self.life = 0
+        return super().reset(seed, options)
+
+
 def make(**arguments: Any) -> Counter:
     return Counter(**arguments)
+
+
+def leaving(**arguments: Any) -> Leaving:
+    return Leaving(**arguments)
+
+
+def fragile(**arguments: Any) -> Fragile:
+    return Fragile(**arguments)
 
 
 def nobody() -> Counter:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,10 @@ from dima_isaac.errors import SimulationError, UsageError, WorkerError
 TOY = "tests.envs.parallel_toy:make"
 
 
-def toy(num_envs: int, workers: int = 1, patience: float = 5.0, seed: int = 0, **arguments: Any) -> Any:
-    options = {"env_id": TOY, "env_args": arguments, "workers": workers, "patience": patience}
+def toy(
+    num_envs: int, workers: int = 1, patience: float = 5.0, seed: int = 0, env_id: str = TOY, **arguments: Any
+) -> Any:
+    options = {"env_id": env_id, "env_args": arguments, "workers": workers, "patience": patience}
     return make("pettingzoo", num_envs=num_envs, engine="mujoco", seed=seed, **options)
 
 
@@ -81,6 +84,58 @@ def test_ends_and_clocks_are_told_apart() -> None:
         assert bool(rows[tick - 1].terminal[0]) == terminal
         assert bool(rows[tick].first[0]) and float(rows[tick].state[0, 1]) == 0.0
         env.close()
+
+
+@pytest.mark.parametrize("end", ["clock", "terminal"])
+def test_agents_may_leave_one_after_the_other(end: str) -> None:
+    """Who has left sees zeros, acts no more and is paid no more; the episode ends with the last one, and as he did."""
+    env = toy(1, env_id="tests.envs.parallel_toy:leaving", end=end)
+    seed = float(env.reset().state[0, 0])
+    rows = [env.step(torch.zeros(1, 2, 3)) for _ in range(5)]
+    assert [row.state[0].tolist() for row in rows[:4]] == [
+        [seed, 1.0, 7.0, 8.0, 1.0],
+        [seed, 2.0, 7.0, 8.0, 2.0],
+        [0.0, 0.0, 7.0, 8.0, 3.0],
+        [0.0, 0.0, 7.0, 8.0, 4.0],
+    ]
+    assert [float(row.reward[0]) for row in rows] == [1.5, 1.5, 2.0, 2.0, 0.0]
+    assert [bool(row.last[0]) for row in rows] == [False, False, False, True, False]
+    assert [bool(row.terminal[0]) for row in rows] == [False] * 3 + [end == "terminal", False]
+    assert int(env.engine.stats()["restarts"]) == 0
+    env.close()
+
+
+def test_a_worker_lost_in_a_reset_loses_its_other_episodes_too(tmp_path: Path) -> None:
+    env = toy(2, env_id="tests.envs.parallel_toy:fragile", only_once=str(tmp_path / "done"))
+    env.reset()
+    action = torch.zeros(2, 2, 3)
+    env.step(action)
+    begun = env.begin(torch.tensor([True, False]))
+    assert float(begun.state[0, 1]) == 0.0 and int(env.engine.stats()["restarts"]) == 1
+    row = env.step(action)
+    assert row.first.tolist() == [False, True] and row.state[:, 1].tolist() == [1.0, 0.0]
+    row = env.step(action)
+    assert row.first.tolist() == [False, False] and row.state[:, 1].tolist() == [2.0, 1.0]
+    env.close()
+
+
+def test_a_continued_run_starts_anew() -> None:
+    env = toy(2)
+    env.reset()
+    env.step(torch.zeros(2, 2, 3))
+    env.load_state_dict(env.clone_state())
+    row = env.step(torch.zeros(2, 2, 3))
+    assert bool(row.first.all()) and row.state[:, 1].tolist() == [0.0, 0.0]
+    env.close()
+
+
+def test_closing_frees_the_shared_memory_and_may_be_done_twice() -> None:
+    env = toy(2, workers=2)
+    name, processes = env.engine._memory.name, [worker.process for worker in env.engine.workers]
+    env.close(), env.close()
+    assert not any(process.is_alive() for process in processes)
+    with pytest.raises(FileNotFoundError):
+        SharedMemory(name)
 
 
 def test_a_start_depends_on_its_seed_alone() -> None:

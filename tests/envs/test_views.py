@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
 import warnings
 from typing import Any
@@ -34,6 +35,8 @@ def test_pettingzoo_offers_each_agent_its_own_actions() -> None:
     assert [view.action_space(name).shape for name in view.possible_agents] == [(9,), (8,)]
     obs, _ = view.reset(seed=1)
     assert obs["agent_1"].shape == (242,) and not obs["agent_1"][170:].any()
+    assert view.state_space.contains(view.state()) and view.state().shape == (348,)
+    np.testing.assert_array_equal(view.env.task.observe(torch.from_numpy(view.state()))[0], obs["agent_0"])
     with pytest.raises(ValueError, match="num_envs=1"):
         PettingZooView(hopper(2))
 
@@ -131,6 +134,25 @@ def test_rl_games_rows_are_environments_agents() -> None:
     assert view.frames == 24
 
 
+def test_rl_games_wild_actions_are_cut_and_its_environments_go_on_where_they_were() -> None:
+    from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
+
+    one, other = (RlGamesView(make("HalfCheetah", num_envs=2, engine="mujoco", protocol="harl")) for _ in range(2))
+    one.reset(), other.reset()
+    wild = torch.full((4, 3), 3.0)
+    assert torch.equal(one.step(wild)[1], other.step(wild.clamp(-1.0, 1.0))[1])
+    saved = copy.deepcopy(one.get_env_state())
+    seen = one.step(wild)[0]
+    other.step(-wild), other.set_env_state(saved)
+    assert torch.equal(other.step(wild)[0], seen) and one.frames == other.frames == 4
+
+
+def test_gymnasium_draws_every_environment() -> None:
+    view = GymnasiumVectorView(hopper(3))
+    view.env.engine.render = lambda i, width, height: np.full((height, width, 3), i)
+    assert [picture.max() for picture in view.render()] == [0, 1, 2]
+
+
 def test_an_episode_that_breaks_is_cut_off_in_every_view() -> None:
     """A command that is no number breaks the physics: what is seen then is another episode's start."""
     from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
@@ -166,6 +188,11 @@ def test_torchrl_passes_its_checker() -> None:
     rolled = view.rollout(60, break_when_any_done=False)
     assert rolled["agents", "observation"].shape == (3, 60, 3, 11)
     assert bool(rolled["next", "terminated"].any())
+    view.reset()
+    before = view.rand_step()["next"]
+    mask = torch.tensor([[False], [True], [False]])
+    after = view.reset(before.exclude("reward").set("_reset", mask))
+    assert (before["state"] != after["state"]).any(1).tolist() == [False, True, False]
 
 
 def test_torchrl_is_seeded_and_closed() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from dima_isaac.cli import train
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import WorkerError
-from dima_isaac.train.baselines import parameters
+from dima_isaac.train.baselines import _observer, parameters
 from dima_isaac.types import Dims, Step
 
 pytest.importorskip("rl_games")
@@ -60,6 +61,24 @@ def test_networks_outlive_the_environments(tmp_path: Path, monkeypatch: pytest.M
     words = ["task=HalfCheetah", "engine=mujoco", "algo=ppo", "num_envs=32", "max_env_steps=9000", f"run_dir={run}"]
     assert train([*words, "task.episode_length=20", "train.eval.episodes=1", "threads=1"]) == 6
     assert torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
+
+
+def test_the_evaluated_policy_is_the_mode_of_the_one_that_learns() -> None:
+    """It sees each agent's observation and number, in the model's own normalisation, and acts within [-1, 1]."""
+
+    class Model(torch.nn.Module):
+        def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
+            assert not self.training and not batch["is_train"]
+            return {"mus": batch["obs"]}
+
+    observer = _observer(RunConfig(), None, None, None, None, None)  # type: ignore[arg-type]
+    observer.after_init(SimpleNamespace(model=Model()))
+    obs = torch.tensor([[[0.5], [-3.0]], [[2.0], [0.25]]])
+    assert observer.policy(obs).tolist() == [
+        [[0.5, 1.0, 0.0], [-1.0, 0.0, 1.0]],
+        [[1.0, 1.0, 0.0], [0.25, 0.0, 1.0]],
+    ]
+    assert observer.algo.model.training
 
 
 @pytest.mark.parametrize("agents", [1, 2, 3])

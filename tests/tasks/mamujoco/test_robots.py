@@ -197,3 +197,23 @@ def test_pictures_have_a_floor_wherever_a_robot_walks() -> None:
     assert engine.model.geom("floor").size[0] == 40.0
     arm = compile_visuals(make("Pusher", num_envs=1, engine="mujoco").engine.scene)
     assert arm.geom("table").size[0] == 1.0
+
+
+@pytest.mark.parametrize(("name", "ticks"), [("HalfCheetah", 1000), ("Reacher", 50), ("Pusher", 100)])
+def test_the_benchmarks_clock_is_kept_unless_another_is_asked_for(name: str, ticks: int) -> None:
+    assert build(name, episode_length=0).spec.episode_length == ticks
+    assert build(name, episode_length=7).spec.episode_length == 7
+
+
+def test_a_step_in_float32_is_float32_throughout() -> None:
+    row = play(make("Ant", num_envs=2, engine="mujoco"), 1)[-1]
+    assert {row.state.dtype, row.obs.dtype, row.reward.dtype} == {torch.float32}
+
+
+def test_a_change_of_velocity_alone_moves_an_environment() -> None:
+    env = vectorise(build("HalfCheetah"), 2)
+    env.reset()
+    qpos, qvel = env.physics_state()
+    qvel[1, 0] += 1.0
+    assert env.set_physics_state(qpos, qvel).first.tolist() == [False, True]
+    np.testing.assert_array_equal(env.physics_state()[1], qvel)
