@@ -193,6 +193,7 @@ def test_torchrl_passes_its_checker() -> None:
     mask = torch.tensor([[False], [True], [False]])
     after = view.reset(before.exclude("reward").set("_reset", mask))
     assert (before["state"] != after["state"]).any(1).tolist() == [False, True, False]
+    assert view.env.state_dict()["time"].tolist() == [1, 0, 1]
 
 
 def test_torchrl_is_seeded_and_closed() -> None:

@@ -60,6 +60,7 @@ def test_shorter_agents_are_padded_with_zeros() -> None:
         ("HalfCheetah", "2x3", "-1", "agent_obsk=-1"),
         ("HalfCheetah", "2x3", "²", "agent_obsk=²"),
         ("HalfCheetah", "0x6", "full", "Known: 2x3"),
+        ("HalfCheetah", "6|0", "full", "Known: 2x3"),
         ("ManySegmentAnt", "2p", "full", "AxB"),
     ],
 )
