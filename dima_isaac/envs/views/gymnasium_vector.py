@@ -17,7 +17,7 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views import cut_short
+from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.errors import unknown
 
 _MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}

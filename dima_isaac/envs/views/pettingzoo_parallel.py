@@ -10,7 +10,7 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views import cut_short
+from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.types import Step
 
 Named = dict[str, Any]

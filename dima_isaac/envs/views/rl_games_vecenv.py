@@ -15,7 +15,7 @@ from rl_games.common.ivecenv import IVecEnv
 from torch import Tensor
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views import cut_short
+from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.types import Step
 
 

@@ -11,7 +11,7 @@ from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views import cut_short
+from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.types import Step
 
 
