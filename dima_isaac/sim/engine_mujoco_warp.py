@@ -124,6 +124,8 @@ class MujocoWarpEngine(Drawn):
         """MuJoCo-Warp's model and data."""
         if not self._raw:
             self.model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # the views are packed here
+        if self.model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:  # not there; Newton minimises the same cost
+            self.model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
         own = expanded_fields(self.scene, self._compiled, self.num_envs) if varies(self.scene) else {}
         batched = {field.name for field in dataclasses.fields(mjw.Model)} & own.keys()
         batched -= _UNBATCHED
