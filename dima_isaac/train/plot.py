@@ -324,8 +324,15 @@ def results(groups: list[Group]) -> str:
 
 
 def _matplotlib() -> Any:
-    """pyplot on a canvas without a display."""
-    import matplotlib
+    """pyplot on a canvas without a display.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ModuleNotFoundError as error:
+        raise UsageError("plot needs matplotlib: pip install 'dima-isaac[plot]'.") from error
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt

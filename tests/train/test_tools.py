@@ -34,6 +34,12 @@ def runs(tmp_path_factory) -> Path:
     return folder
 
 
+def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.plot([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: plot needs matplotlib: pip install 'dima-isaac[plot]'.\n"
+
+
 def last_json(text: str) -> dict:
     return json.loads(text.strip().splitlines()[-1])
 
