@@ -265,6 +265,8 @@ def _check_sweep(command: Command, overrides: list[str]) -> None:
     Raises:
         UsageError: whatever one of them would be refused for, or a launcher that is not there.
     """
+    from importlib.util import find_spec
+
     from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -273,6 +275,9 @@ def _check_sweep(command: Command, overrides: list[str]) -> None:
     from dima_isaac.config import plain
     from dima_isaac.overrides import Command, check
 
+    for text in overrides:
+        if text.startswith("hydra/launcher=submitit_") and find_spec("submitit") is None:
+            raise UsageError(f"{text} needs submitit: pip install 'dima-isaac[slurm]'.")
     if any(text.startswith("hydra/sweeper=") for text in overrides):
         return  # it has its own idea of what a value stands for
     try:

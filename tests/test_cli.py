@@ -320,6 +320,13 @@ def test_a_sweep_is_refused_before_its_first_run(words, said, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
+def test_a_missing_submitit_names_the_extra(monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert cli.train([*TOY, "-m", "seed=1,2", "hydra/launcher=submitit_slurm"]) == 2
+    said = "error: hydra/launcher=submitit_slurm needs submitit: pip install 'dima-isaac[slurm]'.\n"
+    assert capsys.readouterr().err == said
+
+
 def test_another_sweeper_expands_its_own_values(monkeypatch):
     monkeypatch.setattr(cli, "compose", lambda *words: pytest.fail("not ours to expand"))
     cli._check_sweep(Command(), ["hydra/sweeper=optuna", "seed=interval(1,2)"])
