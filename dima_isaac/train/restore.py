@@ -172,7 +172,8 @@ def _code(values: dict[str, Any], group: str, catalog: Catalog, path: Path) -> d
     name = str(values.get("name", ""))
     if name not in catalog.names(group):
         known = ", ".join(catalog.names(group))
-        raise CheckpointError(f"{path} was made on {group} {name}, which is not known here. Known: {known}.")
+        cure = "if it is your own, add --config-dir DIR"
+        raise CheckpointError(f"{path} was made on {group} {name}, which is not known here; {cure}. Known: {known}.")
     own = {key: value for key, value in values.items() if key not in CODE_KEYS}
     code = {key: value for key, value in catalog.values(group, name).items() if key in CODE_KEYS}
     return {**code, **own}

@@ -401,6 +401,12 @@ def test_a_wrong_task_for_a_checkpoint_is_a_checkpoint_error(runs, capsys):
     assert "was made on task Toy, not ShadowHandOver" in capsys.readouterr().err
 
 
+def test_a_checkpoint_of_a_task_elsewhere_asks_for_its_folder(runs, capsys):
+    assert cli.main(["evaluate", f"checkpoint={runs}/0", "threads=1"]) == 3
+    said = "was made on task Toy, which is not known here; if it is your own, add --config-dir DIR. Known: "
+    assert said in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("tool", TOOLS)
 def test_help_and_typos_need_no_torch(tool, tmp_path):
     code = f"import sys; from dima_isaac import cli; cli.main(['{tool}', '--help']); cli.main(['{tool}', 'sead=1']);"
