@@ -174,7 +174,7 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
         """
         problem = display_problem()
         if problem:
-            raise UsageError(f"the viewer needs a display: {problem}; use headless=True or capture_video=True")
+            raise UsageError(f"the viewer needs a display: {problem}; use headless=True.")
         viewer = importlib.import_module("mujoco.viewer")
         self._engine, self.env = engine, 0
         self._model = compile_visuals(engine.scene)
@@ -184,9 +184,7 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
                 self._model, self._data, key_callback=self._key, show_left_ui=False, show_right_ui=False
             )
         except Exception as error:  # glfw reports a missing display as a bare RuntimeError or its own type
-            raise UsageError(
-                f"the viewer needs a display ({error}); use headless=True or capture_video=True"
-            ) from error
+            raise UsageError(f"the viewer needs a display ({error}); use headless=True.") from error
         start = camera(engine.scene, self._model)
         with self._handle.lock():
             self._handle.cam.type, self._handle.cam.trackbodyid = start.type, start.trackbodyid
