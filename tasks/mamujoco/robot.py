@@ -309,6 +309,22 @@ class Robot(ABC):
         engine.refresh(moved)
         return moved
 
+    def pose(self, engine: Engine, state: Tensor) -> None:
+        """Stage the robot as ``state`` (E, D) shows it, for pictures of dreams.
+
+        How far it has come the state leaves out: it goes on from where it is by one control step of its velocity.
+
+        Raises:
+            UsageError: a state without joint positions (the arms').
+        """
+        if "qpos" not in self._blocks:
+            raise UsageError(f"world=dream cannot draw task {self.scenario}: its state does not determine the pose.")
+        shown = state.to(torch.float64)
+        (first, last), (start, stop), hidden = self._blocks["qpos"], self._blocks["qvel"], self.state_fields["qpos"]
+        velocity = shown[:, start:stop]
+        way = self._qpos[:, :hidden] + self._dt * velocity[:, :hidden]
+        self._restart(engine, self._everywhere, torch.cat([way, shown[:, first:last]], 1), velocity)
+
     # ---- what a robot says -------------------------------------------------------------------------------------
 
     def _start(self, noise: Noise) -> tuple[Tensor, Tensor]:

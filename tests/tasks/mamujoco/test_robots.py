@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from dima_isaac import make
+from dima_isaac.errors import UsageError
 from dima_isaac.sim.mjcf import compile_visuals
 from dima_isaac.sim.render import camera
 from dima_isaac.types import Step
@@ -217,3 +218,23 @@ def test_a_change_of_velocity_alone_moves_an_environment() -> None:
     qvel[1, 0] += 1.0
     assert env.set_physics_state(qpos, qvel).first.tolist() == [False, True]
     np.testing.assert_array_equal(env.physics_state()[1], qvel)
+
+
+@pytest.mark.parametrize(("scenario", "hidden"), [("HalfCheetah", 1), ("Ant", 2), ("Humanoid", 2), ("Swimmer", 2)])
+def test_a_state_can_be_put_back_and_the_robot_goes_on_from_where_it_is(scenario: str, hidden: int) -> None:
+    env, stage = vectorise(build(scenario), 2), vectorise(build(scenario), 2, seed=9)
+    seen = play(env, 12)[-1].state
+    stage.reset()
+    before, _ = stage.physics_state()
+    stage.task.pose(stage.engine, seen)
+    stage.engine.refresh(torch.ones(2, dtype=torch.bool))
+    qpos, qvel = stage.physics_state()
+    shown = qpos.shape[1] - hidden + qvel.shape[1]
+    np.testing.assert_allclose(stage.task.state(stage.engine)[:, :shown], seen[:, :shown], atol=1e-12)
+    np.testing.assert_allclose(qpos[:, :hidden], before[:, :hidden] + env.spec.control_dt * qvel[:, :hidden])
+
+
+def test_an_arms_state_does_not_determine_its_pose() -> None:
+    env = vectorise(build("Reacher"), 1)
+    with pytest.raises(UsageError, match="cannot draw task Reacher"):
+        env.task.pose(env.engine, env.reset().state)
