@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from dima_isaac.overrides import Command
 
 
+PROGRAM = "DIMA_PROGRAM"
+"""The variable that tells the jobs of a multirun what was typed to start it."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """``dima train task=...``: the first word chooses the command."""
     words = list(sys.argv[1:] if argv is None else argv)
@@ -251,11 +255,13 @@ def _multirun(command: Command, overrides: list[str]) -> int:
     if command.config_dir:
         words += ["--config-dir", os.path.abspath(command.config_dir)]
         os.environ[CONFIG_DIR] = os.path.abspath(command.config_dir)  # the jobs' catalogue needs it too
+    os.environ[PROGRAM] = sys.argv[0]  # a job that submitit starts is another program
     before, sys.argv = sys.argv, [sys.argv[0], *words]
     try:
         hydra.main(version_base="1.3", config_path="pkg://dima_isaac.cfg", config_name="config")(job)()
     finally:
         sys.argv = before
+        del os.environ[PROGRAM]
     return 0
 
 
@@ -303,8 +309,9 @@ def job(cfg: Any) -> int:
 
     # what would have been typed for this run alone: the command that continues it is made from these words
     folder = os.environ.get("DIMA_CONFIG_DIR")
-    start = [] if sys.argv[0].endswith(".py") else ["train"]
-    sys.argv = [sys.argv[0], *start, *(["--config-dir", folder] if folder else []), *HydraConfig.get().overrides.task]
+    program = os.environ.get(PROGRAM, sys.argv[0])
+    start = [] if program.endswith(".py") else ["train"]
+    sys.argv = [program, *start, *(["--config-dir", folder] if folder else []), *HydraConfig.get().overrides.task]
 
     try:
         code = run(typed(cfg), Catalog())

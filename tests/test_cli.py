@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -297,6 +298,20 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
     again = [line for line in done.stdout.splitlines() if "continue with" in line]
     assert len(again) == 2 and not any(" -m " in line or "1,2" in line for line in again)
     assert [re.search(r" seed=(\d) ", line)[1] for line in again] == ["1", "2"]
+    assert all("train.py --config-dir " in line for line in again)
+
+
+def test_a_job_of_another_program_continues_with_what_was_typed(monkeypatch):
+    words = SimpleNamespace(overrides=SimpleNamespace(task=["task=Toy", "seed=1"]))
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: words)
+    monkeypatch.setattr("dima_isaac.config.typed", lambda cfg: cfg)
+    monkeypatch.setattr(cli, "run", lambda cfg, catalog: 0)
+    monkeypatch.delenv("DIMA_CONFIG_DIR", raising=False)
+    for typed, start in (("scripts/train.py", []), ("/venv/bin/dima", ["train"])):
+        monkeypatch.setenv(cli.PROGRAM, typed)
+        monkeypatch.setattr(sys, "argv", ["/venv/lib/submitit/core/_submit.py", "multirun/.submitit/1"])
+        assert cli.job(None) == 0
+        assert sys.argv == [typed, *start, "task=Toy", "seed=1"]
 
 
 @pytest.mark.parametrize(
