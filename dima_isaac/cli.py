@@ -214,6 +214,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
     build.set_global_state(resolved)
     env = build.build_env(resolved, int(resolved.num_envs), resolved.seed, resolved.train.learn.episode)
+    build.check_fit(resolved, env.spec)
     eval_env = build.build_env(resolved, resolved.train.eval.episodes, resolved.seed + 1_000_003)
     named = place.stored is not None or resolved.run_dir
     try:
@@ -237,6 +238,9 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
                 logger.close()
             if signals.stop:
                 say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
+            elif not baseline:
+                say(f"finished    measure it: {folder.command('evaluate')}")
+                say(f"            film it:    {folder.command('play')}")
             return signals.exit_code
     finally:
         env.close()

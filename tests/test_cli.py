@@ -165,6 +165,18 @@ def whole(tmp_path_factory) -> Path:
     return place / "a"
 
 
+def test_the_end_says_what_to_do_next(tmp_path, capsys):
+    assert cli.train([*TOY, f"run_dir={tmp_path}/run"]) == 0
+    last = capsys.readouterr().out.strip().splitlines()[-2:]
+    assert last[0].startswith("finished") and last[0].endswith(f" checkpoint={tmp_path}/run")
+    assert "evaluate" in last[0] and "play" in last[1]
+
+
+def test_steps_that_do_not_fit_the_agents_are_refused_before_a_folder_is_made(tmp_path, capsys):
+    assert cli.train([*TOY, f"run_dir={tmp_path}/run", "world_model.denoiser.steps=3"]) == 2
+    assert "choose a multiple of 2" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
 def test_a_run_leaves_what_the_contract_says(whole):
     written = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert all({"env_steps", "wall_time"} <= set(row) for row in written)

@@ -16,12 +16,13 @@ from typing import Any
 import torch
 
 from dima_isaac.catalog import CODE_KEYS, Catalog, fill, resolve
-from dima_isaac.config import AUTO, RunConfig, as_dict
-from dima_isaac.envs.task import Task
+from dima_isaac.config import AUTO, Algo, RunConfig, as_dict
+from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.world_model.config import Precision
+from dima_isaac.world_model.reveal import steps_for
 
 ENVS_PER_CORE = 16
 ENVS_PER_GPU = 2048
@@ -121,6 +122,16 @@ def build_env(cfg: RunConfig, num_envs: int, seed: int, episode: int = 0) -> Vec
     """
     task = build_task(cfg)
     return VecEnv(build_engine(cfg, task, num_envs), task, seed, torch.device(cfg.rl_device), episode)
+
+
+def check_fit(cfg: RunConfig, spec: TaskSpec) -> None:
+    """What only the task's sizes tell of a configuration.
+
+    Raises:
+        UsageError: a number of reverse steps by which the agents cannot be revealed equally often.
+    """
+    if cfg.algo is Algo.dima:
+        steps_for(spec.dims.agents, cfg.world_model.denoiser.steps, cfg.world_model.denoiser.reveal)
 
 
 def build_env_by_name(

@@ -164,6 +164,12 @@ class RunFolder:
         start = ["python", program] if program.endswith(".py") else [os.path.basename(program)]
         return shlex.join([*start, *words, f"run_dir={self.path}", "checkpoint=auto"])
 
+    def command(self, tool: str) -> str:
+        """What to type to look at this run with ``tool``."""
+        program = Path(sys.argv[0])
+        start = ["python", str(program.with_name(f"{tool}.py"))] if program.suffix == ".py" else [program.name, tool]
+        return shlex.join([*start, f"checkpoint={self.path}"])
+
     def write_config(self, cfg: RunConfig, reasons: dict[str, str]) -> None:
         """Store the resolved configuration and the versions it runs with."""
         import yaml

@@ -169,6 +169,16 @@ def test_versions_hold_no_secret(monkeypatch):
     assert not any("canary-7a1f" in path.read_text() for path in folder.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("program", "told"),
+    [("scripts/train.py", "python scripts/play.py checkpoint="), ("/usr/bin/dima", "dima play checkpoint=")],
+)
+def test_other_tools_are_told_as_this_one_was_called(program, told, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "argv", [program, "task=Toy"])
+    with RunFolder(tmp_path / "run") as run:
+        assert run.command("play") == f"{told}{tmp_path}/run"
+
+
 def test_resume_command_replaces_what_it_must(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["scripts/train.py", "task=Toy", "checkpoint=x", "experiment=e", "seed=3"])
     with RunFolder(Path("my run")) as run:
