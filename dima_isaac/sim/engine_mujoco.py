@@ -295,7 +295,11 @@ class MujocoEngine(Drawn):
         self._forward(chosen)
         self._still |= chosen
         self._any_still = True
+        others, views = ~chosen, (self._frames32, self._dofs32, self._force32, self._force_rows)
+        kept = [view[others] for view in views]  # of a state that was loaded they are nowhere else
         self._pack()
+        for view, rows in zip(views, kept, strict=True):
+            view[others] = rows
 
     def _forward(self, mask: Array) -> None:
         self.batch.forward(mask, _STAGE_ACC if self._raw else _STAGE_VEL)

@@ -311,7 +311,7 @@ class MujocoWarpEngine(Drawn):
         if self._raw:
             self._forward_raw()
         else:
-            self._refresh_views()
+            self._refresh_views(everywhere=True)
         wp.launch(
             kernels.census, envs, [self._staged, self._d.overflow, _FULL_BITS, _CAPPED_BITS, self._counters]
         )
@@ -323,7 +323,7 @@ class MujocoWarpEngine(Drawn):
         if self._raw:
             self._forward_raw()
         else:
-            self._refresh_views()
+            self._refresh_views(everywhere=False)
 
     def _place(self) -> None:
         if not self._raw:
@@ -336,18 +336,19 @@ class MujocoWarpEngine(Drawn):
             wp.launch(kernels.copy_rows, source.shape, [mask, True, source, target])
             mask.zero_()
 
-    def _refresh_views(self) -> None:
-        """Positions and velocities at the present state, then the views."""
+    def _refresh_views(self, everywhere: bool) -> None:
+        """Positions and velocities at the present state, then the views, of the chosen worlds or ``everywhere``."""
         m, d, envs = self._m, self._d, self.num_envs
         mjw.kinematics(m, d)
         mjw.com_pos(m, d)
         mjw.com_vel(m, d)
         frames, dofs, sensors = self._frames.shape[1], len(self.dof_names), self.force_sensor.shape[1]
-        wp.launch(kernels.pack_frames, (envs, frames), [self._frame_table, self._bodies, self._packed])
+        inputs = [self._frame_table, self._bodies, self._staged, everywhere, self._packed]
+        wp.launch(kernels.pack_frames, (envs, frames), inputs)
         wp.launch(
             kernels.pack_dofs,
             (envs, dofs),
-            [self._state, d.qfrc_actuator, self._places, self._staged, *self._packed_dofs],
+            [self._state, d.qfrc_actuator, self._places, self._staged, everywhere, *self._packed_dofs],
         )
         if not sensors:
             return
@@ -355,7 +356,7 @@ class MujocoWarpEngine(Drawn):
         total.zero_()
         mjw.contact_force(m, d, self._contact_ids, True, self._contacts.wrench)
         wp.launch(kernels.add_contacts, d.naconmax, [self._contacts, self._sensor_of_body, self._bodies, total])
-        inputs = [total, self._sensor_body, self._bodies, self._staged, out]
+        inputs = [total, self._sensor_body, self._bodies, self._staged, everywhere, out]
         wp.launch(kernels.turn_wrenches, (envs, sensors), inputs)
 
     def _forward_raw(self) -> None:

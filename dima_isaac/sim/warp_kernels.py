@@ -303,10 +303,20 @@ class Bodies:
     subtree_com: VECTORS
 
 
+@wp.func
+def shown(staged: Staged, world: int, everywhere: bool) -> bool:
+    """Whether the world's views are packed: a refresh packs those of the chosen worlds only."""
+    return everywhere or staged.chosen[world]
+
+
 @wp.kernel(enable_backward=False)
-def pack_frames(frames: Frames, bodies: Bodies, out: wp.array3d(dtype=wp.float32)):
+def pack_frames(
+    frames: Frames, bodies: Bodies, staged: Staged, everywhere: bool, out: wp.array3d(dtype=wp.float32)
+):
     """Thirteen numbers per frame; v(p) = v + w x (p - com)."""
     world, frame = wp.tid()
+    if not shown(staged, world, everywhere):
+        return
     body = frames.body[frame]
     q = bodies.xquat[world, body]
     turn = wp.quat(q[1], q[2], q[3], q[0])
@@ -330,10 +340,19 @@ def pack_frames(frames: Frames, bodies: Bodies, out: wp.array3d(dtype=wp.float32
 
 @wp.kernel(enable_backward=False)
 def pack_dofs(
-    state: State, drive: FLOATS, places: Places, staged: Staged, pos: FLOATS, vel: FLOATS, force: FLOATS
+    state: State,
+    drive: FLOATS,
+    places: Places,
+    staged: Staged,
+    everywhere: bool,
+    pos: FLOATS,
+    vel: FLOATS,
+    force: FLOATS,
 ):
     """Joint angles, speeds and drive forces; a world that stood still has no forces."""
     world, dof = wp.tid()
+    if not shown(staged, world, everywhere):
+        return
     pos[world, dof] = state.qpos[world, places.dof_qpos[dof]]
     vel[world, dof] = state.qvel[world, places.dof_qvel[dof]]
     force[world, dof] = wp.where(staged.still[world], 0.0, drive[world, places.dof_qvel[dof]])
@@ -382,10 +401,13 @@ def turn_wrenches(
     sensor_body: INDEX,
     bodies: Bodies,
     staged: Staged,
+    everywhere: bool,
     out: wp.array3d(dtype=wp.float32),
 ):
     """The summed wrenches in the links' axes; none where the world stood still."""
     world, sensor = wp.tid()
+    if not shown(staged, world, everywhere):
+        return
     q = bodies.xquat[world, sensor_body[sensor]]
     turn = wp.quat(q[1], q[2], q[3], q[0])
     row = sum[world, sensor]

@@ -166,6 +166,17 @@ def test_damping_takes_its_part_of_an_applied_force_at_a_standstill_too(kind: st
     assert float(engine.force_sensor[0, 0, 2]) == pytest.approx(20.0, rel=0.02)
 
 
+def test_a_refresh_after_loading_leaves_the_others_views_as_they_were_saved(toss) -> None:
+    saved, engine = toss(), toss()
+    drive(saved, 40)
+    drive(engine, 5, seed=9)
+    engine.load_state_dict(saved.state_dict())
+    mask = only(engine, 1)
+    engine.refresh(mask)
+    for mine, theirs in zip(views(engine), views(saved), strict=True):
+        assert torch.equal(mine[~mask], theirs[~mask])
+
+
 def test_a_masked_reset_leaves_the_others_alone(toss) -> None:
     touched, control = toss(), toss()
     for engine in (touched, control):
