@@ -53,5 +53,5 @@ setup(
         "test": [*TEST, *PLOT, *GPU, *TORCHRL],
         "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST, *TORCHRL],
     },
-    entry_points={"console_scripts": ["dima=dima_isaac.cli:main"]},
+    entry_points={"console_scripts": ["dima=dima_isaac.cli.main:main"]},
 )

@@ -1,6 +1,6 @@
 """A diffusion-inspired multi-agent world model, and policies that learn inside its dreams.
 
-``from dima_isaac import make`` builds a vectorised environment; ``dima_isaac.cli`` is the command line.
+``from dima_isaac import make`` builds a vectorised environment; ``dima_isaac.cli.main`` is the command line.
 Importing the package imports neither torch nor a physics engine.
 """
 
@@ -28,6 +28,6 @@ def make(
     Raises:
         UsageError: an unknown task, engine or override; the message lists the alternatives.
     """
-    from dima_isaac.train.build import build_env_by_name  # torch is imported only once an environment is wanted
+    from dima_isaac.run.build import build_env_by_name  # torch is imported only once an environment is wanted
 
     return build_env_by_name(task, num_envs=num_envs, engine=engine, seed=seed, device=device, overrides=overrides)

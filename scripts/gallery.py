@@ -19,8 +19,8 @@ import numpy as np
 import torch
 
 from dima_isaac import make
-from dima_isaac.catalog import Catalog
-from dima_isaac.cli import guarded
+from dima_isaac.cli.main import guarded
+from dima_isaac.run.catalog import Catalog
 
 STILL = (480, 360)
 CLIP = (320, 240)

@@ -19,7 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works from a bare clone, before any install
 
-from dima_isaac.catalog import CODE_KEYS, Catalog, fill, resolve
+from dima_isaac.run.catalog import CODE_KEYS, Catalog, fill, resolve
 
 PAGE = ROOT / "docs" / "tasks.md"
 KEYS = {"reward": "Reward", "where": "where", "ends": "Ends", "solved": "Solved", "differs": "Differs"}

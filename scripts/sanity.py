@@ -23,8 +23,8 @@ import torch
 from torch import Tensor
 
 from dima_isaac import make
-from dima_isaac.catalog import Catalog
-from dima_isaac.cli import guarded
+from dima_isaac.cli.main import guarded
+from dima_isaac.run.catalog import Catalog
 from dima_isaac.sim.scene import Box
 
 FASTEST_PROP = 30.0  # m/s; an honest flick of a light cube reaches about ten

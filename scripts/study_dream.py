@@ -21,13 +21,15 @@ import torch
 from torch import Tensor
 
 from dima_isaac.agent.returns import survival
-from dima_isaac.catalog import Catalog
-from dima_isaac.cli import guarded
+from dima_isaac.cli.main import guarded
+from dima_isaac.cli.options import EvaluateConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
-from dima_isaac.train import build, probes, study, table
-from dima_isaac.train.options import EvaluateConfig
-from dima_isaac.train.restore import Restored, restore
+from dima_isaac.run import build
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.tools import study, table
+from dima_isaac.tools.restore import Restored, restore
+from dima_isaac.train import probes
 from dima_isaac.types import Policy
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel

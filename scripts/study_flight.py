@@ -18,13 +18,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import torch
 
-from dima_isaac.catalog import Catalog
-from dima_isaac.cli import guarded
+from dima_isaac.cli.main import guarded
+from dima_isaac.cli.options import EvaluateConfig
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.train import build, probes, study, table
-from dima_isaac.train.options import EvaluateConfig
-from dima_isaac.train.restore import restore
-from dima_isaac.train.study import dreamt, part, windows
+from dima_isaac.run import build
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.tools import study, table
+from dima_isaac.tools.restore import restore
+from dima_isaac.tools.study import dreamt, part, windows
+from dima_isaac.train import probes
 from dima_isaac.types import Window
 from dima_isaac.world_model.config import WorldModelConfig
 from dima_isaac.world_model.world_model import WorldModel

@@ -20,8 +20,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a bar
 import torch
 
 from dima_isaac import make
-from dima_isaac.catalog import Catalog
-from dima_isaac.cli import guarded
+from dima_isaac.cli.main import guarded
+from dima_isaac.run.catalog import Catalog
 
 SPANS = ((2, 9), (10, 17), (18, 25))
 STD = 0.64

@@ -18,13 +18,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.train import build, video
-from dima_isaac.train.dream_video import record
-from dima_isaac.train.logger import Logger
-from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.run import build
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.tools.dream_video import record
+from dima_isaac.train import video
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DecoderConfig, DecoderKind, Reveal, RewardConfig, RewardKind
 from dima_isaac.world_model.world_model import WorldModel

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dima_isaac.catalog import CODE_KEYS, Catalog, fill, resolve
-from dima_isaac.cli import compose
+from dima_isaac.cli.main import compose
+from dima_isaac.cli.overrides import check, parse
 from dima_isaac.config import RunConfig, as_dict, leaves, schema, typed
 from dima_isaac.errors import UsageError
-from dima_isaac.overrides import check, parse
+from dima_isaac.run.catalog import CODE_KEYS, Catalog, fill, resolve
 
 ROOT = Path(__file__).resolve().parents[1]
 CFG = ROOT / "cfg"

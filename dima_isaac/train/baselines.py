@@ -20,12 +20,12 @@ from torch import Tensor
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, WorkerError
-from dima_isaac.train import checkpoint
+from dima_isaac.run import checkpoint
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.run.signals import Signals
 from dima_isaac.train.clock import Every
 from dima_isaac.train.evaluate import evaluate
-from dima_isaac.train.logger import Logger
-from dima_isaac.train.run_folder import RunFolder
-from dima_isaac.train.signals import Signals
 
 _NAME = "dima_isaac"
 _ROUND = 2048  # environment steps between updates, at least 16 ticks

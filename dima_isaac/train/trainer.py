@@ -11,14 +11,14 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
 from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.run.checkpoint import Checkpoints
+from dima_isaac.run.folder import CONTINUE, RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.run.signals import Signals
 from dima_isaac.train import probes
-from dima_isaac.train.checkpoint import Checkpoints
 from dima_isaac.train.clock import Every, Rate, Ratio
 from dima_isaac.train.evaluate import evaluate
-from dima_isaac.train.logger import Logger
-from dima_isaac.train.play import clip
-from dima_isaac.train.run_folder import CONTINUE, RunFolder
-from dima_isaac.train.signals import Signals
+from dima_isaac.train.video import clip
 from dima_isaac.types import Rollout, Step, Window
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel

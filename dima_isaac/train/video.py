@@ -152,3 +152,22 @@ def record(
         if not any(running.tolist()[:count]):
             break
     return float(total[:count].mean())
+
+
+def clip(
+    env: VecEnv,
+    policy: Callable[[torch.Tensor], torch.Tensor],
+    folder: Path,
+    env_steps: int,
+    note: Callable[[str], None],
+) -> bool:
+    """A short video of two evaluation episodes into a run's videos/; whatever fails is told, and False returned."""
+    try:
+        path = folder / f"step_{env_steps}.{'mp4' if can_write_mp4() else 'gif'}"
+        with Writer(path, 1.0 / env.spec.control_dt) as writer:
+            record(env, policy, writer, 1, env.spec.episode_length, (320, 240), tiles=min(2, env.num_envs))
+    except Exception as error:  # a picture is never worth a run
+        note(f"no video: {' '.join(str(error).split()) or type(error).__name__}; training goes on without.")
+        return False
+    note(f"video {path}")
+    return True

@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from dima_isaac.nn.mlp import mlp
-from dima_isaac.nn.quantise import FiniteScalarQuantiser, VectorQuantiser
 from dima_isaac.types import Dims, Metrics
 from dima_isaac.world_model.config import DecoderConfig, DecoderKind
+from dima_isaac.world_model.paper.quantise import FiniteScalarQuantiser, VectorQuantiser
 
 
 class LearnedDecoder(nn.Module):

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dima_isaac.nn.actions import LightActionEncoder, Perceiver
 from dima_isaac.nn.mlp import DenoiserMlp
-from dima_isaac.nn.unet1d import DenoiserUnet
 from dima_isaac.types import Dims, Window
 from dima_isaac.world_model import karras
+from dima_isaac.world_model.actions import LightActionEncoder
 from dima_isaac.world_model.config import ActionEncoder, Backbone, DenoiserConfig, Precision
+from dima_isaac.world_model.paper.perceiver import Perceiver
+from dima_isaac.world_model.paper.unet import DenoiserUnet
 from dima_isaac.world_model.reveal import draw_mask
-from dima_isaac.world_model.space import Space
+from dima_isaac.world_model.target import Space
 
 
 @dataclass

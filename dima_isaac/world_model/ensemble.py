@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from dima_isaac.types import Dims, Window
 from dima_isaac.world_model.config import DenoiserConfig, Precision
 from dima_isaac.world_model.denoiser import Condition, Denoiser
-from dima_isaac.world_model.space import Space
+from dima_isaac.world_model.target import Space
 
 
 class Ensemble(nn.Module):

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dima_isaac.nn.actions import JointActionEncoder
-from dima_isaac.nn.gpt import Gpt
 from dima_isaac.nn.mlp import mlp
 from dima_isaac.nn.moments import Moments
 from dima_isaac.types import Dims, Metrics, Window
 from dima_isaac.world_model.config import Precision, RewardConfig, RewardKind
-from dima_isaac.world_model.space import Space
+from dima_isaac.world_model.paper.gpt import Gpt
+from dima_isaac.world_model.paper.perceiver import JointActionEncoder
+from dima_isaac.world_model.target import Space
 
 
 class RewardHead(nn.Module):

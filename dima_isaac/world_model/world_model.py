@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.errors import UsageError
-from dima_isaac.nn.average import averaged, follow
+from dima_isaac.nn.ema import averaged, follow
 from dima_isaac.nn.optimiser import Optimiser
 from dima_isaac.nn.surprise import Surprise
 from dima_isaac.types import Decoder, Dims, Metrics, Window, take_over
@@ -23,7 +23,7 @@ from dima_isaac.world_model.denoiser import Condition, Denoiser
 from dima_isaac.world_model.ensemble import Ensemble
 from dima_isaac.world_model.reward import RewardModel
 from dima_isaac.world_model.sampler import sample
-from dima_isaac.world_model.space import Space
+from dima_isaac.world_model.target import Space
 
 
 @dataclass

@@ -20,9 +20,9 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
-from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.props import table, thing
-from dima_isaac.tasks.bidexhands.two_hands import BasePoint, Hands, TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.props import table, thing
+from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, TwoHandConfig
 
 PLACE, BOTTLE, CAP = 0, 1, 2
 

@@ -22,9 +22,9 @@ from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
-from dima_isaac.tasks.bidexhands.handles import distance, sum_of
-from dima_isaac.tasks.bidexhands.props import egg, egg_goal
-from dima_isaac.tasks.bidexhands.two_hands import HANDS, Hands, TwoHandConfig, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.handles import distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.props import egg, egg_goal
+from dima_isaac.tasks.bidexhands.hands.two_hands import HANDS, Hands, TwoHandConfig, TwoHandTask
 
 
 class Throw(Enum):

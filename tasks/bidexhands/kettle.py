@@ -20,9 +20,9 @@ from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.sim.scene import Actor, Ellipsoid
-from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.props import TABLETOP_VIEW, palms_facing, table, thing
-from dima_isaac.tasks.bidexhands.two_hands import Prop, TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_facing, table, thing
+from dima_isaac.tasks.bidexhands.hands.two_hands import Prop, TwoHandConfig
 
 HANDLE, BUCKET, SPOUT = 0, 1, 2
 BALL = 0.005  # radius, m

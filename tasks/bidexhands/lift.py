@@ -18,9 +18,9 @@ import torch
 from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Actor, Ellipsoid, Vec3
-from dima_isaac.tasks.bidexhands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.props import MARKER, table, thing
-from dima_isaac.tasks.bidexhands.two_hands import BasePoint, Hands, Prop, TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.props import MARKER, table, thing
+from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, Prop, TwoHandConfig
 
 GOAL: Vec3 = (0.0, -0.6, 0.85)
 

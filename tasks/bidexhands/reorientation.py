@@ -23,10 +23,10 @@ from dima_isaac.envs.task import Verdict
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Actor, Mjcf, Vec3
-from dima_isaac.tasks.bidexhands.handles import distance, sum_of
-from dima_isaac.tasks.bidexhands.props import ASSETS
-from dima_isaac.tasks.bidexhands.starts import spin
-from dima_isaac.tasks.bidexhands.two_hands import (
+from dima_isaac.tasks.bidexhands.hands.handles import distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.props import ASSETS
+from dima_isaac.tasks.bidexhands.hands.starts import spin
+from dima_isaac.tasks.bidexhands.hands.two_hands import (
     Hands,
     Prop,
     TwoHandConfig,

@@ -66,7 +66,7 @@ def test_the_same_start_is_seen_alike(pair: tuple[VecEnv, VecEnv]) -> None:
     torch.testing.assert_close(mine.state, theirs.state, rtol=0.0, atol=2e-5)
 
 
-# columns of the state: angles, a fingertip's numbers, and what forces say; see tasks/bidexhands/two_hands.py
+# columns of the state: angles, a fingertip's numbers, and what forces say; see tasks/bidexhands/hands/two_hands.py
 BLOCK = 187
 ANGLES = [side * BLOCK + k for side in range(2) for k in range(24)]
 SPEEDS = [side * BLOCK + 24 + k for side in range(2) for k in range(24)]

@@ -16,21 +16,21 @@ import pytest
 import torch
 
 from dima_isaac import make
-from dima_isaac.catalog import Catalog
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
-from dima_isaac.sim import engine_isaacgym
+from dima_isaac.run.build import resolve_run
+from dima_isaac.run.catalog import Catalog
 from dima_isaac.sim.config import IsaacGymConfig, MujocoConfig
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.engine_isaacgym import VARIABLE, IsaacGymEngine
-from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.isaacgym import engine as engine_isaacgym
+from dima_isaac.sim.isaacgym.engine import VARIABLE, IsaacGymEngine
+from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
 from dima_isaac.sim.scene import Actor, Box, Mjcf, Scene, Variation
-from dima_isaac.train.build import resolve_run
 from tests.sim.toss import BALL, BOX, LOPSIDED, MARK, TOSS, everywhere, on, only, pose
 
 FAKE = Path(__file__).with_name("fake_isaacgym")
-WORKER = Path(engine_isaacgym.__file__).with_name("isaacgym_worker.py")
+WORKER = Path(engine_isaacgym.__file__).with_name("worker.py")
 
 
 @pytest.fixture(scope="module")

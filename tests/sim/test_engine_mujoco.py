@@ -10,7 +10,7 @@ import torch
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.render import Viewer
 from tests.sim.toss import TOSS, drive, views
 

@@ -61,7 +61,7 @@ def test_rows_that_do_not_fit_are_counted(kind: str) -> None:
 
 
 def test_buffers_are_sized_for_the_scene() -> None:
-    warp = pytest.importorskip("dima_isaac.sim.engine_mujoco_warp", reason="the extra gpu is not installed")
+    warp = pytest.importorskip("dima_isaac.sim.warp.engine", reason="the extra gpu is not installed")
     from dima_isaac.sim.config import MujocoWarpConfig
     from dima_isaac.sim.mjcf import compile_scene
     from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
@@ -119,7 +119,7 @@ def test_the_kernels_compile_for_a_gpu(tmp_path) -> None:
     pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
     import warp as wp
 
-    from dima_isaac.sim import warp_kernels
+    from dima_isaac.sim.warp import kernels as warp_kernels
 
     if wp.get_cuda_toolkit_version() is None:
         pytest.skip("a Warp without CUDA")
@@ -146,7 +146,7 @@ def test_the_command_line_names_the_extra_that_is_missing(tmp_path) -> None:
     code = "import sys\nsys.modules['mujoco_warp'] = None\n"
     code += "import importlib.util as u\nfind = u.find_spec\n"
     code += "u.find_spec = lambda name, *a: None if name == 'mujoco_warp' else find(name, *a)\n"
-    code += "from dima_isaac.cli import main\n"
+    code += "from dima_isaac.cli.main import main\n"
     code += f"sys.exit(main(['train', 'task=ShadowHandOver', 'engine=mujoco_warp', 'run_dir={tmp_path}/run']))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2

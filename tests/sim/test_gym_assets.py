@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.gym_assets import gym_asset
+from dima_isaac.sim.isaacgym.assets import gym_asset
 from dima_isaac.sim.mjcf import load_actor_asset
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf
 from tests.tasks.bidexhands.test_suite import TASKS, task_of

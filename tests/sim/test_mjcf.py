@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-import dima_isaac.tasks.bidexhands.hand as hand_module
+import dima_isaac.tasks.bidexhands.hands.hand as hand_module
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.engine_mujoco import MujocoEngine
 from dima_isaac.sim.mjcf import Compiled, compile_scene, compile_visuals
+from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene
-from dima_isaac.tasks.bidexhands.hand import ACTUATED, JOINTS, PALM, TIPS, shadow_hand
-from dima_isaac.tasks.bidexhands.two_hands import PALM_POINT, TIP_POINT, attached
+from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, JOINTS, PALM, TIPS, shadow_hand
+from dima_isaac.tasks.bidexhands.hands.two_hands import PALM_POINT, TIP_POINT, attached
 
 
 def two_hands(free: bool = False) -> Scene:
@@ -212,7 +212,7 @@ def test_the_hand_imports_nothing() -> None:
     import sys
 
     code = (
-        "import dima_isaac, sys; from dima_isaac.tasks.bidexhands.hand import shadow_hand; shadow_hand();"
+        "import dima_isaac, sys; from dima_isaac.tasks.bidexhands.hands.hand import shadow_hand; shadow_hand();"
         "print([m for m in ('gymnasium', 'gymnasium_robotics', 'mujoco', 'torch') if m in sys.modules])"
     )
     root = Path(__file__).parents[2]

@@ -12,7 +12,7 @@ import torch
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene
 from dima_isaac.sim.web_viewer import WebViewer
 

@@ -9,7 +9,7 @@ import torch
 
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene
 
 LOPSIDED = """<mujoco><worldbody><body name="stick" quat="0.8 0.6 0 0">
@@ -48,7 +48,7 @@ def build(kind: str, scene: Scene, envs: int, **cfg: Any) -> Engine:
     """``envs`` copies of ``scene`` on the engine ``kind``."""
     if kind == "mujoco":
         return MujocoEngine(scene, envs, MujocoConfig(**{"threads": 1, **cfg}))
-    warp = pytest.importorskip("dima_isaac.sim.engine_mujoco_warp", reason="the extra gpu is not installed")
+    warp = pytest.importorskip("dima_isaac.sim.warp.engine", reason="the extra gpu is not installed")
     from dima_isaac.sim.config import MujocoWarpConfig
 
     device = torch.device("cuda:0" if kind.endswith("cuda") else "cpu")

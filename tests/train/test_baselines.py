@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dima_isaac.cli import train
+from dima_isaac.cli.main import train
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import WorkerError

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from dima_isaac.config import RunConfig
-from dima_isaac.train.logger import Logger
-from dima_isaac.train.run_folder import RunFolder
-from dima_isaac.train.signals import Signals
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.run.signals import Signals
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DecoderConfig, DecoderKind, RewardConfig, RewardKind
 from tests.toy import toy_env

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from dima_isaac.envs import noise
-from dima_isaac.train.logger import Logger
-from dima_isaac.train.run_folder import RunFolder
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DecoderConfig, DecoderKind
 from tests.guard import SynchronisationError, guard, no_synchronisation

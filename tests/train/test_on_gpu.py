@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dima_isaac import cli, make
+from dima_isaac import make
+from dima_isaac.cli import main as cli
 from tests.guard import no_synchronisation
 from tests.pretend_gpu_cases import run, runs
 

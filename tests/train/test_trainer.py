@@ -13,10 +13,10 @@ from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, Expl
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
 from dima_isaac.replay.config import ReplayConfig
-from dima_isaac.train import checkpoint
+from dima_isaac.run import checkpoint
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
 from dima_isaac.train.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
-from dima_isaac.train.logger import Logger
-from dima_isaac.train.run_folder import RunFolder
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
 from tests.toy import toy_env

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from dima_isaac.catalog import Catalog
+from dima_isaac.run.catalog import Catalog
 from dima_isaac.sim.rotations import angle_between
 from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
-from dima_isaac.tasks.bidexhands.starts import spin
+from dima_isaac.tasks.bidexhands.hands.starts import spin
 from tests.tasks.bidexhands.test_suite import TASKS
 
 SCRIPT = Path(__file__).resolve().parents[3] / "scripts" / "gen_task_docs.py"

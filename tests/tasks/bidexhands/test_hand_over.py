@@ -15,12 +15,12 @@ from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.rotations import from_axis_angle
-from dima_isaac.tasks.bidexhands.hand import ACTUATED, JOINTS
 from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
-from dima_isaac.tasks.bidexhands.starts import spin
-from dima_isaac.tasks.bidexhands.two_hands import Profile
+from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, JOINTS
+from dima_isaac.tasks.bidexhands.hands.starts import spin
+from dima_isaac.tasks.bidexhands.hands.two_hands import Profile
 
 
 def make(envs: int = 2, seed: int = 0, **cfg) -> VecEnv:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dima_isaac import make
-from dima_isaac.tasks.bidexhands.hand import JOINTS, PALM, TIPS, shadow_hand
+from dima_isaac.tasks.bidexhands.hands.hand import JOINTS, PALM, TIPS, shadow_hand
 
 FLIP = np.array([-1.0, 1.0, 1.0])
 

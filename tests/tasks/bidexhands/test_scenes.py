@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf
-from dima_isaac.tasks.bidexhands.props import ASSETS
+from dima_isaac.tasks.bidexhands.hands.props import ASSETS
 from tests.tasks.bidexhands.stage import Stage
 from tests.tasks.bidexhands.test_suite import START_POINTS, TASKS, rotation, task_of
 

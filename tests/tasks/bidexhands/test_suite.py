@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from dima_isaac.catalog import CODE_KEYS, Catalog, fill, resolve
 from dima_isaac.config import as_dict
-from dima_isaac.tasks.bidexhands.two_hands import TwoHandTask
+from dima_isaac.run.catalog import CODE_KEYS, Catalog, fill, resolve
+from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 from tests.tasks.bidexhands.stage import Stage
 
 TASKS = {  # state, observation, actions per agent, episode length, transition scale, orientation scale

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from dima_isaac.catalog import Catalog, resolve
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.run.catalog import Catalog, resolve
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.engine_mujoco import MujocoEngine
+from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision
 
 with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():

@@ -1,0 +1,1 @@
+"""Speed, measured: ``scripts/bench.py``."""

@@ -1,0 +1,92 @@
+"""How fast environments step, against the bare physics of the same model, side by side in one process.
+
+The whole loop (actions in, observations, rewards and resets out) and bare physics on the same number of threads
+alternate in short rounds. The bare part replays the very physics steps of the round before it: same states, same
+controls, same resets. The ratio is the median of the rounds' ratios, which a busy machine moves little.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from typing import Any
+
+import torch
+
+from dima_isaac.bench.roofline import bound, measure, report
+from dima_isaac.bench.timing import memory, wait
+from dima_isaac.envs.vec_env import VecEnv
+
+
+def bench_engine(
+    env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.64, seed: int = 0, at_least: int = 0
+) -> dict[str, Any]:
+    """Alternate ``steps`` ticks of ``env`` with their bare physics for about ``seconds``, and for ``at_least`` so many
+    environment steps.
+
+    Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
+    ``bare_steps_per_s`` and their ``ratio`` (None for an engine without ``bare_physics``), ``ratio_of_ceiling``
+    against physics that runs each environment's round in one go, ``limit`` (``limits.Bound``), and what the engine
+    counted.
+    """
+    dims = env.spec.dims
+    engine: Any = env.engine  # recording a tape is the MuJoCo engine's own business
+    generator = torch.Generator(device=env.device).manual_seed(seed)
+    shape = (steps, env.num_envs, dims.agents, dims.action)
+    make_bare = getattr(engine, "bare_physics", None)
+    bare = make_bare() if make_bare is not None else None
+    whole: list[float] = []
+    physics: list[float] = []
+    ceiling: list[float] = []
+    env.reset()
+    rate = steps * env.num_envs
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(whole) < 3 or rate * len(whole) < at_least:
+        actions = torch.randn(shape, generator=generator, device=env.device).mul_(sigma).clamp_(-1.0, 1.0)
+        tape: list = []
+        if bare is not None:
+            engine.tape = tape
+        wait(env.engine.device)
+        started = time.perf_counter()
+        for action in actions:
+            env.step(action)
+        wait(env.engine.device)
+        whole.append(time.perf_counter() - started)
+        if bare is not None:
+            engine.tape = None
+            physics.append(bare.replay(tape, closed_loop=True))
+            ceiling.append(bare.replay(tape, closed_loop=False))
+    if bare is not None:
+        bare.close()
+    taken = memory(engine.device)
+    limits = measure(engine.device)
+    moved = _bytes(env)
+    return {
+        "env_steps_per_s": rate / statistics.median(whole),
+        "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
+        "ratio": _ratio(physics, whole),
+        "ratio_of_ceiling": _ratio(ceiling, whole),
+        "rounds": len(whole),
+        "env_steps": rate * len(whole),
+        "num_envs": env.num_envs,
+        "substeps": engine.substeps,
+        "limit": report(limits, bound(limits, rate / statistics.median(whole), 0.0, moved)),
+        "stats": {name: int(value) for name, value in engine.stats().items()},
+        "quarantined": int(env.quarantined),
+        **({"memory": taken} if taken is not None else {}),
+    }
+
+
+def _bytes(env: VecEnv) -> float:
+    """Bytes of one environment step at the least: what is simulated, read and written once, and what is handed out.
+
+    Physics reads and writes far more, in caches; its operations are not known. So this is a limit that no engine can
+    pass, while ``bare_steps_per_s`` is the one that this engine's physics sets.
+    """
+    engine, dims = env.engine, env.spec.dims
+    held = sum(value.numel() * value.element_size() for value in engine.state_dict().values())
+    return 2.0 * held / env.num_envs + 4.0 * (dims.state + dims.agents * (dims.obs + dims.action) + 1) + 3.0
+
+
+def _ratio(bare: list[float], whole: list[float]) -> float | None:
+    return statistics.median(b / w for b, w in zip(bare, whole, strict=True)) if bare else None

@@ -1,0 +1,215 @@
+"""Multi-Agent MuJoCo's speed beside what else there is: gymnasium-robotics, Gymnasium's vector environments, EnvPool.
+
+All variants of one case live in one process and take turns in short rounds; within a round they meet the same load
+of the machine, so the ratios are medians of the rounds' ratios. Bare stepping replays the physics of our own round.
+Every variant plays uniform random actions, drawn outside the clock, and starts fallen robots anew.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from dima_isaac.run.build import build_env_by_name, cores
+
+PARTITIONS = {"HalfCheetah": "6x1", "Ant": "4x2", "Walker2d": "2x3", "Humanoid": "9|8"}
+SIZES = (64, 256)
+_ASYNC_AT_MOST = 64  # one process per environment
+_ENVPOOL = "EnvPool"
+_OURS, _BARE = "dima-isaac", "bare stepping"
+
+
+@dataclass
+class Variant:
+    """Something that plays; ``prepare`` draws a round's actions, ``play`` steps through them."""
+
+    name: str
+    prepare: Callable[[int], Any]
+    play: Callable[[Any], None]
+    close: Callable[[], None]
+
+
+def bench_mamujoco(
+    seconds: float = 240.0,
+    tasks: Sequence[str] = tuple(PARTITIONS),
+    sizes: Sequence[int] = SIZES,
+    seed: int = 0,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Measure every task at every size for about ``seconds`` in all.
+
+    Returns per "task partition xN": ``env_steps_per_s`` of every variant, ``ratio`` of ours to each, and what could
+    not be measured, with the reason. ``say`` gets one line per case.
+    """
+    share = seconds / (len(tasks) * len(sizes))
+    cases = {}
+    for task in tasks:
+        for size in sizes:
+            name = f"{task} {PARTITIONS[task]} x{size}"
+            cases[name] = _case(task, size, share, seed)
+            say(name + ": " + _line(cases[name]))
+    least: dict[str, float] = {}
+    for case in cases.values():
+        for other, ratio in case["ratio"].items():
+            least[other] = min(ratio, least.get(other, ratio))
+    return {"suite": "mamujoco", "threads": cores(), "cases": cases, "least_ratio": least}
+
+
+def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
+    variants, missing = _variants(task, size, seed)
+    bare: dict[str, Any] = {}
+    try:
+        rates: dict[str, list[float]] = {variant.name: [] for variant in variants}
+        steps = {variant.name: 1 for variant in variants}
+        block = seconds / (3.0 * (len(variants) + 1))
+        rounds = 0
+        end = time.perf_counter() + seconds
+        while rounds < 3 or time.perf_counter() < end:
+            for variant in variants:
+                actions = variant.prepare(steps[variant.name])
+                started = time.perf_counter()
+                variant.play(actions)
+                spent = time.perf_counter() - started
+                if rounds:  # the first round warms up and finds how many steps fill a block
+                    rates[variant.name].append(steps[variant.name] * size / spent)
+                else:
+                    steps[variant.name] = max(1, min(200, round(min(block, 0.7) * steps[variant.name] / spent)))
+            rounds += 1
+        bare = _bare(task, size, seconds / 4.0, seed)
+    finally:
+        for variant in variants:
+            variant.close()
+    ours = rates[_OURS]
+    ratio = {
+        name: statistics.median(a / b for a, b in zip(ours, other, strict=True))
+        for name, other in rates.items()
+        if name != _OURS
+    }
+    out = {name: statistics.median(rate) for name, rate in rates.items()}
+    out[_BARE], ratio[_BARE] = bare["bare_steps_per_s"], bare["ratio"]
+    return {"env_steps_per_s": out, "ratio": ratio, "rounds": rounds - 1, "missing": missing}
+
+
+def _bare(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
+    from dima_isaac.bench.engine import bench_engine
+
+    env = build_env_by_name(task, size, "mujoco", seed, "cpu", {"agent_conf": PARTITIONS[task]})
+    try:
+        return bench_engine(env, seconds)
+    finally:
+        env.close()
+
+
+def _variants(task: str, size: int, seed: int) -> tuple[list[Variant], dict[str, str]]:
+    missing = {}
+    variants = [_native(task, size, seed)]
+    if importlib.util.find_spec("gymnasium_robotics") is None:
+        missing["gymnasium-robotics loop"] = "gymnasium-robotics is not installed"
+    else:
+        variants.append(_robotics(task, size, seed))
+    variants.append(_gymnasium(task, size, seed, "sync"))
+    if size <= _ASYNC_AT_MOST:
+        variants.append(_gymnasium(task, size, seed, "async"))
+    else:
+        missing["gymnasium async"] = f"one process per environment; measured up to {_ASYNC_AT_MOST}"
+    if importlib.util.find_spec("envpool") is None:
+        missing[_ENVPOOL] = "envpool is not installed"
+    else:
+        variants.append(_envpool(task, size, seed))
+    return variants, missing
+
+
+def _native(task: str, size: int, seed: int) -> Variant:
+    env = build_env_by_name(task, size, "mujoco", seed, "cpu", {"agent_conf": PARTITIONS[task]})
+    env.reset()
+    dims, draws = env.spec.dims, torch.Generator().manual_seed(seed)
+
+    def prepare(steps: int) -> torch.Tensor:
+        return torch.rand(steps, size, dims.agents, dims.action, generator=draws) * 2.0 - 1.0
+
+    def play(actions: torch.Tensor) -> None:
+        for action in actions:
+            env.step(action)
+
+    return Variant(_OURS, prepare, play, env.close)
+
+
+def _robotics(task: str, size: int, seed: int) -> Variant:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from gymnasium_robotics import mamujoco_v1
+
+        envs = [mamujoco_v1.parallel_env(task, PARTITIONS[task]) for _ in range(size)]
+    draws = np.random.default_rng(seed)
+    for i, env in enumerate(envs):
+        env.reset(seed=seed + i)
+    boxes = {name: envs[0].action_space(name) for name in envs[0].possible_agents}
+
+    def draw(box: Any, steps: int) -> np.ndarray:
+        return draws.uniform(box.low, box.high, (steps, *box.shape)).astype(np.float32)
+
+    def prepare(steps: int) -> list[dict[str, np.ndarray]]:
+        return [{name: draw(box, steps) for name, box in boxes.items()} for _ in envs]
+
+    def play(actions: list[dict[str, np.ndarray]]) -> None:
+        for t in range(len(next(iter(actions[0].values())))):
+            for env, own in zip(envs, actions, strict=True):
+                env.step({name: action[t] for name, action in own.items()})
+                if not env.agents:
+                    env.reset()
+
+    def close() -> None:
+        for env in envs:
+            env.close()
+
+    return Variant("gymnasium-robotics loop", prepare, play, close)
+
+
+def _gymnasium(task: str, size: int, seed: int, mode: str) -> Variant:
+    import gymnasium
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        env = gymnasium.make_vec(f"{task}-v5", num_envs=size, vectorization_mode=mode)
+    env.reset(seed=seed)
+    box: Any = env.single_action_space
+    draws = np.random.default_rng(seed)
+
+    def prepare(steps: int) -> np.ndarray:
+        return draws.uniform(box.low, box.high, (steps, size, *box.shape)).astype(np.float32)
+
+    def play(actions: np.ndarray) -> None:
+        for action in actions:
+            env.step(action)
+
+    return Variant(f"gymnasium {mode}", prepare, play, env.close)
+
+
+def _envpool(task: str, size: int, seed: int) -> Variant:
+    import envpool  # type: ignore[import-not-found]
+
+    env = envpool.make_gymnasium(f"{task}-v5", num_envs=size, num_threads=cores(), seed=seed)
+    env.reset()
+    box, draws = env.action_space, np.random.default_rng(seed)
+
+    def prepare(steps: int) -> np.ndarray:
+        return draws.uniform(box.low, box.high, (steps, size, *box.shape)).astype(box.dtype)
+
+    def play(actions: np.ndarray) -> None:
+        for action in actions:
+            env.step(action)
+
+    return Variant(_ENVPOOL, prepare, play, env.close)
+
+
+def _line(case: dict[str, Any]) -> str:
+    rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in case["env_steps_per_s"].items())
+    return f"{rates} env-steps/s; ours / bare {case['ratio'][_BARE]:.2f}"

@@ -1,0 +1,159 @@
+"""How fast the whole loop runs, and where its time goes.
+
+The loop is the trainer's own, method for method, in its steady state: learning from the first round on. Evaluation,
+probes and checkpoints are left out. Time is exclusive: what a part spends in another part counts there only.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from dima_isaac.bench.roofline import bound, measure, report, weight_bytes
+from dima_isaac.bench.timing import Laps, busy, memory, wait, waits
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.nn.captured import WARM
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.run.signals import Signals
+from dima_isaac.train.config import CheckpointConfig, EvalConfig
+from dima_isaac.train.trainer import Trainer
+from dima_isaac.world_model.config import Precision
+
+PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
+
+
+class Stopwatch:
+    """Exclusive seconds of wrapped calls, by the device's clock: the innermost running one is charged."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._running: list[str] = []
+        self._laps = Laps(device)
+
+    def wrap(self, owner: Any, method: str, part: str) -> None:
+        """Charge calls of ``owner.method`` to ``part``."""
+        inner: Callable[..., Any] = getattr(owner, method)
+
+        def timed(*args: Any, **kwargs: Any) -> Any:
+            self._running.append(part)
+            self._laps.mark(part)
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                self._running.pop()
+                self._laps.mark(self._running[-1] if self._running else None)
+
+        setattr(owner, method, timed)
+
+    def read(self) -> dict[str, float]:
+        """Seconds of every part. Waits for the device."""
+        return {**dict.fromkeys(PARTS, 0.0), **self._laps.read()}
+
+
+def steady(cfg: RunConfig) -> RunConfig:
+    """``cfg`` that learns in every round, from the first, and does nothing else on the side."""
+    learn = replace(cfg.train.learn, start=cfg.train.learn.round, behaviour_start=cfg.train.learn.round)
+    train = replace(
+        cfg.train,
+        learn=learn,
+        eval=EvalConfig(every=0, episodes=1),
+        checkpoint=CheckpointConfig(every=0),
+        probe_every=0,
+    )
+    return replace(cfg, train=train, checkpoint="", wandb_activate=False, max_env_steps=1 << 60)
+
+
+def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, trace: bool = False) -> dict[str, Any]:
+    """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
+
+    Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and ``limit``
+    (``limits.Bound``): what the learners' operations and weights would allow if nothing else took time. On a GPU
+    also ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace`` ``busy``
+    (``gauge.busy``), of one more round.
+    """
+    with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
+        quiet = Logger(folder, cfg, cfg.max_env_steps)
+        trainer = Trainer(replace(cfg, compile=False), folder, env, eval_env, quiet, Signals())
+        flops = _flops(trainer)  # before anything is captured: what a graph does cannot be counted
+        if cfg.compile is True:
+            trainer.capture()
+            for _ in range(WARM + 1):
+                _round(trainer)
+        watch = Stopwatch(trainer.device)
+        watch.wrap(env.engine, "step", "physics")
+        watch.wrap(trainer, "collect", "collect")
+        watch.wrap(trainer.replay, "sample", "replay")
+        watch.wrap(trainer.world, "update_dynamics", "dynamics")
+        watch.wrap(trainer.world, "update_reward", "reward")
+        watch.wrap(trainer.world, "update_decoder", "decoder")
+        watch.wrap(trainer, "learn_behaviour", "dream")
+        watch.wrap(trainer.agent, "update", "policy")
+        wait(trainer.device)
+        rollouts = trainer.due["rollouts"].done
+        steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
+        while not rounds or time.perf_counter() - began < seconds:
+            _round(trainer)
+            wait(trainer.device)  # as the logger does, once a round
+            rounds += 1
+        spent, steps = time.perf_counter() - began, trainer.env_steps - steps
+        charged, rollouts = watch.read(), trainer.due["rollouts"].done - rollouts
+        asked: dict[str, Any] = {"waits": waits(lambda: _round(trainer), trainer.device)}
+        asked["memory"] = memory(trainer.device)
+        asked["busy"] = busy(lambda: _round(trainer), trainer.device) if trace else None
+        quiet.close()
+    limits = measure(trainer.device, torch.bfloat16 if cfg.world_model.precision is Precision.bf16 else torch.float32)
+    learn = cfg.train.learn
+    imagined = rollouts * learn.dreams * learn.horizon
+    dreaming = charged["dream"]
+    return {
+        "env_steps_per_s": steps / spent,
+        "imagined_steps_per_s": imagined / dreaming if dreaming and imagined else None,
+        "env_steps": steps,
+        "rounds": rounds,
+        "seconds": spent,
+        "share": {name: value / spent for name, value in charged.items()},
+        "limit": report(limits, bound(limits, steps / spent, flops, _bytes(trainer))),
+        **{name: value for name, value in asked.items() if value is not None},
+        "other": 1.0 - sum(charged.values()) / spent,
+    }
+
+
+def _flops(trainer: Trainer) -> float:
+    """Operations of one round per environment step, all networks forward and backward; attention left out."""
+    before = trainer.env_steps
+    with FlopCounterMode(display=False) as counter:
+        _round(trainer)
+    return counter.get_total_flops() / (trainer.env_steps - before)
+
+
+def _bytes(trainer: Trainer) -> float:
+    """Bytes per environment step that learning moves at the least.
+
+    Of every update the weights (read forward and backward), their gradients (written, read) and Adam's two moments
+    (read and written) and the weights written: 9 numbers per parameter; of every dream, the networks once per call.
+    """
+    learn, world, agent = trainer.cfg.train.learn, trainer.world, trainer.agent
+    ppo = agent.cfg.epochs * agent.cfg.minibatches
+    updates = learn.dynamics_per_step * weight_bytes(world.denoiser)
+    updates += learn.reward_per_step * weight_bytes(world.reward)
+    updates += learn.decoder_per_step * weight_bytes(world.decoder)
+    updates += learn.rollouts_per_step * ppo * weight_bytes(agent)
+    dream = learn.horizon * (world.steps * weight_bytes(world.dreamer) + weight_bytes(agent.actor))
+    return 9.0 * updates + learn.rollouts_per_step * dream
+
+
+def _round(trainer: Trainer) -> None:
+    """What ``Trainer.run`` does between two ticks."""
+    trainer.collect()
+    while not trainer.round(trainer.env_steps):
+        trainer.collect()
+    trainer.learn_world()
+    trainer.learn_behaviour()

@@ -1,0 +1,1 @@
+"""One run: its configuration as objects, its folder, checkpoints, log and signals."""

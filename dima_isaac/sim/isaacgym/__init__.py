@@ -1,0 +1,1 @@
+"""The user's own Isaac Gym, in a worker process."""

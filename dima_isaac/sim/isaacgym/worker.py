@@ -1,0 +1,430 @@
+"""Isaac Gym Preview 4 in a process of its own: runs under the user's Python 3.8 and imports nothing of this package.
+
+    python3.8 worker.py READ_FD WRITE_FD
+
+Commands come as lines of JSON on the first descriptor and are answered on the second. Numbers live in an arena that
+both processes map: a file in shared memory, or GPU memory opened through CUDA IPC. Isaac Gym allows one simulation per
+process and one call of each setter per step, so writes are gathered here and handed over just before ``simulate``.
+
+What the house conventions ask and Isaac Gym cannot do: it has no forward kinematics without a step, and it cannot hold
+single environments. A held environment is put back to its start after the step, and once more before the next; its
+root and joints are reported as they were put, its links are one step old. See ``Engine`` for the contract.
+"""
+
+import ctypes
+import json
+import mmap
+import os
+import signal
+import sys
+import traceback
+from typing import Any, Dict, List, Optional, Tuple
+
+# isaacgym refuses to be imported after torch
+from isaacgym import gymapi, gymtorch  # isort: skip
+import numpy as np
+import torch
+
+FRAME = 13
+INPUTS = ("root_mask", "root_value", "dof_mask", "dof_value", "target", "wrench", "hold", "mask")
+OUTPUTS = ("root", "body", "dof", "dof_force", "sensor", "bad", "counts")
+Spec = Dict[str, Any]
+
+
+class Failure(Exception):
+    """Told to the other side in one sentence."""
+
+
+def main(argv: List[str]) -> None:
+    """Serve until told to stop or until the other side is gone."""
+    # sent to all processes of a run, they ask the other side to save and to end, which takes physics until then
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    with os.fdopen(int(argv[1]), "r") as commands, os.fdopen(int(argv[2]), "w") as answers:
+        worker: Optional[Worker] = None
+        for line in commands:
+            command = json.loads(line)
+            answer: Spec = {}
+            try:
+                if command["do"] == "close":
+                    break
+                if command["do"] == "create":
+                    worker = Worker(command)
+                else:
+                    getattr(worker, command["do"])(command)
+            except Exception as error:  # whatever it is, the other side has to hear of it
+                traceback.print_exc()
+                answer = {"error": str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"}
+            answers.write(json.dumps(answer) + "\n")
+            answers.flush()
+    # Isaac Gym is known to crash while the interpreter ends; nothing is lost by leaving at once
+    os._exit(0)
+
+
+class _Opened:
+    """GPU memory of another process, as ``__cuda_array_interface__``."""
+
+    def __init__(self, handle: bytes, nbytes: int) -> None:
+        class Handle(ctypes.Structure):
+            _fields_ = [("reserved", ctypes.c_char * 64)]
+
+        pointer = ctypes.c_uint64()
+        driver = ctypes.CDLL("libcuda.so.1")
+        code = driver.cuIpcOpenMemHandle_v2(ctypes.byref(pointer), Handle.from_buffer_copy(handle), 1)
+        if code:
+            raise Failure(f"CUDA error {code} while opening shared GPU memory; engine.share=host does without")
+        shape, place = (nbytes // 4,), (pointer.value, False)
+        self.__cuda_array_interface__ = {"shape": shape, "typestr": "<f4", "data": place, "version": 2}
+
+
+def _map(spec: Spec, device: str) -> Dict[str, torch.Tensor]:
+    """Name -> tensor, all of them slices of memory that the other process has made."""
+    if spec["handle"]:
+        torch.zeros(1, device=device)  # makes the context in which the handle is opened
+        flat = torch.as_tensor(_Opened(bytes.fromhex(spec["handle"]), spec["bytes"]), device=device)
+    else:
+        with open(spec["path"], "r+b") as file:
+            flat = torch.from_numpy(np.frombuffer(mmap.mmap(file.fileno(), spec["bytes"]), dtype=np.float32))
+    out = {}
+    for name, (start, shape) in spec["fields"].items():
+        out[name] = flat[start : start + int(np.prod(shape))].view(*shape)
+    return out
+
+
+def _turned(frames: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
+    """Frames (E, L, 13) whose quaternions are followed by ``turn`` (L, 4), xyzw."""
+    u, a, v, b = frames[..., 3:6], frames[..., 6:7], turn[..., :3].expand(len(frames), -1, -1), turn[..., 3:]
+    vector = a * v + b * u + torch.cross(u, v, -1)
+    scalar = a * b - (u * v).sum(-1, keepdim=True)
+    return torch.cat([frames[..., :3], vector, scalar, frames[..., 7:]], -1)
+
+
+class Worker:
+    """One simulation, its tensors, and what is to be written before its next step."""
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec, self.gym = spec, gymapi.acquire_gym()
+        self.device, self.envs = spec["device"], spec["num_envs"]
+        self.on_gpu = self.device != "cpu"
+        if self.on_gpu:
+            torch.cuda.set_device(self.device)
+        self.sim = self._create_sim()
+        self._create_world()
+        self._check("prepare_sim", self.gym.prepare_sim(self.sim))
+        self._acquire()
+        self._share()
+        self._start()
+
+    # ---- the simulation ----------------------------------------------------------------------------------------
+
+    def _check(self, what: str, result: Any) -> Any:
+        if result is False or result is None:
+            raise Failure(f"Isaac Gym's {what} failed; its own messages say why")
+        return result
+
+    def _create_sim(self) -> Any:
+        spec, params = self.spec, gymapi.SimParams()
+        params.dt, params.substeps = spec["dt"], spec["substeps"]
+        params.up_axis = gymapi.UP_AXIS_Z
+        params.gravity = gymapi.Vec3(*spec["gravity"])
+        params.use_gpu_pipeline = params.physx.use_gpu = self.on_gpu
+        params.physx.solver_type = 1  # temporal Gauss-Seidel
+        params.physx.contact_collection = gymapi.CC_NEVER  # forces are read from sensors
+        for name, value in spec["physx"].items():
+            setattr(params.physx, name, value)
+        # graphics device -1: no Vulkan, which is what crashes on servers; the other process draws the pictures
+        index = torch.device(self.device).index or 0
+        sim = self._check("create_sim", self.gym.create_sim(index, -1, gymapi.SIM_PHYSX, params))
+        if spec["ground"]:
+            plane = gymapi.PlaneParams()
+            plane.normal = gymapi.Vec3(0.0, 0.0, 1.0)
+            self.gym.add_ground(sim, plane)
+        return sim
+
+    def _load(self, actor: Spec) -> Any:
+        gym, options = self.gym, gymapi.AssetOptions()
+        options.fix_base_link, options.disable_gravity = actor["fixed"], not actor["gravity"]
+        options.linear_damping, options.angular_damping = actor["damping"]
+        options.density = actor["density"]
+        options.collapse_fixed_joints = False
+        options.thickness = 0.001
+        options.use_physx_armature = True
+        options.default_dof_drive_mode = int(gymapi.DOF_MODE_NONE)
+        asset = gym.load_asset(self.sim, self.spec["folder"], actor["file"], options)
+        self._check(f"load_asset({actor['file']})", asset)
+        links = list(gym.get_asset_rigid_body_names(asset))
+        lost = [name for name in actor["links"] if name not in links]
+        lost += [name for name in actor["dofs"] if name not in gym.get_asset_dof_names(asset)]
+        if lost:
+            raise Failure(f"Isaac Gym's importer lost {', '.join(lost)} of {actor['name']}")
+        if actor["tendons"]:
+            tendons = gym.get_asset_tendon_properties(asset)
+            for i in range(gym.get_asset_tendon_count(asset)):
+                if gym.get_asset_tendon_name(asset, i) in actor["tendons"]:
+                    tendons[i].limit_stiffness = self.spec["tendon_limit_stiffness"]
+                    tendons[i].damping = self.spec["tendon_damping"]
+            gym.set_asset_tendon_properties(asset, tendons)
+        for link in actor["sensors"]:
+            gym.create_asset_force_sensor(asset, links.index(link), gymapi.Transform())
+        return asset
+
+    def _create_world(self) -> None:
+        gym, spec = self.gym, self.spec
+        assets = [self._load(actor) for actor in spec["actors"]]
+        bodies = sum(gym.get_asset_rigid_body_count(asset) for asset in assets)
+        shapes = sum(gym.get_asset_rigid_shape_count(asset) for asset in assets)
+        side, per_row, order = spec["spacing"], max(1, int(self.envs**0.5)), []
+        ghosts = [actor["name"] for actor in spec["actors"] if actor["ghost"]]
+        for e in range(self.envs):
+            env = gym.create_env(
+                self.sim, gymapi.Vec3(-side, -side, 0.0), gymapi.Vec3(side, side, side), per_row
+            )
+            gym.begin_aggregate(env, bodies, shapes, True)
+            for actor, asset in zip(spec["actors"], assets):
+                pose = gymapi.Transform()
+                pose.p, pose.r = gymapi.Vec3(*actor["pose"][:3]), gymapi.Quat(*actor["pose"][3:])
+                # each goal marker is in a collision group of its own, where there is nothing to touch
+                group = e + self.envs * (1 + ghosts.index(actor["name"]) if actor["ghost"] else 0)
+                handle = gym.create_actor(env, asset, pose, actor["name"], group, actor["filter"], 0)
+                self._set_properties(env, handle, actor)
+                order.append(gym.get_actor_index(env, handle, gymapi.DOMAIN_SIM))
+            gym.end_aggregate(env)
+        if order != list(range(self.envs * len(assets))):
+            raise Failure("Isaac Gym did not number the actors in the order of their creation")
+        self._index(assets)
+
+    def _set_properties(self, env: Any, handle: Any, actor: Spec) -> None:
+        gym = self.gym
+        shapes = gym.get_actor_rigid_shape_properties(env, handle)
+        for shape in shapes:
+            shape.friction = actor["friction"]
+        gym.set_actor_rigid_shape_properties(env, handle, shapes)
+        if not actor["dofs"]:
+            return
+        properties = gym.get_actor_dof_properties(env, handle)
+        for row, name in enumerate(gym.get_actor_dof_names(env, handle)):
+            for key, value in actor["dofs"][name].items():
+                properties[key][row] = value
+            # a position drive without stiffness is a damper, and that is how a joint's own damping is had
+            properties["driveMode"][row] = int(gymapi.DOF_MODE_POS)
+        self._check("set_actor_dof_properties", gym.set_actor_dof_properties(env, handle, properties))
+        gym.enable_actor_dof_force_sensors(env, handle)
+
+    def _index(self, assets: List[Any]) -> None:
+        """Where the scene's names are in Isaac Gym's tensors, which are ordered by actor."""
+        gym, spec = self.gym, self.spec
+        links = [(a["name"], n) for a, t in zip(spec["actors"], assets) for n in gym.get_asset_rigid_body_names(t)]
+        joints = [(a["name"], n) for a, t in zip(spec["actors"], assets) for n in gym.get_asset_dof_names(t)]
+        sensors = [(a["name"], n) for a in spec["actors"] for n in a["sensors"]]
+        self.actors, self.bodies, self.dofs = len(assets), len(links), len(joints)
+        if self.dofs != len(spec["dofs"]):
+            raise Failure(f"Isaac Gym's importer found {self.dofs} joints, not the scene's {len(spec['dofs'])}")
+
+        def index(names: List[Tuple[str, str]], wanted: List[List[str]]) -> torch.Tensor:
+            return torch.tensor([names.index((a, n)) for a, n in wanted], dtype=torch.long, device=self.device)
+
+        self.link_index = index(links, spec["links"])
+        self.dof_index = index(joints, spec["dofs"])
+        self.target_index = index(joints, [spec["dofs"][u] for u in spec["targets"]])
+        self.wrench_index = index(links, spec["wrenches"])
+        self.sensor_index = index(sensors, spec["sensors"])
+        jointed = [bool(actor["dofs"]) for actor in spec["actors"]]
+        self.jointed = torch.tensor(jointed, device=self.device)
+        self.movable = torch.tensor([not actor["fixed"] for actor in spec["actors"]], device=self.device)
+        count = self.envs * self.actors
+        self.actor_ids = torch.arange(count, dtype=torch.int32, device=self.device).view(self.envs, self.actors)
+        turns = torch.tensor(spec["turns"], device=self.device).view(-1, 4)
+        self.turns = None if bool((turns[:, 3].abs() == 1.0).all()) else turns
+
+    # ---- tensors -----------------------------------------------------------------------------------------------
+
+    def _acquire(self) -> None:
+        gym, sim, e, wrap = self.gym, self.sim, self.envs, gymtorch.wrap_tensor
+        self._refresh_all()  # before the first acquisition, or what is acquired is not a number
+        self.root = wrap(gym.acquire_actor_root_state_tensor(sim)).view(e, self.actors, FRAME)
+        self.body = wrap(gym.acquire_rigid_body_state_tensor(sim)).view(e, self.bodies, FRAME)
+        self.dof, self.dof_force = torch.zeros(e, 0, 2, device=self.device), torch.zeros(e, 0, device=self.device)
+        if self.dofs:
+            self.dof = wrap(gym.acquire_dof_state_tensor(sim)).view(e, self.dofs, 2)
+            self.dof_force = wrap(gym.acquire_dof_force_tensor(sim)).view(e, self.dofs)
+        self.sensor = torch.zeros(e, 0, 6, device=self.device)
+        if self.spec["sensors"]:
+            self.sensor = wrap(gym.acquire_force_sensor_tensor(sim)).view(e, -1, 6)
+
+    def _refresh_all(self) -> None:
+        gym, sim = self.gym, self.sim
+        gym.refresh_actor_root_state_tensor(sim)
+        gym.refresh_rigid_body_state_tensor(sim)
+        if self.dofs:
+            gym.refresh_dof_state_tensor(sim)
+            gym.refresh_dof_force_tensor(sim)
+        if self.spec["sensors"]:
+            gym.refresh_force_sensor_tensor(sim)
+
+    def _share(self) -> None:
+        """The arena where it is computed with, and the shared one beside it where that is elsewhere."""
+        shared = _map(self.spec["arena"], self.device)
+        self.shared: Optional[Dict[str, torch.Tensor]] = None
+        self.arena = shared
+        if self.on_gpu and not self.spec["arena"]["handle"]:
+            self.shared = shared
+            self.arena = {name: value.to(self.device) for name, value in shared.items()}
+
+    def _start(self) -> None:
+        """Remember the scene as it was authored, which is where broken environments return to."""
+        e, device = self.envs, self.device
+        poses = torch.tensor([actor["pose"] + [0.0] * 6 for actor in self.spec["actors"]], device=device)
+        self.root_start, self.dof_start = poses.expand(e, -1, -1).contiguous(), torch.zeros_like(self.dof)
+        self.root_next, self.dof_next = self.root_start.clone(), self.dof_start.clone()
+        self.target = torch.zeros(e, self.dofs, device=device)
+        self.force, self.torque = (torch.zeros(e, self.bodies, 3, device=device) for _ in range(2))
+        self._refresh_all()
+        self._publish()
+        self.body_start = self.arena["body"].clone()
+        # prepare_sim may have moved what was placed: everything is written once more
+        self.root_pending = self.movable.expand(e, -1).clone()
+        self.dof_pending = torch.ones(e, dtype=torch.bool, device=device)
+        self._show_staged(torch.ones(e, dtype=torch.bool, device=device))
+        self._push()
+
+    # ---- commands ----------------------------------------------------------------------------------------------
+
+    def step(self, command: Spec) -> None:
+        """One control step; ``hold`` in the arena says which environments are only put, not stepped."""
+        self._pull()
+        self._stage(command)
+        show, hold = self.arena, self.arena["hold"] > 0.5
+        root, dof = self._put()
+        self._submit()
+        self.gym.simulate(self.sim)
+        self.gym.fetch_results(self.sim, True)
+        self._refresh_all()
+        self._publish()
+        self._quarantine(hold)
+        here = hold[:, None, None]
+        show["root"].copy_(torch.where(here, root, show["root"]))
+        show["dof"].copy_(torch.where(here, dof[:, self.dof_index], show["dof"]))
+        show["dof_force"].masked_fill_(hold[:, None], 0.0)
+        show["sensor"].masked_fill_(here, 0.0)
+        self._write(hold, root, dof)
+        self._push()
+
+    def refresh(self, command: Spec) -> None:
+        """Take what is staged and show it where ``mask`` is, without a step."""
+        self._pull()
+        self._stage(command)
+        self._show_staged(self.arena["mask"] > 0.5)
+        self._push()
+
+    def _stage(self, command: Spec) -> None:
+        """Add what the other process has put into the arena to what is pending."""
+        seen = self.arena
+        if command["roots"]:
+            mask = seen["root_mask"] > 0.5
+            self.root_next = torch.where(mask[..., None], seen["root_value"], self.root_next)
+            self.root_pending |= mask & self.movable
+        if command["dofs"]:
+            mask = seen["dof_mask"] > 0.5
+            self.dof_next = torch.where(mask[:, None, None], self._in_gym_order(seen["dof_value"]), self.dof_next)
+            self.dof_pending |= mask
+        if command["targets"]:
+            self.target[:, self.target_index] = seen["target"]
+        self.force.zero_()
+        self.torque.zero_()
+        if command["wrenches"]:
+            self.force[:, self.wrench_index] = seen["wrench"][..., :3]
+            self.torque[:, self.wrench_index] = seen["wrench"][..., 3:]
+
+    def _put(self) -> Tuple[torch.Tensor, torch.Tensor]:
+        """The state that the next step starts from: what is pending, else what was last shown."""
+        root = torch.where(self.root_pending[..., None], self.root_next, self.arena["root"])
+        shown = self._in_gym_order(self.arena["dof"])
+        return root, torch.where(self.dof_pending[:, None, None], self.dof_next, shown)
+
+    def _write(self, mask: torch.Tensor, root: torch.Tensor, dof: torch.Tensor) -> None:
+        """Have the next step start from ``root`` and ``dof`` where ``mask`` (E,)."""
+        here = mask[:, None, None]
+        self.root_next, self.dof_next = torch.where(here, root, self.root_next), torch.where(here, dof, self.dof_next)
+        self.root_pending |= mask[:, None] & self.movable
+        self.dof_pending |= mask
+
+    def _submit(self) -> None:
+        """Hand everything pending to Isaac Gym, each setter once."""
+        gym, sim, unwrap = self.gym, self.sim, gymtorch.unwrap_tensor
+        placed = self.actor_ids[self.root_pending]
+        bent = self.actor_ids[self.dof_pending[:, None] & self.jointed]
+        # only pointers cross over: what they point to must outlive the step
+        self._alive = root, dof = self.root_next.contiguous(), self.dof_next.contiguous()
+        self._ids = placed, bent
+        if len(placed):
+            done = gym.set_actor_root_state_tensor_indexed(sim, unwrap(root), unwrap(placed), len(placed))
+            self._check("set_actor_root_state_tensor_indexed", done)
+        if len(bent):
+            done = gym.set_dof_state_tensor_indexed(sim, unwrap(dof), unwrap(bent), len(bent))
+            self._check("set_dof_state_tensor_indexed", done)
+        if self.dofs:
+            done = gym.set_dof_position_target_tensor(sim, unwrap(self.target))
+            self._check("set_dof_position_target_tensor", done)
+        if len(self.wrench_index):
+            done = gym.apply_rigid_body_force_tensors(sim, unwrap(self.force), unwrap(self.torque), gymapi.ENV_SPACE)
+            self._check("apply_rigid_body_force_tensors", done)
+        self.root_pending.zero_()
+        self.dof_pending.zero_()
+
+    def _publish(self) -> None:
+        """Isaac Gym's tensors in the house's order: positions are environment-local in both, velocities at the COM."""
+        show = self.arena
+        body = self.body[:, self.link_index]
+        show["root"].copy_(torch.where(self.movable[:, None], self.root, self.root_start))
+        show["body"].copy_(body if self.turns is None else _turned(body, self.turns))
+        show["dof"].copy_(self.dof[:, self.dof_index])
+        show["dof_force"].copy_(self.dof_force[:, self.dof_index])
+        show["sensor"].copy_(self.sensor[:, self.sensor_index])
+
+    def _show_staged(self, mask: torch.Tensor) -> None:
+        """Show what is pending where ``mask`` (E,), with links as they were authored and without forces."""
+        show, here = self.arena, mask[:, None, None]
+        root, dof = self._put()
+        show["root"].copy_(torch.where(here, root, show["root"]))
+        show["dof"].copy_(torch.where(here, dof[:, self.dof_index], show["dof"]))
+        show["body"].copy_(torch.where(here, self.body_start, show["body"]))
+        show["dof_force"].masked_fill_(mask[:, None], 0.0)
+        show["sensor"].masked_fill_(here, 0.0)
+
+    def _quarantine(self, hold: torch.Tensor) -> None:
+        """Environments that are not finite, or too fast, start the next step as they were authored."""
+        show = self.arena
+        fine = torch.ones_like(hold)
+        for name in ("root", "body", "dof", "dof_force", "sensor"):
+            fine &= torch.isfinite(show[name].flatten(1)).all(1)
+        speed = torch.cat([show["root"][..., 7:].flatten(1), show["dof"][..., 1]], 1).abs().amax(1)
+        bad = ~(fine & (hold | (speed <= self.spec["max_speed"])))
+        show["bad"].copy_(bad)
+        show["counts"].copy_(torch.stack([bad.sum(), bad.all()]))
+        self._write(bad, self.root_start, self.dof_start)
+        # not multiplied by zero, which would leave a NaN what it is
+        self._show_staged(bad)
+
+    # ---- the arena ---------------------------------------------------------------------------------------------
+
+    def _in_gym_order(self, dof: torch.Tensor) -> torch.Tensor:
+        """House order (E, dofs, 2) -> Isaac Gym's."""
+        out = torch.empty_like(dof)
+        out[:, self.dof_index] = dof
+        return out
+
+    def _pull(self) -> None:
+        if self.shared is not None:
+            for name in INPUTS:
+                self.arena[name].copy_(self.shared[name])
+
+    def _push(self) -> None:
+        if self.shared is not None:
+            for name in OUTPUTS:
+                self.shared[name].copy_(self.arena[name])
+        if self.on_gpu:
+            torch.cuda.synchronize()  # the other process reads as soon as it has the answer
+
+
+if __name__ == "__main__":
+    main(sys.argv)

@@ -1,0 +1,1 @@
+"""MuJoCo's C engine on a CPU."""

@@ -1,0 +1,1 @@
+"""Programs over finished or running runs: evaluate, play, plot."""

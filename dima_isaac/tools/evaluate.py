@@ -1,0 +1,227 @@
+"""How good a policy is, as a table and one JSON line; with ``probe`` also how good the world model is.
+
+Episodes start from seeds that neither training nor its evaluations use. Intervals are 95 % bootstrap percentiles
+over episodes: they say how well this checkpoint is measured, not how much seeds of training differ.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dima_isaac.cli.options import Asked, EvaluateConfig, PlayConfig, Scripted
+from dima_isaac.config import AUTO, RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
+from dima_isaac.run import build, checkpoint
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.run.folder import ROOT
+from dima_isaac.tools import play, table
+from dima_isaac.tools.restore import Policy, Restored, newest, policy_of, restore, scripted
+from dima_isaac.tools.statistics import bootstrap, iqm, mean
+from dima_isaac.train import probes
+from dima_isaac.train.evaluate import episodes
+
+DREAMS = 8  # averaged in the open-loop probe
+
+
+def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+    """``evaluate``: with a checkpoint, or a scripted policy on a task."""
+    cfg: EvaluateConfig = asked.cfg
+    restored = restore(cfg.checkpoint, catalog, cfg, asked.changes) if cfg.checkpoint else None
+    if restored is None:
+        if cfg.probe:
+            raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
+        run, _ = build.resolve_run(composed(), catalog)
+        build.set_global_state(run)
+    else:
+        if cfg.task:
+            checkpoint.check_task(restored.path, restored.state, cfg.task)
+        run = restored.cfg
+    return report(cfg, restored, run)
+
+
+def test(cfg: RunConfig, catalog: Catalog) -> int:
+    """``train test=True``: evaluate ``cfg.checkpoint`` instead of training; with ``headless=False`` watch it.
+
+    Raises:
+        CheckpointError: it is missing, damaged or another task's.
+    """
+    own = EvaluateConfig(seed=cfg.seed, num_envs=64 if cfg.num_envs == AUTO else int(cfg.num_envs))
+    own = replace(
+        own, sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads, engine=cfg.engine["name"]
+    )
+    where = cfg.checkpoint
+    if where in (AUTO, "latest"):
+        where = str(newest(Path(cfg.run_dir or ROOT / (cfg.experiment or str(cfg.task["name"])))))
+    restored = restore(where, catalog, own)
+    checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
+    if cfg.headless:
+        return report(own, restored, restored.cfg)
+    env = restored.build_env(own.num_envs, own.seed)
+    try:
+        return play.watch(env, policy_of(own, restored, env), PlayConfig())
+    finally:
+        env.close()
+
+
+def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> int:
+    """Measure, print the tables and, last, one JSON line."""
+    count = min(cfg.num_envs, cfg.episodes)
+    seed = cfg.seed + (run.seed if restored else 0)
+    env = restored.build_env(count, seed) if restored else build.build_env(run, count, cfg.seed)
+    try:
+        print(
+            f"task        {run.task['name']}  ({', '.join(env.spec.notes)})"
+            if env.spec.notes
+            else f"task        {run.task['name']}"
+        )
+        print(f"engine      {run.engine['name']}")
+        if restored:
+            print(f"checkpoint  {restored.path}  ({restored.env_steps:,} environment steps, preset {run.preset})")
+        print(f"episodes    {cfg.episodes} of {env.spec.episode_length} control steps at most\n")
+        name = (
+            cfg.agent.name if cfg.agent is not Scripted.trained else "trained" + (" (exploring)" if cfg.explore else "")
+        )
+        policies = {name: policy_of(cfg, restored, env)}
+        if cfg.baseline:
+            for kind in (Scripted.zero, Scripted.random):
+                policies.setdefault(kind.name, scripted(kind, env.spec, env.device, cfg.seed))
+        results = {name: measure(env, policy, cfg.episodes) for name, policy in policies.items()}
+        print(_results_table(results))
+        line: dict[str, Any] = {
+            "task": run.task["name"],
+            "engine": run.engine["name"],
+            "checkpoint": str(restored.path) if restored else None,
+            "env_steps": restored.env_steps if restored else None,
+            "seed": cfg.seed,
+            "episodes": cfg.episodes,
+            "policies": results,
+        }
+    finally:
+        env.close()
+    if cfg.probe:
+        assert restored is not None
+        line["probe"] = probe(restored, cfg)
+    sys.stdout.flush()
+    print(json.dumps(line, allow_nan=False))
+    return 0
+
+
+def measure(env: VecEnv, policy: Policy, count: int) -> dict[str, float]:
+    """``count`` episodes of ``policy``: every environment's first, then its next, until there are enough.
+
+    Returns return_mean, return_std, return_iqm and the ends of its 95 % interval, return_min, return_max, length and,
+    where the task has a goal, success (with its interval).
+    """
+    seen = [episodes(env, policy, number + 1) for number in range(math.ceil(count / env.num_envs))]
+    total, success, length = (
+        torch.cat([getattr(part, name).double() for part in seen])[:count].cpu().numpy()
+        for name in ("total", "success", "length")
+    )
+    lower, upper = bootstrap([total])
+    low, high = bootstrap([success], mean)
+    solved = {"success": float(success.mean()), "success_low": float(low), "success_high": float(high)}
+    return {
+        "return_mean": float(total.mean()),
+        "return_std": float(total.std()),
+        "return_iqm": float(iqm(total)),
+        "return_iqm_low": float(lower),
+        "return_iqm_high": float(upper),
+        "return_min": float(total.min()),
+        "return_max": float(total.max()),
+        "length": float(length.mean()),
+        **(solved if env.spec.goal else {}),
+    }
+
+
+def _results_table(results: dict[str, dict[str, float]]) -> str:
+    goal = all("success" in r for r in results.values())
+    head = ["policy", "return mean", "std", "IQM", "95% interval", "min", "max", "length"]
+    head += ["success", "95% interval"] if goal else []
+    rows = []
+    for name, r in results.items():
+        row = [
+            name,
+            f"{r['return_mean']:.3f}",
+            f"{r['return_std']:.3f}",
+            f"{r['return_iqm']:.3f}",
+            f"{r['return_iqm_low']:.3f} .. {r['return_iqm_high']:.3f}",
+            f"{r['return_min']:.3f}",
+            f"{r['return_max']:.3f}",
+            f"{r['length']:.1f}",
+        ]
+        if goal:
+            row += [f"{100 * r['success']:.1f} %", f"{100 * r['success_low']:.1f} .. {100 * r['success_high']:.1f}"]
+        rows.append(row)
+    return table.text(head, rows)
+
+
+def probe(restored: Restored, cfg: EvaluateConfig) -> dict[str, Any]:
+    """Hold the world model against the simulator on held-out episodes, and print both tables."""
+    horizon = restored.cfg.train.probe_horizon
+    env = restored.build_env(cfg.num_envs, cfg.seed + restored.cfg.seed)
+    try:
+        world, agent = restored.world(env), restored.agent(env.spec)
+        linear = probes.LinearModel(world, restored.replay(env.spec))
+        ticks = max(2 * env.spec.episode_length, 3 * horizon)
+        held_out = probes.record(env, agent.actor, 1, ticks, cfg.seed)
+        loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
+        moved = probes.sensitivity(world, env, agent.actor, 1)
+    finally:
+        env.close()
+    model, repeat, fitted = loop.model.tolist(), loop.repeat.tolist(), loop.linear.tolist()
+    best = [m < min(r, f) for m, r, f in zip(model, repeat, fitted, strict=True)]
+    average = loop.average.tolist()
+    rows = [
+        [
+            str(h + 1),
+            f"{model[h]:.4f}",
+            f"{average[h]:.4f}",
+            f"{repeat[h]:.4f}",
+            f"{fitted[h]:.4f}",
+            "yes" if best[h] else "no",
+        ]
+        for h in range(horizon)
+    ]
+    print("\nopen-loop error, RMS over state dimensions in standard deviations, held-out episodes")
+    print(
+        table.text(
+            ["step", "world model", f"mean of {DREAMS} dreams", "last state", "linear model", "below both"], rows
+        )
+    )
+    typical = loop.typical.tolist()
+    rows = [[str(h + 1), *(f"{errors[h]:.4f}" for errors in typical)] for h in range(horizon)]
+    print("\nthe same for the median state dimension, in which rare contact forces weigh nothing")
+    print(table.text(["step", "world model", "last state", "linear model"], rows))
+    denoiser = restored.cfg.world_model.denoiser
+    dreamt, true = moved.dreamt.tolist(), moved.true.tolist()
+    rows = [
+        [name, f"{d:.4f}", f"{t:.4f}", f"{d / t:.2f}" if t else "-"]
+        for name, d, t in zip(env.spec.agent_names, dreamt, true, strict=True)
+    ]
+    print(
+        f"\nhow far one agent's action moves the next state (reveal={denoiser.reveal.name}, |dz| for a change of 0.5)"
+    )
+    print(table.text(["agent", "dreamt", "true", "dreamt / true"], rows))
+    print()
+    return {
+        "horizon": horizon,
+        "model": model,
+        "average": average,
+        "repeat": repeat,
+        "linear": fitted,
+        "typical": dict(zip(("model", "repeat", "linear"), typical, strict=True)),
+        "below_both": all(best),
+        "reveal": denoiser.reveal.name,
+        "order": denoiser.order.name,
+        "sensitivity_dreamt": dreamt,
+        "sensitivity_true": true,
+    }

@@ -1,0 +1,134 @@
+"""Watch a policy: headless into a video, or live in MuJoCo's window or a web page."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dima_isaac.cli.options import Asked, PlayConfig, Viewer, World
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
+from dima_isaac.run import build, checkpoint
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.tools import dream_video
+from dima_isaac.tools.restore import HELD_OUT, Policy, Restored, policy_of, restore
+from dima_isaac.train import video
+from dima_isaac.types import Step
+
+PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow it down
+
+
+def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+    """``play``: a checkpoint's team, or a scripted policy on a task."""
+    cfg: PlayConfig = asked.cfg
+    restored = restore(cfg.checkpoint, catalog, cfg, asked.changes) if cfg.checkpoint else None
+    if restored and cfg.task:
+        checkpoint.check_task(restored.path, restored.state, cfg.task)
+    if cfg.world is World.dream and restored is None:
+        raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
+    run = restored.cfg if restored else build.resolve_run(composed(), catalog)[0]
+    if restored is None:
+        build.set_global_state(run)
+    env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)
+    try:
+        policy = policy_of(cfg, restored, env)
+        if cfg.viewer is Viewer.web or not cfg.headless:
+            return watch(env, policy, cfg)
+        return film(env, policy, cfg, restored)
+    finally:
+        env.close()
+
+
+def film(env: VecEnv, policy: Policy, cfg: PlayConfig, restored: Restored | None) -> int:
+    """One episode of every environment as a video; prints where it is."""
+    path = Path(cfg.out) if cfg.out else _place(env, cfg, restored)
+    fps = cfg.fps or 1.0 / env.spec.control_dt
+    steps, size = cfg.steps or env.spec.episode_length, (cfg.width, cfg.height)
+    started = time.perf_counter()
+    with video.Writer(path, fps) as writer:
+        if cfg.world is World.dream:
+            assert restored is not None
+            told = dream_video.record(restored, env, policy, writer, cfg, steps)
+        else:
+            total = video.record(env, policy, writer, cfg.episode, steps, size)
+            told = f"mean return {total:.2f}"
+    print(f"{told}, {writer.frames} frames in {time.perf_counter() - started:.1f} s")
+    print(f"video       {path}")
+    return 0
+
+
+def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
+    """Episode after episode in a window or a page, in real time, until it is closed or interrupted.
+
+    Raises:
+        UsageError: no display, no viser, or an engine without a viewer.
+    """
+    if cfg.world is World.dream:
+        raise UsageError("world=dream is a video; leave headless=True.")
+    _check_live(env)
+    if cfg.viewer is Viewer.web:
+        viewer = importlib.import_module("dima_isaac.sim.web_viewer").WebViewer(env.engine, cfg.port)
+        print(f"viewer: {viewer.address} shows it; Ctrl-C stops.", flush=True)
+    else:
+        viewer = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
+        print("viewer: [ and ] walk through the environments; close the window to stop.", flush=True)
+    speed = cfg.fps * env.spec.control_dt if cfg.fps else 1.0
+    with viewer, torch.no_grad():
+        step = env.restart(cfg.episode)
+        while viewer.show():
+            due = time.perf_counter() + env.spec.control_dt / speed
+            step = env.step(policy(step.obs))
+            time.sleep(max(0.0, due - time.perf_counter()))
+    return 0
+
+
+@contextmanager
+def window_on(env: VecEnv, wanted: bool, say: Callable[[str], None] = print) -> Iterator[None]:
+    """While it lasts, MuJoCo's window shows what somebody else does with ``env``, if ``wanted``; it may be closed.
+
+    Raises:
+        UsageError: no display, or an engine without a viewer.
+    """
+    if not wanted:
+        yield
+        return
+    _check_live(env)
+    viewer: Any = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
+    say("viewer: [ and ] walk through the environments; training goes on when the window is closed.")
+    step, drawn = env.step, 0.0
+
+    def stepped(action: Tensor) -> Step:
+        nonlocal drawn
+        row = step(action)
+        if time.perf_counter() - drawn >= PERIOD:
+            drawn = time.perf_counter()
+            if not viewer.show():
+                del env.step  # type: ignore[method-assign]  # the class's own again
+        return row
+
+    env.step = stepped  # type: ignore[method-assign]
+    with viewer:
+        yield
+
+
+def _check_live(env: VecEnv) -> None:
+    if not hasattr(env.engine, "copy_env"):
+        raise UsageError("this engine has no live viewer; use headless=True for a video.")
+
+
+def _place(env: VecEnv, cfg: PlayConfig, restored: Restored | None) -> Path:
+    suffix = "mp4" if video.can_write_mp4() else "gif"
+    dream = "-dream" if cfg.world is World.dream else ""
+    if restored is None:
+        return Path("videos") / f"{env.spec.name}-{cfg.agent.name}.{suffix}"
+    run = restored.path.parent.parent if restored.path.parent.name == "checkpoints" else restored.path.parent
+    who = "" if cfg.agent.name == "trained" else f"-{cfg.agent.name}"
+    return run / "videos" / f"play-{restored.env_steps}{who}{dream}.{suffix}"

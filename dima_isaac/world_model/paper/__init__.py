@@ -1,0 +1,1 @@
+"""What only ``preset=paper`` uses: U-Net, Perceiver, GPT, vector quantisation."""

@@ -1,0 +1,95 @@
+"""The published encoders of joint actions, and the pre-norm attention layers that they are made of."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dima_isaac.nn.blocks import GEGLU
+
+
+class Attention(nn.Module):
+    """Multi-head attention of ``width`` queries over ``context`` keys; both are layer-normed first.
+
+    Self-attention (no ``context`` given in the call) norms once.
+    """
+
+    def __init__(self, width: int, context: int, heads: int, size: int) -> None:
+        """``heads`` heads of ``size`` numbers each."""
+        super().__init__()
+        self.heads = heads
+        self.norm = nn.LayerNorm(width)
+        self.norm_context = nn.LayerNorm(context) if context != width else None
+        self.query = nn.Linear(width, heads * size)
+        self.keys = nn.Linear(context, 2 * heads * size)
+        self.out = nn.Linear(heads * size, width)
+
+    def forward(self, x: Tensor, context: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """x (B, L, width), context (B, M, context), mask (B, 1, 1 or L, M) bool, True = attend -> (B, L, width)."""
+        x = self.norm(x)
+        if context is None:
+            context = x
+        elif self.norm_context is not None:
+            context = self.norm_context(context)
+        query = self.query(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        key, value = self.keys(context).unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+class FeedForward(nn.Sequential):
+    """Layer norm, four times as wide through GEGLU, and back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.LayerNorm(width), nn.Linear(width, 8 * width), GEGLU(), nn.Linear(4 * width, width))
+
+
+class Perceiver(nn.Module):
+    """The published encoder (Jaegle et al. 2021): learned latents read one token per time and agent, then think."""
+
+    def __init__(
+        self, agents: int, action: int, history: int, out: int, token: int = 256, latents: int = 32, width: int = 512
+    ) -> None:
+        super().__init__()
+        self.token = nn.Sequential(nn.Linear(action, token), nn.SiLU(), nn.Linear(token, token))
+        self.agent = nn.Parameter(0.02 * torch.randn(agents, token))
+        self.time = nn.Parameter(0.02 * torch.randn(history, 1, token))
+        self.latents = nn.Parameter(torch.randn(latents, width))
+        self.read = Attention(width, token, heads=1, size=64)
+        self.digest = FeedForward(width)
+        self.think = nn.ModuleList(Attention(width, width, heads=8, size=64) for _ in range(2))
+        self.reflect = nn.ModuleList(FeedForward(width) for _ in range(2))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
+
+    def forward(self, actions: Tensor, mask: Tensor) -> Tensor:
+        """actions (B, history, N, A), mask (B, history, N) of 0 and 1 -> (B, out)."""
+        tokens = (self.token(actions) + self.agent + self.time).flatten(1, 2)  # (B, history * N, token)
+        # copies: torch's counter of operations trips over a view of a parameter in a dream
+        x = self.latents.repeat(actions.shape[0], 1, 1)
+        x = x + self.read(x, tokens, mask.flatten(1).bool()[:, None, None])
+        x = x + self.digest(x)
+        for attend, digest in zip(self.think, self.reflect, strict=True):
+            x = x + attend(x)
+            x = x + digest(x)
+        return self.out(x.mean(1))
+
+
+class JointActionEncoder(nn.Module):
+    """The published encoder of one complete joint action: one token per agent, three transformer layers, their mean."""
+
+    def __init__(self, agents: int, action: int, width: int, layers: int = 3, heads: int = 8) -> None:
+        super().__init__()
+        self.token = nn.Sequential(nn.Linear(action, width), nn.SiLU(), nn.Linear(width, width))
+        self.agent = nn.Parameter(0.02 * torch.randn(agents, width))
+        self.attend = nn.ModuleList(Attention(width, width, heads, width // heads) for _ in range(layers))
+        self.digest = nn.ModuleList(FeedForward(width) for _ in range(layers))
+        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
+
+    def forward(self, action: Tensor) -> Tensor:
+        """(..., N, A) -> (..., width)."""
+        x = (self.token(action) + self.agent).flatten(0, -3)  # (M, N, width)
+        for attend, digest in zip(self.attend, self.digest, strict=True):
+            x = x + attend(x)
+            x = x + digest(x)
+        return self.out(x.mean(1)).unflatten(0, action.shape[:-2])

@@ -1,0 +1,90 @@
+"""Tasks about points on things that fingertips reach for: handles, grips, spouts and targets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.task import Verdict
+from dima_isaac.sim.engine import Engine, names_to_index
+from dima_isaac.sim.rotations import length
+from dima_isaac.sim.scene import FIRM_GRIP, Scene, Vec3
+from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask, attached
+
+GRIP = 10.0
+Place = tuple[str, Vec3]
+"""A link (or an actor's root link) and a point in its axes."""
+
+
+class HandleTask(TwoHandTask):
+    """Two hands and named points on things.
+
+    The first two points are the right and the left hand's (hand 0, hand 1). The tail of the state is the first
+    thing's 13 numbers and then the ``seen`` points; a task with another tail overrides ``tail``.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        cfg: TwoHandConfig,
+        hands: Hands,
+        props: Sequence[Prop],
+        points: Sequence[Place],
+        seen: Sequence[int] = (0, 1),
+        tail_size: int = 0,
+        things: Sequence[int] = (0,),
+        camera: tuple[Vec3, Vec3] | None = None,
+        notes: Sequence[str] = (),
+    ) -> None:
+        """``props[0]`` is the thing observed; ``tail_size`` 0 means the standard tail."""
+        self._places, self._seen = list(points), list(seen)
+        self._in_order = self._seen == list(range(len(self._places)))
+        extra = {} if camera is None else {"camera": camera}
+        super().__init__(
+            name,
+            cfg,
+            hands,
+            props,
+            tail_size=tail_size or 13 + 3 * len(self._seen),
+            things=things,
+            links=tuple(dict.fromkeys(link for link, _ in points)),
+            notes=notes,
+            **extra,
+        )
+
+    def scene(self) -> Scene:
+        """The scene, with contacts that hold what is gripped."""
+        return replace(super().scene(), options={FIRM_GRIP: GRIP})
+
+    def bind(self, engine: Engine) -> None:
+        """Resolve the points' links, too."""
+        super().bind(engine)
+        self._point_link = names_to_index(engine.link_names, [link for link, _ in self._places], engine.device)
+        self._point_offset = torch.tensor([[offset for _, offset in self._places]], device=engine.device)  # (1, P, 3)
+        self._seen_index = torch.tensor(self._seen, dtype=torch.int64, device=engine.device)
+
+    def points(self, engine: Engine) -> Tensor:
+        """World positions (E, P, 3) of the points."""
+        return attached(engine.body_state.index_select(1, self._point_link), self._point_offset)
+
+    def tail(self, engine: Engine) -> list[Tensor]:
+        """The thing's 13 numbers, then the seen points."""
+        seen = self.points(engine) if self._in_order else self.points(engine).index_select(1, self._seen_index)
+        return [self.root(engine, self.props[0].actor.name), seen.flatten(1)]
+
+    def reach(self, engine: Engine, points: Tensor) -> Tensor:
+        """F (E, 2): each hand's summed distance from its five fingertips to its point of ``points`` (E, 2, 3)."""
+        return distance(self.tips(engine), points.unsqueeze(2)).sum(-1)
+
+
+def distance(a: Tensor, b: Tensor) -> Tensor:
+    """Distance (...,) between positions (..., 3)."""
+    return length(a - b)
+
+
+def sum_of(terms: dict[str, Tensor], terminal: Tensor, success: Tensor) -> Verdict:
+    """The verdict whose reward is the sum of ``terms`` (E,)."""
+    return Verdict(torch.stack(list(terms.values())).sum(0), terminal, success, terms)

@@ -1,0 +1,85 @@
+"""Things that tasks are made of: authored objects, supports, eggs, cubes and their markers, and where hands wait."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dima_isaac.sim.rotations import from_rpy
+from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Vec3
+from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, Prop
+
+ASSETS = Path(__file__).parents[1] / "assets"
+EGG: Vec3 = (0.03, 0.03, 0.04)  # semi-axes, m
+CUBE: Vec3 = (0.05, 0.05, 0.05)  # edges, m
+TABLETOP_VIEW: tuple[Vec3, Vec3] = ((-0.75, 0.55, 1.25), (0.12, 0.0, 0.66))
+Color = tuple[float, float, float, float]
+MARKER: Color = (0.25, 0.75, 0.35, 0.35)
+_WOOD: Color = (0.72, 0.62, 0.5, 1.0)
+
+
+def thing(
+    name: str,
+    asset: str,
+    pos: Vec3,
+    rpy: Vec3 = (0.0, 0.0, 0.0),
+    fixed: bool = False,
+    friction: float = 1.0,
+    joints: dict[str, float] | None = None,
+    joint_vel: dict[str, float] | None = None,
+) -> Prop:
+    """An authored object; ``asset`` is the name of a file in ``assets/``. All objects share one position noise."""
+    actor = Actor(name, Mjcf(path=str(ASSETS / f"{asset}.xml")), pos, from_rpy(*rpy), fixed=fixed, friction=friction)
+    return Prop(actor, jitter="object", level=True, joints=joints or {}, joint_vel=joint_vel or {})
+
+
+def table(size: Vec3, at: tuple[float, float] = (0.0, 0.0), friction: float = 1.0) -> Prop:
+    """A box that stands on the ground and never moves; the benchmark's own are free, and too heavy to show it."""
+    actor = Actor("table", Box(size, color=_WOOD), pos=(*at, 0.5 * size[2]), fixed=True, friction=friction)
+    return Prop(actor)
+
+
+def egg(name: str, pos: Vec3, color: Color = (0.9, 0.8, 0.6, 1.0)) -> Prop:
+    """The egg that hands throw; starts at a random orientation, with the position noise of all eggs."""
+    return Prop(Actor(name, Ellipsoid(EGG, color=color), pos=pos), jitter="object", spin="object")
+
+
+def egg_goal(name: str, pos: Vec3) -> Prop:
+    """Where an egg should be, at a random orientation."""
+    return Prop(Actor(name, Ellipsoid(EGG, color=MARKER), pos=pos, ghost=True), spin="goal")
+
+
+def cube(
+    name: str, pos: Vec3, color: Color, rpy: Vec3 = (0.0, 0.0, 0.0), density: float = 500.0, friction: float = 1.0
+) -> Prop:
+    """A free 5 cm cube on a support."""
+    actor = Actor(name, Box(CUBE, density, color), pos, from_rpy(*rpy), friction=friction)
+    return Prop(actor, jitter="object", level=True)
+
+
+def cube_goal(name: str, pos: Vec3, color: Color) -> Prop:
+    """Where a cube should be."""
+    return Prop(Actor(name, Box(CUBE, color=(*color[:3], 0.3)), pos, ghost=True))
+
+
+def palms_down(self_collision: bool = False) -> Hands:
+    """Above a table, palms down, fingers toward -x, 0.4 m apart."""
+    rpy = (3.14159, 0.0, 1.57)
+    return Hands(
+        pos=((0.55, 0.2, 0.8), (0.55, -0.2, 0.8)),
+        rpy=(rpy, rpy),
+        base_point=BasePoint.palm,
+        self_collision=self_collision,
+    )
+
+
+def palms_facing(
+    height: float, x: float = 0.55, y: float = 0.2, self_collision: bool = False, friction: float = 1.0
+) -> Hands:
+    """Fingers toward -x, palms facing each other."""
+    return Hands(
+        pos=((x, y, height), (x, -y, height)),
+        rpy=((3.14159, 1.57, 1.57), (3.14159, -1.57, 1.57)),
+        base_point=BasePoint.palm,
+        friction=friction,
+        self_collision=self_collision,
+    )
