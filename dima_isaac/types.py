@@ -25,7 +25,7 @@ Metrics = dict[str, Tensor]
 """name -> 0-dimensional tensor on the learner's device; fetched once per logging tick"""
 
 
-def take_over(stream: torch.Generator, state: Tensor) -> None:
+def restore_generator(stream: torch.Generator, state: Tensor) -> None:
     """Continue random numbers from ``state``; those of another kind of device mean nothing here, and are left out."""
     if state.shape == stream.get_state().shape:
         stream.set_state(state.cpu())

@@ -39,9 +39,7 @@ FLYING, LANDED = 0.45, 0.21  # m: below the fingers, above the height that ends 
 def variants(cfg: WorldModelConfig) -> dict[str, tuple[WorldModelConfig, int]]:
     """Name -> configuration and batch; each adds one thing to the one before."""
     slow = replace(cfg.denoiser.optim, lr=3e-4, weight_decay=0.0)
-    plain = replace(
-        cfg, history=3, unroll=3, value_weight=0.0, doubt=0.0, denoiser=replace(cfg.denoiser, optim=slow)
-    )
+    plain = replace(cfg, history=3, unroll=3, value_weight=0.0, doubt=0.0, denoiser=replace(cfg.denoiser, optim=slow))
     weighted = replace(plain, value_weight=0.7)
     wide = replace(weighted, unroll=1)
     fast = replace(wide, denoiser=replace(cfg.denoiser, optim=replace(slow, lr=1e-3)))
@@ -86,7 +84,9 @@ def compare(where: str, updates: int, seed: int) -> list[list[str]]:
     rows = []
     for name, (cfg, batch) in variants(restored.cfg.world_model).items():
         torch.manual_seed(seed)
-        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.echo, env.spec.readout).to(restored.device)
+        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.last_action_index, env.spec.output_only).to(
+            restored.device
+        )
         seconds = study.fit(world, agent, train, held, updates, batch)
         rows.append([name, *judged(world, probes.LinearModel(world, train), held), f"{seconds:.0f}"])
         print(rows[-1], flush=True)

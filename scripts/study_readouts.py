@@ -2,7 +2,7 @@
 
     python scripts/study_readouts.py checkpoint=runs/Ant/... [updates=1500] [seed=0]
 
-A quarter of the environments is held out. Columns: the error over everything that is no readout after 1, 5 and 15
+A quarter of the environments is held out. Columns: the error over everything that is no output_only after 1, 5 and 15
 steps, in standard deviations, and the seconds of one thread.
 """
 
@@ -36,16 +36,16 @@ def compare(where: str, updates: int, seed: int) -> list[list[str]]:
     build.set_global_state(restored.cfg)
     env = restored.build_env(4, seed)
     spec = env.spec
-    if spec.readout is None:
+    if spec.output_only is None:
         raise UsageError(f"{spec.name} has no readouts; the Ants and Humanoids have them under protocol=v5.")
     agent, replay = restored.agent(spec), restored.replay(spec)
     few = max(1, replay.num_envs // 4)
     held, train = part(replay, slice(0, few)), part(replay, slice(few, None))
-    judged, cfg = ~spec.readout, replace(restored.cfg.world_model, doubt=0.0)
+    judged, cfg = ~spec.output_only, replace(restored.cfg.world_model, doubt=0.0)
     rows = []
-    for name, readout in (("forces as any other number", None), ("forces as readouts", spec.readout)):
+    for name, output_only in (("forces as any other number", None), ("forces as readouts", spec.output_only)):
         torch.manual_seed(seed)
-        world = WorldModel(cfg, spec.dims, env.task.observe, spec.echo, readout).to(restored.device)
+        world = WorldModel(cfg, spec.dims, env.task.observe, spec.last_action_index, output_only).to(restored.device)
         seconds = study.fit(world, agent, train, held, updates, restored.cfg.train.learn.dynamics_batch)
         window = windows(held, world.history + HORIZON, 1000)
         with torch.no_grad():

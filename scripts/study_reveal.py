@@ -35,7 +35,7 @@ def variants(cfg: WorldModelConfig) -> dict[str, WorldModelConfig]:
     Two more take apart what cumulative reveal needs: training on random subsets alone, and no noise floor.
     """
     denoiser = replace(cfg.denoiser, order=Order.descending, temperature=1.0, linear_skip=False)
-    published = replace(cfg, target=Target.state, exact_echo=False, z_clamp=0.0, denoiser=denoiser)
+    published = replace(cfg, target=Target.state, copy_last_action=False, z_clamp=0.0, denoiser=denoiser)
     cumulative = replace(denoiser, reveal=Reveal.cumulative)
     apart = {
         "published/cumulative, subsets only": replace(published, denoiser=replace(cumulative, full_fraction=0.0)),
@@ -57,12 +57,14 @@ def compare(where: str, updates: int, horizon: int = 15, seed: int = 0) -> dict[
     for name, cfg in variants(restored.cfg.world_model).items():
         torch.manual_seed(seed)
         replay = restored.replay(env.spec)
-        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.echo, env.spec.readout).to(restored.device)
+        world = WorldModel(cfg, env.spec.dims, env.task.observe, env.spec.last_action_index, env.spec.output_only).to(
+            restored.device
+        )
         world.track(replay.state[: replay.size])
         for _ in range(updates):
             loss = world.update_dynamics(replay.sample(restored.cfg.train.learn.dynamics_batch, world.window))
         unseen = probes.record(env, actor, episode=3, ticks=3 * horizon, seed=seed + 1)
-        world.calibrate(unseen.newest(unseen.size, world.history + 1))
+        world.update_held_out(unseen.newest(unseen.size, world.history + 1))
         held_out = probes.record(env, actor, episode=1, ticks=3 * horizon, seed=seed)
         error = probes.open_loop(world, held_out, probes.LinearModel(world, replay), horizon)
         moved = probes.sensitivity(world, env, actor, episode=2)

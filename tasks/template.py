@@ -1,17 +1,17 @@
 """A task to copy: two hands lift a cube off a table. docs/new_task.md goes through it step by step.
 
-    reward  1 - F_R - F_L + {lift_scale:g} h
-    where   F: the summed distances of a hand's five fingertips to its side of the cube; h: the cube's height above
-            its start
-    ends    F_R or F_L >= {far:g} m
-    solved  h > {success_height:g} m
+reward  1 - F_R - F_L + {lift_scale:g} h
+where   F: the summed distances of a hand's five fingertips to its side of the cube; h: the cube's height above
+        its start
+ends    F_R or F_L >= {far:g} m
+solved  h > {success_height:g} m
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, cube, palms_facing, table
@@ -50,7 +50,7 @@ class Template(HandleTask):
         )
         self.cfg: TemplateConfig = cfg
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward as named terms (E,), when the episode ends, and when the task is solved."""
         reach = self.reach(engine, self.points(engine))  # (E, 2)
         height = self.root(engine, "cube")[:, 2] - START

@@ -142,7 +142,9 @@ def dream_video(device: torch.device) -> None:
     """The simulator beside a dream, as ``play world=dream`` films it."""
     env, stage = (hand_over(device)[0] for _ in range(2))
     spec = env.spec
-    world = WorldModel(config(80, 0).world_model, spec.dims, env.task.observe, spec.echo, spec.readout).to(device)
+    world = WorldModel(
+        config(80, 0).world_model, spec.dims, env.task.observe, spec.last_action_index, spec.output_only
+    ).to(device)
     world.track(env.reset().state)
     told = SimpleNamespace(
         world=lambda env: world, cfg=config(80, 0), device=device, build_env=lambda *_: stage,

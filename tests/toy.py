@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.envs.task import Outcome, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.scene import Scene
@@ -78,9 +78,9 @@ class ToyTask:
     """State (pos, vel, last action); each agent sees all of it."""
 
     def __init__(self, episode_length: int = 20, fence: float = 3.0) -> None:
-        echo = torch.tensor([[4], [5]])
+        last_action_index = torch.tensor([[4], [5]])
         dims = Dims(agents=2, state=6, obs=6, action=1)
-        self.spec = TaskSpec("Toy", dims, episode_length, 0.1, ("a", "b"), echo)
+        self.spec = TaskSpec("Toy", dims, episode_length, 0.1, ("a", "b"), last_action_index)
         self.fence = fence
 
     def scene(self) -> Scene:
@@ -103,10 +103,10 @@ class ToyTask:
     def observe(self, state: Tensor) -> Tensor:
         return state.unsqueeze(-2).expand(*state.shape[:-1], 2, 6)
 
-    def judge(self, engine: ToyEngine) -> Verdict:
+    def compute_reward(self, engine: ToyEngine) -> Outcome:
         gap = (engine.dof_pos - 0.5).abs()
         reward = torch.exp(-gap).mean(1)
-        return Verdict(reward, (engine.dof_pos.abs() > self.fence).any(1), (gap < 0.1).all(1), {"meet": reward})
+        return Outcome(reward, (engine.dof_pos.abs() > self.fence).any(1), (gap < 0.1).all(1), {"meet": reward})
 
     def state_dict(self) -> dict[str, Tensor]:
         return {"action": self.action}

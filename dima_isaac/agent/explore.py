@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.agent.config import ExploreConfig
-from dima_isaac.types import Dims, take_over
+from dima_isaac.types import Dims, restore_generator
 
 
 class Explorer:
@@ -39,4 +39,4 @@ class Explorer:
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict``."""
         self.noise, self.active = state["noise"].to(self.noise.device), state["active"].to(self.active.device)
-        take_over(self._generator, state["generator"])
+        restore_generator(self._generator, state["generator"])

@@ -10,8 +10,8 @@ from dima_isaac.agent.actor import Actor
 from dima_isaac.agent.config import AgentConfig, PolicyKind
 from dima_isaac.agent.critic import Critic
 from dima_isaac.agent.returns import lambda_returns, survival
-from dima_isaac.nn.descend import descend
-from dima_isaac.types import Dims, Metrics, Rollout, take_over
+from dima_isaac.nn.optim import optimizer_step
+from dima_isaac.types import Dims, Metrics, Rollout, restore_generator
 
 
 class ActorCritic(nn.Module):
@@ -48,7 +48,7 @@ class ActorCritic(nn.Module):
         bounded = self.cfg.actor.kind is not PolicyKind.gaussian or not self.cfg.actor.clip_action
         return action if bounded else action.clamp(-1.0, 1.0)
 
-    def slope(self, state: Tensor, last_action: Tensor) -> Tensor:
+    def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
         """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
         with torch.enable_grad():
             x = state.detach().requires_grad_(True)
@@ -110,7 +110,7 @@ class ActorCritic(nn.Module):
         policy_loss = -_mean(surrogate, weight)
         bonus = _mean(entropy.mean(1), weight)
         loss = policy_loss - cfg.entropy * bonus
-        actor_grad = descend(self.actor_optim, self.actor.parameters(), loss, cfg.grad_clip, keep=running)
+        actor_grad = optimizer_step(self.actor_optim, self.actor.parameters(), loss, cfg.grad_clip, keep=running)
 
         self.critic.units.update(target, weight)
         wanted = self.critic.units.normalise(target)
@@ -120,7 +120,7 @@ class ActorCritic(nn.Module):
             near = old_value + (value - old_value).clamp(-cfg.clip, cfg.clip)
             loss = torch.maximum(loss, F.huber_loss(near, wanted, reduction="none", delta=cfg.critic.huber))
         value_loss = _mean(loss, weight)
-        critic_grad = descend(self.critic_optim, self.critic.parameters(), value_loss, cfg.grad_clip)
+        critic_grad = optimizer_step(self.critic_optim, self.critic.parameters(), value_loss, cfg.grad_clip)
         return {
             "agent/policy": policy_loss.detach(),
             "agent/value_loss": value_loss.detach(),
@@ -143,7 +143,7 @@ class ActorCritic(nn.Module):
         """Continue from ``optim_state``."""
         self.actor_optim.load_state_dict(state["actor"])
         self.critic_optim.load_state_dict(state["critic"])
-        take_over(self.generator, state["generator"])
+        restore_generator(self.generator, state["generator"])
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:

@@ -40,7 +40,9 @@ class Dreamer:
         spec, dims, device = task.spec, task.spec.dims, torch.device(cfg.rl_device)
         torch.manual_seed(cfg.seed)
         self.device = device
-        self.world = WorldModel(cfg.world_model, dims, task.observe, spec.echo, spec.readout).to(device).eval()
+        self.world = (
+            WorldModel(cfg.world_model, dims, task.observe, spec.last_action_index, spec.output_only).to(device).eval()
+        )
         self.agent = ActorCritic(cfg.agent, dims, device, spec.action_mask, cfg.seed)
         length = max(self.world.history, self.world.window)
         state = torch.randn(batch, length, dims.state, device=device)
@@ -167,9 +169,7 @@ def bench_imagine(
             "precision": cfgs[name].world_model.precision.name,
             "flops_per_step": flops[name],
             "gflops_per_s": rate * flops[name] / 1e9,
-            "limit": report(
-                limits[name], bound(limits[name], rate, flops[name], dreamers[name].bytes(horizon, batch))
-            ),
+            "limit": report(limits[name], bound(limits[name], rate, flops[name], dreamers[name].bytes(horizon, batch))),
         }
         if dreamers[name].device in bf16_rate:
             out[name]["share_of_bf16"] = rate * flops[name] / bf16_rate[dreamers[name].device]

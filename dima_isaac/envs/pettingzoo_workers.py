@@ -26,7 +26,7 @@ from torch import Tensor
 from dima_isaac.envs.config import PettingZooConfig
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.parallel_worker import OK, RESET, STEP, STOP, Layout, build, numbers, serve
-from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.envs.task import Outcome, TaskSpec
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.scene import Scene
@@ -124,11 +124,11 @@ class PettingZooTask:
         padded = torch.nn.functional.pad(state, (0, 1))
         return padded.index_select(-1, self._index).unflatten(-1, (self.spec.dims.agents, self.spec.dims.obs))
 
-    def judge(self, engine: Any) -> Verdict:
+    def compute_reward(self, engine: Any) -> Outcome:
         """The agents' mean reward; the environment's own end and clock."""
         arrays = self._arrays
         reward = arrays["reward"].clone()
-        return Verdict(reward, arrays["terminal"].clone(), self._never, {}, truncated=arrays["truncated"].clone())
+        return Outcome(reward, arrays["terminal"].clone(), self._never, {}, truncated=arrays["truncated"].clone())
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing."""

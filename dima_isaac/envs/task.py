@@ -26,15 +26,17 @@ class TaskSpec:
     episode_length: int  # control steps until the time limit
     control_dt: float  # seconds
     agent_names: tuple[str, ...]
-    echo: Tensor | None = None  # (N, A) int64: where the state repeats the action just taken, -1 where it does not
-    readout: Tensor | None = None  # (D,) bool: what physics reports and does not go on from, such as contact forces
+    last_action_index: Tensor | None = (
+        None  # (N, A) int64: where the state repeats the action just taken, -1 where it does not
+    )
+    output_only: Tensor | None = None  # (D,) bool: what physics reports and does not go on from, such as contact forces
     goal: bool = True  # whether there is anything to succeed in: robots that run have none, and report no success
     action_mask: Tensor | None = None  # (N, A) bool: False where a shorter agent's action is padding; None = all used
     notes: tuple[str, ...] = field(default=())  # printed at construction: protocol, observability, profile
 
 
 @dataclass
-class Verdict:
+class Outcome:
     """What the task says of the state just reached."""
 
     reward: Tensor  # (E,) the team's
@@ -67,7 +69,7 @@ class Task(Protocol):
     def observe(self, state: Tensor) -> Tensor:
         """What each agent sees: (..., D) -> (..., N, O). Pure."""
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, termination and success of the state just reached."""
 
     def state_dict(self) -> dict[str, Tensor]:

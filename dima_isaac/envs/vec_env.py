@@ -179,19 +179,19 @@ class VecEnv:
         # between two physics steps an operation costs its launch, or cold caches: hence as few as can be
         begins = not self._nobody(first)
         self._time = self._time + 1
-        verdict = self.task.judge(self.engine)
+        outcome = self.task.compute_reward(self.engine)
         state = self.task.state(self.engine)
-        reward = verdict.reward
+        reward = outcome.reward
         if begins:
             self._time.masked_fill_(first, 0)
             reward = reward.masked_fill(first, 0.0)
-        terminal = verdict.terminal > first  # of booleans: a and not b
+        terminal = outcome.terminal > first  # of booleans: a and not b
         last = (self._time >= self._limit).logical_or_(terminal)
-        if verdict.truncated is not None:
-            last |= verdict.truncated > first
-        self._success = (self._success | verdict.success) > first
+        if outcome.truncated is not None:
+            last |= outcome.truncated > first
+        self._success = (self._success | outcome.success) > first
         self._over = last
-        values = {"return": reward, "success": self._success & last, "length": self._tick, **verdict.terms}
+        values = {"return": reward, "success": self._success & last, "length": self._tick, **outcome.terms}
         self.tally.add(values, first, last, begins, ends=not self._nobody(last))
         return self._row(state, reward, first, last, terminal)
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.nn import tape
-from dima_isaac.nn.tree import leaves, mapped
+from dima_isaac.nn.tree import tree_leaves, tree_map
 
 WARM = 3  # calls before the recording: they make optimiser states, allocate workspaces and choose kernels
 
@@ -38,17 +38,17 @@ class Captured:
 
     def __call__(self, *args: Any) -> Any:
         """As ``work(*args)``. The first ``WARM`` calls of every set of shapes are plain ones, on a stream aside."""
-        given: list[Tensor] = leaves(args)
+        given: list[Tensor] = tree_leaves(args)
         shapes = tuple((tensor.shape, tensor.dtype, tensor.device) for tensor in given)
         if shapes in self._players:
-            for own, new in zip(leaves(self._inputs[shapes]), given, strict=True):
+            for own, new in zip(tree_leaves(self._inputs[shapes]), given, strict=True):
                 own.copy_(new)
             return self._players[shapes]()
         on_gpu = given[0].device.type == "cuda"
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
         if self._calls[shapes] <= WARM:
             return self._aside(args, given[0].device) if on_gpu else self.work(*args)
-        inputs = self._inputs[shapes] = mapped(Tensor.clone, args)
+        inputs = self._inputs[shapes] = tree_map(Tensor.clone, args)
         if on_gpu:
             play = self._graph(inputs, given[0].device)
             result = play()  # capturing ran nothing
@@ -69,7 +69,7 @@ class Captured:
             with torch.cuda.stream(side):
                 result = self.work(*args)
             main.wait_stream(side)
-        for tensor in leaves(result):  # its memory belongs to the other stream
+        for tensor in tree_leaves(result):  # its memory belongs to the other stream
             tensor.record_stream(main)
         return result
 

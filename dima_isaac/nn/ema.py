@@ -11,7 +11,7 @@ from torch import nn
 Net = TypeVar("Net", bound=nn.Module)
 
 
-def averaged(net: Net) -> Net:
+def ema_copy(net: Net) -> Net:
     """A copy of ``net`` that will follow it and belongs to no optimiser.
 
     Its weights ask for gradients like the net's: autocast keeps shortened copies of such weights only.
@@ -20,7 +20,7 @@ def averaged(net: Net) -> Net:
 
 
 @torch.no_grad()
-def follow(average: nn.Module, net: nn.Module, decay: float, updates: int) -> None:
+def ema_update(average: nn.Module, net: nn.Module, decay: float, updates: int) -> None:
     """Move ``average`` towards ``net`` after its update number ``updates``.
 
     The decay is (1 + n) / (10 + n) until that exceeds ``decay``, so that early weights are soon forgotten.

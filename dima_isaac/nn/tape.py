@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dima_isaac.nn.tree import leaves, mapped
+from dima_isaac.nn.tree import tree_leaves, tree_map
 
 
 class _Slot:
@@ -34,9 +34,9 @@ class _Recorder(TorchDispatchMode):
         self.kept: list[Tensor] = []  # alive until the end of the recording, so that no memory is given out twice
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        own_args, own_kwargs = mapped(self.place, list(args)), mapped(self.place, kwargs or {})
+        own_args, own_kwargs = tree_map(self.place, list(args)), tree_map(self.place, kwargs or {})
         out = func(*args, **(kwargs or {}))
-        made = leaves(out)
+        made = tree_leaves(out)
         for tensor in made:
             self.slots.setdefault(_memory(tensor), len(self.slots))
         self.kept += made
@@ -74,10 +74,10 @@ def record(work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[[]
     """
     with _Recorder() as recorder:
         out = work(*args)
-    result = mapped(recorder.place, out)
+    result = tree_map(recorder.place, out)
     operations, count = recorder.operations, len(recorder.slots)
     last = {index: k for k, (*_, holes, made) in enumerate(operations) for index in (*(h[2] for h in holes), *made)}
-    for slot in leaves(result, _Slot):
+    for slot in tree_leaves(result, _Slot):
         last.pop(slot.index, None)
     free: list[list[int]] = [[] for _ in operations]
     for index, k in last.items():
@@ -96,10 +96,10 @@ def record(work: Callable[..., Any], args: tuple[Any, ...]) -> tuple[Callable[[]
             if isinstance(out, Tensor):
                 values[made[0]] = out
             elif made:
-                for index, tensor in zip(made, leaves(out), strict=True):
+                for index, tensor in zip(made, tree_leaves(out), strict=True):
                     values[index] = tensor
             for index in unused:
                 values[index] = None
-        return mapped(lambda slot: values[slot.index], result, _Slot)
+        return tree_map(lambda slot: values[slot.index], result, _Slot)
 
     return play, out

@@ -9,21 +9,21 @@ from typing import Any
 from torch import Tensor
 
 
-def mapped(function: Callable[[Any], Any], value: Any, kind: type = Tensor) -> Any:
+def tree_map(function: Callable[[Any], Any], value: Any, kind: type = Tensor) -> Any:
     """``value`` with ``function`` applied to everything in it of type ``kind``."""
     if isinstance(value, kind):
         return function(value)
     if isinstance(value, (tuple, list)):
-        return type(value)([mapped(function, item, kind) for item in value])
+        return type(value)([tree_map(function, item, kind) for item in value])
     if isinstance(value, dict):
-        return {key: mapped(function, item, kind) for key, item in value.items()}
+        return {key: tree_map(function, item, kind) for key, item in value.items()}
     if is_dataclass(value) and not isinstance(value, type):
-        return type(value)(**{key: mapped(function, item, kind) for key, item in vars(value).items()})
+        return type(value)(**{key: tree_map(function, item, kind) for key, item in vars(value).items()})
     return value
 
 
-def leaves(value: Any, kind: type = Tensor) -> list[Any]:
+def tree_leaves(value: Any, kind: type = Tensor) -> list[Any]:
     """Everything of type ``kind`` in ``value``, in order."""
     found: list[Any] = []
-    mapped(found.append, value, kind)
+    tree_map(found.append, value, kind)
     return found

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dima_isaac.replay.ages import age_edges, draw_ages
 from dima_isaac.replay.config import ReplayConfig
-from dima_isaac.types import Dims, Step, Window, take_over
+from dima_isaac.types import Dims, Step, Window, restore_generator
 
 
 class ReplayBuffer:
@@ -111,4 +111,4 @@ class ReplayBuffer:
                 raise ValueError(f"replay column '{name}' has rows {rows}, this run {ours}")
             mine[: theirs.shape[0]] = theirs.to(self.device)
         self._added = int(state["added"])
-        take_over(self._generator, state["generator"])
+        restore_generator(self._generator, state["generator"])

@@ -242,9 +242,7 @@ def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: Ph
     if actor.fixed:
         frame = spec.worldbody.add_frame(pos=list(actor.pos), quat=_wxyz(actor.quat))
         frame.attach_body(root, prefix, "")
-        spec.worldbody.add_site(
-            name=f"{actor.name}#root", pos=list(actor.pos), quat=_wxyz(actor.quat), group=_HIDDEN
-        )
+        spec.worldbody.add_site(name=f"{actor.name}#root", pos=list(actor.pos), quat=_wxyz(actor.quat), group=_HIDDEN)
     else:
         base = _base(spec, actor, f"{actor.name}#base", np.asarray(actor.pos) + _turn(actor.quat, offset))
         base.add_frame(pos=list(-offset)).attach_body(root, prefix, "")
@@ -510,4 +508,3 @@ def _share(c: float, h: float, name: str) -> float:
             f"damping {c} of actor '{name}' stops it within one reference step of {h:.4g} s; use less than {1 / h:.0f}"
         )
     return 1.0 - c * h
-

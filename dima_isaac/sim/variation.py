@@ -126,5 +126,3 @@ def _vary_actor(batch: Any, actor: Actor, variation: Variation, compiled: Compil
 def _belongs(part: str, actor: str, free: bool = True) -> bool:
     """Whether a body, joint or tendon is the actor's; with ``free=False`` its free joint is not."""
     return part.startswith(f"{actor}/") or (free and part in (actor, f"{actor}#base"))
-
-

@@ -35,21 +35,21 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
     )
     generator = torch.Generator(restored.device).manual_seed(cfg.seed)
     size, errors = (cfg.width, cfg.height), []
-    memory, age = None, 0
+    context, age = None, 0
     try:
         stage.reset()
         step = env.restart(cfg.episode)
         for tick in range(steps + 1):
-            seen = step.state if memory is None else memory.state
+            seen = step.state if context is None else context.state
             error = (world.space.z(seen) - world.space.z(step.state)).square().mean(1).sqrt()
             stage.task.pose(stage.engine, seen.to(stage.engine.device))  # type: ignore[attr-defined]
             stage.engine.refresh(everyone.to(stage.engine.device))
             off = error.tolist()
-            if memory is not None:
+            if context is not None:
                 errors.append(sum(off) / len(off))
             pictures = []
             for i in range(env.num_envs):
-                text = f"dream {age} of {horizon}  error {off[i]:.2f}" if memory is not None else "not dreaming yet"
+                text = f"dream {age} of {horizon}  error {off[i]:.2f}" if context is not None else "not dreaming yet"
                 pictures.append(video.caption(video.draw(env, i, *size), f"simulator  step {tick}"))
                 pictures.append(video.caption(video.draw(stage, i, *size), text))
             writer.add(video.tile(pictures, columns=2))
@@ -57,11 +57,11 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
                 break
             action = policy(step.obs)
             rows.add(step, action)
-            if rows.size >= world.history and (memory is None or age == horizon):
-                memory, age = world.remember(rows.gather(now, index, world.history)), 0
+            if rows.size >= world.history and (context is None or age == horizon):
+                context, age = world.context(rows.gather(now, index, world.history)), 0
             step = env.step(action)
-            if memory is not None:
-                memory, age = world.step(memory, action, generator), age + 1
+            if context is not None:
+                context, age = world.step(context, action, generator), age + 1
     finally:
         stage.close()
     return f"mean error {sum(errors) / max(1, len(errors)):.3f} standard deviations within dreams of {horizon} steps"

@@ -214,7 +214,7 @@ def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
     run = restored.path.parent.parent if restored.path.parent.name == "checkpoints" else restored.path.parent
     names = getattr(env.task, "describe", lambda d: f"state dimension {d}")
     path = (Path(cfg.out) if cfg.out else run / "plots") / "open_loop.png"
-    return open_loop_figure(loop, title, path, telling(loop, env.spec.echo), names)
+    return open_loop_figure(loop, title, path, telling(loop, env.spec.last_action_index), names)
 
 
 def open_loop_figure(
@@ -266,13 +266,13 @@ def open_loop_figure(
     return _save(figure, path, tight=False)
 
 
-def telling(loop: probes.OpenLoop, echo: torch.Tensor | None, count: int = 6) -> list[int]:
+def telling(loop: probes.OpenLoop, last_action_index: torch.Tensor | None, count: int = 6) -> list[int]:
     """The ``count`` dimensions that travel furthest and smoothly: no contact spikes, no repeated actions."""
     z = torch.cat([loop.past, loop.true]).cpu()
     smooth = z.unfold(0, 3, 1).mean(-1)
     score = smooth.std(0) - (z[1:-1] - smooth).std(0)
-    if echo is not None:
-        score[echo.flatten()[echo.flatten() >= 0].cpu()] = -torch.inf
+    if last_action_index is not None:
+        score[last_action_index.flatten()[last_action_index.flatten() >= 0].cpu()] = -torch.inf
     count = min(count, score.shape[0]) // 2 * 2
     return sorted(score.topk(count).indices.tolist())
 

@@ -59,15 +59,15 @@ def fit(world: WorldModel, agent: ActorCritic, train: ReplayBuffer, held: Replay
         world.update_dynamics(train.sample(batch, world.window))
         if update and update % 100 == 0:
             seen = train.sample(1000, 1)
-            world.attend(agent.slope(world.normalise(seen.state[:, 0]), seen.action[:, 0]))
-            world.calibrate(held.sample(400, world.history + 1))
+            world.weigh_by_value(agent.value_gradient(world.normalise(seen.state[:, 0]), seen.action[:, 0]))
+            world.update_held_out(held.sample(400, world.history + 1))
     return time.thread_time() - started
 
 
 def dreamt(world: WorldModel, window: Window, steps: int) -> Tensor:
     """z (M, steps + 1, D) from the first ``history`` rows of ``window``, under the actions taken."""
     h, rng = world.history, torch.Generator(window.state.device).manual_seed(0)
-    return probes._dream(world, world.remember(probes._rows(window, 0, h)), window.action[:, h - 1 :], steps, rng)
+    return probes._dream(world, world.context(probes._rows(window, 0, h)), window.action[:, h - 1 :], steps, rng)
 
 
 def linear(model: probes.LinearModel, start: Tensor, action: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.types import Window
-from dima_isaac.world_model.world_model import Memory, WorldModel
+from dima_isaac.world_model.world_model import Context, WorldModel
 
 
 @dataclass
@@ -100,7 +100,7 @@ def open_loop(
     """
     history = world.history
     window = _whole_windows(held_out, batch, history + horizon)
-    start, actions = world.remember(_rows(window, 0, history)), window.action[:, history - 1 :]
+    start, actions = world.context(_rows(window, 0, history)), window.action[:, history - 1 :]
     generator = torch.Generator(window.state.device).manual_seed(seed)
     past, true = world.space.z(window.state).split([history - 1, horizon + 1], 1)
     dreamt = torch.stack([_dream(world, start, actions, horizon, generator) for _ in range(dreams)])
@@ -121,12 +121,12 @@ def open_loop(
     )
 
 
-def _dream(world: WorldModel, memory: Memory, actions: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
-    """z (B, H + 1, D) from ``memory`` under ``actions`` (B, H, N, A)."""
-    states = [memory.state]
+def _dream(world: WorldModel, context: Context, actions: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
+    """z (B, H + 1, D) from ``context`` under ``actions`` (B, H, N, A)."""
+    states = [context.state]
     for h in range(horizon):
-        memory = world.step(memory, actions[:, h], generator, doubt=False)
-        states.append(memory.state)
+        context = world.step(context, actions[:, h], generator, doubt=False)
+        states.append(context.state)
     return world.space.z(torch.stack(states, 1))
 
 
@@ -143,12 +143,12 @@ def sensitivity(
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     kept = record(env, actor, episode, max(warmup, world.history), seed=episode)
     window = kept.gather(now, torch.arange(env.num_envs, device=now.device), world.history)
-    start, action, memory = env.clone_state(), window.action[:, -1], world.remember(window)
+    start, action, context = env.clone_state(), window.action[:, -1], world.context(window)
     physical = torch.ones(dims.state, device=action.device)
-    if env.spec.echo is not None:
-        physical[env.spec.echo[env.spec.echo >= 0]] = 0.0
-    if env.spec.readout is not None:
-        physical[env.spec.readout] = 0.0
+    if env.spec.last_action_index is not None:
+        physical[env.spec.last_action_index[env.spec.last_action_index >= 0]] = 0.0
+    if env.spec.output_only is not None:
+        physical[env.spec.output_only] = 0.0
 
     def true_next(a: Tensor) -> Tensor:
         env.load_state_dict(start)
@@ -156,7 +156,7 @@ def sensitivity(
 
     def dreamt_next(a: Tensor) -> Tensor:
         generator = torch.Generator(a.device).manual_seed(episode)
-        return world.space.z(world.step(memory, a, generator, doubt=False).state) * physical
+        return world.space.z(world.step(context, a, generator, doubt=False).state) * physical
 
     base_true, base_dreamt = true_next(action), dreamt_next(action)
     true, dreamt = [], []

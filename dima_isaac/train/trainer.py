@@ -35,7 +35,9 @@ class Trainer:
         self.device = torch.device(cfg.rl_device)
         spec, learn = env.spec, cfg.train.learn
         to = self.device
-        self.world = WorldModel(cfg.world_model, spec.dims, env.task.observe, spec.echo, spec.readout).to(to)
+        self.world = WorldModel(
+            cfg.world_model, spec.dims, env.task.observe, spec.last_action_index, spec.output_only
+        ).to(to)
         self.agent = ActorCritic(cfg.agent, spec.dims, to, spec.action_mask, seed=cfg.seed + 1)
         self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
         self.explorer = Explorer(cfg.agent.explore, spec.dims, env.num_envs, to, seed=cfg.seed + 3)
@@ -69,7 +71,7 @@ class Trainer:
             WorkerError: the environments are lost; what was learnt is saved.
         """
         try:
-            self.go_on()
+            self.loop()
         except WorkerError:
             self.save()
             raise
@@ -83,7 +85,7 @@ class Trainer:
                 f" Make room, then: {self.run_folder.resume_command}"
             )
 
-    def go_on(self) -> None:
+    def loop(self) -> None:
         """The loop: act, learn, measure, save."""
         while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
             if self.eval_due(self.env_steps):
@@ -114,7 +116,7 @@ class Trainer:
         learn, world = self.cfg.train.learn, self.world
         fresh = (self.env_steps - self.learnt) // self.env.num_envs
         if self.learnt and fresh:  # what nothing has been learnt from yet is an honest test
-            self.logger.add(world.calibrate(self.replay.newest(fresh, world.history + 1)))
+            self.logger.add(world.update_held_out(self.replay.newest(fresh, world.history + 1)))
         self.learnt = self.env_steps
         for _ in range(self.due["dynamics"](self.env_steps)):
             self.logger.add(world.update_dynamics(self.replay.sample(learn.dynamics_batch, world.window)))
@@ -132,7 +134,7 @@ class Trainer:
                 dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
                 self.logger.add(self.agent.update(dream))
             if rollouts:
-                self.world.attend(self.agent.slope(dream.state[:, 0], dream.last_action[:, 0]))
+                self.world.weigh_by_value(self.agent.value_gradient(dream.state[:, 0], dream.last_action[:, 0]))
 
     def dream(self, start: Window) -> Rollout:
         """What the policy and the world model make of ``start`` (B, history)."""

@@ -72,9 +72,7 @@ class Writer:
                     palette = [image.quantize(128) for image in self._images]
                     # a GIF counts hundredths of a second in 16 bits, and players ignore less than two of them
                     shown = min(max(20, 10 * round(100.0 / self.fps)), 655_350)
-                    palette[0].save(
-                        self._temporary, save_all=True, append_images=palette[1:], duration=shown, loop=0
-                    )
+                    palette[0].save(self._temporary, save_all=True, append_images=palette[1:], duration=shown, loop=0)
                 os.replace(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)

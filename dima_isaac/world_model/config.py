@@ -177,7 +177,7 @@ class WorldModelConfig:
     # 105, 78 are contact forces. 0 (published) weighs all alike.
     value_weight: float = 0.7
     residual_floor: float = 0.03  # residual: smallest unit of a dimension's residual, in units of its change
-    exact_echo: bool = True  # where the state repeats the action just taken, write it instead of predicting it
+    copy_last_action: bool = True  # where the state repeats the action just taken, write it instead of predicting it
     clip_actions: bool = True  # to [-1, 1], as environments do
     z_clamp: float = 10.0  # dreamt states stay within this many standard deviations; 0 = unbounded
     # A step's change counts as at most so many of its standard deviations; 0 = unbounded. What nobody has touched yet

@@ -99,7 +99,7 @@ class Denoiser(nn.Module):
         led to are not targets.
         """
         cfg, h = self.cfg, self.history
-        free, weight = space.diffused(), space.emphasis()
+        free, weight = space.diffused(), space.loss_weights()
         counts = window.valid & ~window.first
         rows = list(window.state.unbind(1))
         losses = []
@@ -119,6 +119,6 @@ class Denoiser(nn.Module):
             out = karras.precondition(sigma, cfg.sigma_data, cfg.offset).out
             error = (((clean - target) / out).square() * weight).mean(1)
             losses.append((error * counted).sum() / counted.sum().clamp_min(1))
-            after = space.advance(past[:, -1], space.believed(clean.detach()), base, actions[:, -1])
+            after = space.advance(past[:, -1], space.shrunk(clean.detach()), base, actions[:, -1])
             rows[j + h] = torch.where(counted.unsqueeze(1), after, truth)
         return torch.stack(losses).mean()

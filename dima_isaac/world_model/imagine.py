@@ -19,21 +19,21 @@ def imagine(
     """
     # one autocast around all, itself idle, keeps the shortened weights from call to call: else each casts them anew
     with torch.autocast(world.device.type, enabled=False):
-        memory = world.remember(window)
-        states, xs, acted = [memory.state], [memory.x[:, -1]], [memory.action[:, -1]]
+        context = world.context(window)
+        states, xs, acted = [context.state], [context.x[:, -1]], [context.action[:, -1]]
         seen, drawn, chances = [], [], []
         for _ in range(horizon):
-            obs = world.observe(memory.state)
+            obs = world.observe(context.state)
             action, logp = policy(obs)
-            memory = world.step(memory, action, generator)
-            states.append(memory.state)
-            xs.append(memory.x[:, -1])
-            acted.append(memory.action[:, -1])
+            context = world.step(context, action, generator)
+            states.append(context.state)
+            xs.append(context.x[:, -1])
+            acted.append(context.action[:, -1])
             seen.append(obs)
             drawn.append(action)
             chances.append(logp)
         taken = torch.stack(drawn, 1)
-        reward, cont = world.judge(torch.stack(states, 1), taken)
+        reward, cont = world.predict_reward(torch.stack(states, 1), taken)
     return Rollout(
         obs=torch.stack(seen, 1),
         state=torch.stack(xs, 1),

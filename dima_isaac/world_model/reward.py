@@ -121,7 +121,7 @@ class RewardModel(nn.Module):
         miss, end = (miss * counted).sum() / number, (end * counted).sum() / number
         return miss + end, {"world/reward": miss.detach(), "world/end": end.detach()}
 
-    def judge(self, space: Space, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
+    def predict(self, space: Space, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
         """Raw s (B, H + 1, D), actions (B, H, N, A) -> reward (B, H) and probability of going on (B, H)."""
         reward, logit = self._guess(space, state, action, None, None)
         mean, std = self._units()

@@ -19,7 +19,7 @@ from dima_isaac.world_model.config import Target, WorldModelConfig
 
 _STILL = 1e-10  # a dimension whose change has less than this part of its variance never moves
 
-_KEPT = 0.9  # of the relevance of rounds before
+_KEPT = 0.9  # of the value_weights of rounds before
 
 _LEAST = 0.1  # loss weight of a dimension that has not been predicted yet, relative to one that always was
 
@@ -27,17 +27,19 @@ _LEAST = 0.1  # loss weight of a dimension that has not been predicted yet, rela
 class Space(nn.Module):
     """Running moments and what follows from them."""
 
-    echo_state: Tensor
-    echo_action: Tensor
+    action_columns: Tensor
+    action_source: Tensor
     free: Tensor
-    causes: Tensor | None
-    relevance: Tensor
+    input_mask: Tensor | None
+    value_weights: Tensor
 
-    def __init__(self, cfg: WorldModelConfig, dims: Dims, echo: Tensor | None, readout: Tensor | None = None) -> None:
-        """``echo`` (N, A): where the state repeats the action just taken, -1 where it does not.
+    def __init__(
+        self, cfg: WorldModelConfig, dims: Dims, last_action_index: Tensor | None, output_only: Tensor | None = None
+    ) -> None:
+        """``last_action_index`` (N, A): where the state repeats the action just taken, -1 where it does not.
 
-        ``readout`` (D,) bool: what the next state does not depend on. A linear regression (``residual``), if there is
-        one, predicts it alone; denoiser and reward do not see it or spend their accuracy on it.
+        ``output_only`` (D,) bool: what the next state does not depend on. A linear regression (``residual``), if there
+        is one, predicts it alone; denoiser and reward do not see it or spend their accuracy on it.
         """
         super().__init__()
         self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
@@ -50,18 +52,22 @@ class Space(nn.Module):
             self.linear = Ridge(dims.state + acts, dims.state, cfg.linear_decay, cfg.linear_penalty)
             self.linear.miss.fill_(self.data)
         self.trust = Trust(dims.state, cfg.trust_decay) if self.by_change and cfg.trust_decay else None
-        self.register_buffer("relevance", torch.ones(dims.state))
+        self.register_buffer("value_weights", torch.ones(dims.state))
         self.state = Moments(dims.state, cfg.prior_count)
         self.change = Moments(dims.state)
-        flat = torch.full((1,), -1) if echo is None or not cfg.exact_echo else echo.detach().to("cpu").flatten()
+        flat = (
+            torch.full((1,), -1)
+            if last_action_index is None or not cfg.copy_last_action
+            else last_action_index.detach().to("cpu").flatten()
+        )
         source = torch.arange(flat.shape[0])[flat >= 0]
-        self.register_buffer("echo_state", flat[source], persistent=False)
-        self.register_buffer("echo_action", source, persistent=False)
+        self.register_buffer("action_columns", flat[source], persistent=False)
+        self.register_buffer("action_source", source, persistent=False)
         free = torch.ones(dims.state)
-        free[self.echo_state] = 0.0
-        causes = None if readout is None or self.linear is None else (~readout).float().to("cpu")
+        free[self.action_columns] = 0.0
+        input_mask = None if output_only is None or self.linear is None else (~output_only).float().to("cpu")
         self.register_buffer("free", free, persistent=False)
-        self.register_buffer("causes", causes, persistent=False)
+        self.register_buffer("input_mask", input_mask, persistent=False)
 
     def _scale(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of s, (D,) float32."""
@@ -110,7 +116,7 @@ class Space(nn.Module):
         """Two consecutive s and ``base`` -> y, (..., D)."""
         return (self.moved(now, after) - base) / self._unit() if self.by_change else self.x(after)
 
-    def believed(self, y: Tensor) -> Tensor:
+    def shrunk(self, y: Tensor) -> Tensor:
         """As much of a prediction y (B, D) as unseen steps bore out; nothing of readouts, where none was made."""
         y = self.visible(y)
         return y if self.trust is None else y * self.trust.gain
@@ -127,36 +133,36 @@ class Space(nn.Module):
             # a state that is already further out is not yanked inwards: only leaving is forbidden
             reach = self.z_clamp * std
             after = after.clamp(torch.minimum(now, mean - reach), torch.maximum(now, mean + reach))
-        return after.index_copy(-1, self.echo_state, action.flatten(-2)[..., self.echo_action])
+        return after.index_copy(-1, self.action_columns, action.flatten(-2)[..., self.action_source])
 
     def open(self) -> Tensor:
         """(D,) 1 where a step may miss, 0 where the state is echoed or (``change``) constant."""
         return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
 
     def diffused(self) -> Tensor:
-        """(D,) 1 where y carries information: ``open``, and no readout."""
+        """(D,) 1 where y carries information: ``open``, and no output_only."""
         return self.visible(self.open())
 
     def visible(self, x: Tensor) -> Tensor:
         """x (..., D) with readouts at 0."""
-        return x if self.causes is None else x * self.causes
+        return x if self.input_mask is None else x * self.input_mask
 
-    def emphasis(self) -> Tensor:
+    def loss_weights(self) -> Tensor:
         """(D,) weights of the denoiser's loss, mean 1: what can be predicted and what decides the value count most."""
         weight = self.diffused()
         if self.trust is not None:
             weight = weight * (_LEAST + (1.0 - _LEAST) * self.trust.gain)
-        weight = weight * ((1.0 - self.value_weight) + self.value_weight * self.relevance)
+        weight = weight * ((1.0 - self.value_weight) + self.value_weight * self.value_weights)
         return weight / weight.mean().clamp_min(1e-12)
 
     # Voelcker et al. 2022, eq. 5, with one average slope in place of each sample's own
     @torch.no_grad()
-    def attend(self, slope: Tensor) -> None:
-        """Learn the relevance of each dimension of y from ``slope`` (D,), the mean of (dV/dx)^2 over states."""
+    def weigh_by_value(self, slope: Tensor) -> None:
+        """Learn the value_weights of each dimension of y from ``slope`` (D,), the mean of (dV/dx)^2 over states."""
         std = self._scale()[1]
         step = torch.where(std > 0, self._change_scale()[1] * self._unit() / std, 0.0) if self.by_change else 1.0
         power = slope * step**2 * self.diffused()
-        self.relevance.lerp_(power / power.mean().clamp_min(1e-30), 1.0 - _KEPT)
+        self.value_weights.lerp_(power / power.mean().clamp_min(1e-30), 1.0 - _KEPT)
 
     def features(self, x: Tensor, valid: Tensor) -> Tensor:
         """The history as the denoiser sees it: x (B, history, D), ``valid`` (B, history) bool -> same shape.

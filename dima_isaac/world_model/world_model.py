@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.errors import UsageError
-from dima_isaac.nn.ema import averaged, follow
-from dima_isaac.nn.optimiser import Optimiser
+from dima_isaac.nn.ema import ema_copy, ema_update
+from dima_isaac.nn.optim import Optimiser
 from dima_isaac.nn.surprise import Surprise
-from dima_isaac.types import Decoder, Dims, Metrics, Window, take_over
+from dima_isaac.types import Decoder, Dims, Metrics, Window, restore_generator
 from dima_isaac.world_model import karras, reveal
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
 from dima_isaac.world_model.decoder import LearnedDecoder
@@ -27,7 +27,7 @@ from dima_isaac.world_model.target import Space
 
 
 @dataclass
-class Memory:
+class Context:
     """What the model carries through a dream. Shapes never change."""
 
     state: Tensor  # (B, D) raw s now
@@ -44,10 +44,10 @@ class WorldModel(nn.Module):
     captured = ("track_window", "fit_dynamics", "fit_reward", "fit_decoder")
     """Methods that change nothing but tensors, in place: each may be replaced by a graph of itself (nn.captured)."""
 
-    def __init__(self, cfg: WorldModelConfig, dims: Dims, observe: Decoder, echo: Tensor | None = None,
-                 readout: Tensor | None = None) -> None:  # fmt: skip
-        """``observe`` is the task's exact view; ``echo`` (N, A) says where the state repeats the action just taken,
-        ``readout`` (D,) what physics does not go on from.
+    def __init__(self, cfg: WorldModelConfig, dims: Dims, observe: Decoder, last_action_index: Tensor | None = None,
+                 output_only: Tensor | None = None) -> None:  # fmt: skip
+        """``observe`` is the task's exact view; ``last_action_index`` (N, A) says where the state repeats the action
+        just taken, ``output_only`` (D,) what physics does not go on from.
 
         Weights and the model's random stream come from torch's global generator, so seed that first.
 
@@ -62,14 +62,14 @@ class WorldModel(nn.Module):
             raise UsageError(f"world_model.denoiser.members={cfg.denoiser.members}; choose 1 or more.")
         self.cfg, self.dims, self.history = cfg, dims, cfg.history
         self.window = cfg.history + cfg.unroll
-        self.space = Space(cfg, dims, echo, readout)
+        self.space = Space(cfg, dims, last_action_index, output_only)
         kind = Ensemble if cfg.denoiser.members > 1 else Denoiser
         self.denoiser: Denoiser | Ensemble = kind(cfg.denoiser, dims, cfg.history, cfg.precision)
-        self.average = averaged(self.denoiser) if cfg.denoiser.ema else None
+        self.average = ema_copy(self.denoiser) if cfg.denoiser.ema else None
         self.surprise = Surprise(dims.state, cfg.doubt_rows) if cfg.doubt else None
         share = torch.full((dims.state,), cfg.doubt)
-        if self.space.causes is not None:  # readouts look as they do: a policy must not trust what a dream smooths
-            share = torch.where(self.space.causes > 0, share, 1.0)
+        if self.space.input_mask is not None:  # readouts look as they do: a policy must not trust what a dream smooths
+            share = torch.where(self.space.input_mask > 0, share, 1.0)
         self.register_buffer("share", share, persistent=False)
         self.reward = RewardModel(cfg.reward, dims, cfg.precision)
         self.reward_window: int = self.reward.window
@@ -84,7 +84,7 @@ class WorldModel(nn.Module):
 
     @property
     def dreamer(self) -> Denoiser | Ensemble:
-        """The denoiser that dreams: the averaged one, if there is one."""
+        """The denoiser that dreams: the ema_copy one, if there is one."""
         return self.denoiser if self.average is None else self.average
 
     @property
@@ -113,10 +113,10 @@ class WorldModel(nn.Module):
         """Learn the moments of ``state`` (..., D)."""
         self.space.state.update(state)
 
-    def attend(self, slope: Tensor) -> None:
+    def weigh_by_value(self, slope: Tensor) -> None:
         """Spend accuracy where the value has a slope; ``slope`` (D,) is the mean of (dV/dx)^2 over states."""
         if self.cfg.value_weight:
-            self.space.attend(slope)
+            self.space.weigh_by_value(slope)
 
     def _act(self, action: Tensor) -> Tensor:
         return action.clamp(-1.0, 1.0) if self.cfg.clip_actions else action
@@ -133,7 +133,7 @@ class WorldModel(nn.Module):
         optimiser.begin()
         metrics: Metrics = self.fit_dynamics(window)
         if self.average is not None:
-            follow(self.average, self.denoiser, self.cfg.denoiser.ema, optimiser.updates)
+            ema_update(self.average, self.denoiser, self.cfg.denoiser.ema, optimiser.updates)
         return metrics
 
     def update_reward(self, window: Window) -> Metrics:
@@ -178,12 +178,12 @@ class WorldModel(nn.Module):
     # -- dreaming ---------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def remember(self, window: Window) -> Memory:
-        """The memory at the end of (B, ``history``) replay rows."""
+    def context(self, window: Window) -> Context:
+        """The context at the end of (B, ``history``) replay rows."""
         mask = window.valid.unsqueeze(-1)
         x = self.normalise(window.state) * mask
         action = self._act(window.action[:, :-1]) * mask[:, :-1].unsqueeze(-1)
-        return Memory(window.state[:, -1], x, action, window.valid)
+        return Context(window.state[:, -1], x, action, window.valid)
 
     @torch.no_grad()
     def observe(self, state: Tensor) -> Tensor:
@@ -192,28 +192,28 @@ class WorldModel(nn.Module):
 
     @torch.no_grad()
     def step(
-        self, memory: Memory, action: Tensor, generator: torch.Generator | None = None, doubt: bool = True
-    ) -> Memory:
+        self, context: Context, action: Tensor, generator: torch.Generator | None = None, doubt: bool = True
+    ) -> Context:
         """Dream one step under ``action`` (B, N, A), in K denoiser calls; a prediction leaves ``doubt`` out."""
         action = self._act(action)
-        actions = torch.cat([memory.action, action.unsqueeze(1)], 1)
-        base = self.space.base(memory.x[:, -1], actions)
+        actions = torch.cat([context.action, action.unsqueeze(1)], 1)
+        base = self.space.base(context.x[:, -1], actions)
         generator = generator or self.generator
-        y = self.space.believed(self._sample(memory, actions, self.cfg.denoiser.temperature, generator))
+        y = self.space.shrunk(self._sample(context, actions, self.cfg.denoiser.temperature, generator))
         if self.surprise is not None and doubt:
             y = y + self.share * self.surprise.draw(y.shape[0], generator)
-        state = self.space.advance(memory.state, y, base, action)
-        x = torch.cat([memory.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
-        valid = torch.cat([memory.valid[:, 1:], torch.ones_like(memory.valid[:, :1])], 1)
-        return Memory(state, x, actions[:, 1:], valid)
+        state = self.space.advance(context.state, y, base, action)
+        x = torch.cat([context.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
+        valid = torch.cat([context.valid[:, 1:], torch.ones_like(context.valid[:, :1])], 1)
+        return Context(state, x, actions[:, 1:], valid)
 
     # DIMA eq. 6
-    def _sample(self, memory: Memory, actions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
+    def _sample(self, context: Context, actions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
         """Draw y (B, D) for ``actions`` (B, history, N, A), the last of them the current one."""
         cfg = self.cfg.denoiser
         batch, agents = actions.shape[0], actions.shape[2]
         order = reveal.draw_order(cfg.order, batch, agents, generator)
-        features = self.space.features(memory.x, memory.valid)
+        features = self.space.features(context.x, context.valid)
         shown = self.dreamer.encode(features, actions, reveal.stages(cfg.reveal, order))
         conditions = [shown[reveal.stage_of(k, self.steps, len(shown))] for k in range(self.steps)]
         free = self.space.diffused()
@@ -221,26 +221,26 @@ class WorldModel(nn.Module):
         def denoise(y: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
             return self.dreamer(y, sigma, condition, free)
 
-        noise = temperature * torch.randn(memory.state.shape, device=self.device, generator=generator)
+        noise = temperature * torch.randn(context.state.shape, device=self.device, generator=generator)
         return sample(denoise, noise, self.sigmas, conditions)
 
     @torch.no_grad()
-    def calibrate(self, window: Window) -> Metrics:
+    def update_held_out(self, window: Window) -> Metrics:
         """Learn from ``window`` (B, ``history`` + 1), rows that no update has seen, how far dreams may believe D and
         by how much they err.
 
-        ``world/explained`` is the share of y's power that the believed prediction accounts for; above 0 the
+        ``world/explained`` is the share of y's power that the shrunk prediction accounts for; above 0 the
         denoiser improves on the linear model (``target=residual``) or on the mean change.
         """
         if self.space.trust is None and self.surprise is None:
             return {}
         h = self.history
         past = Window(**{name: column[:, :h] for name, column in vars(window).items()})
-        memory, actions = self.remember(past), self._act(window.action[:, :h])
-        truth = self.space.y(memory.state, window.state[:, h], self.space.base(memory.x[:, -1], actions))
-        guess = self._sample(memory, actions, 0.0, self.generator)
+        context, actions = self.context(past), self._act(window.action[:, :h])
+        truth = self.space.y(context.state, window.state[:, h], self.space.base(context.x[:, -1], actions))
+        guess = self._sample(context, actions, 0.0, self.generator)
         counted = window.valid[:, h] & ~window.first[:, h] & window.valid[:, h - 1]
-        miss = (truth - self.space.believed(guess)) * counted.unsqueeze(1) * self.space.open()
+        miss = (truth - self.space.shrunk(guess)) * counted.unsqueeze(1) * self.space.open()
         if self.surprise is not None:
             self.surprise.update(miss)
         predicted = self.space.diffused()
@@ -253,9 +253,9 @@ class WorldModel(nn.Module):
         return metrics
 
     @torch.no_grad()
-    def judge(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_reward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """A finished dream, raw s (B, H + 1, D) and actions (B, H, N, A) -> reward (B, H), P(goes on) (B, H)."""
-        return self.reward.judge(self.space, states, self._act(actions))
+        return self.reward.predict(self.space, states, self._act(actions))
 
     # -- continuing -------------------------------------------------------------------------------------------------
 
@@ -287,4 +287,4 @@ class WorldModel(nn.Module):
         for name, optimiser in self._optimisers.items():
             optimiser.load_state_dict(state[name])
         self._seed, self._generator = int(state["seed"]), None
-        take_over(self.generator, state["generator"])
+        restore_generator(self.generator, state["generator"])

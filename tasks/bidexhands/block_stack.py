@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
@@ -90,7 +90,7 @@ class ShadowHandBlockStack(HandleTask):
         """13 numbers of the right cube and of the left one, four zeros."""
         return [self.root(engine, "right"), self.root(engine, "left"), self._padding]
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the stack."""
         cfg = self.cfg
         cubes = self.points(engine)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import table, thing
@@ -68,7 +68,7 @@ class ShadowHandBottleCap(HandleTask):
         )
         self.cfg: ShadowHandBottleCapConfig = cfg
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a bottle dropped, and the cap off."""
         cfg = self.cfg
         points, palms, tips = self.points(engine), self.palms(engine), self.tips(engine)

@@ -18,7 +18,7 @@ from enum import Enum
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
@@ -123,7 +123,7 @@ class Catch(TwoHandTask):
             parts += [shell, goal[:, :7], quat_div(shell[:, 3:7], goal[:, 3:7])]
         return parts
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, drops, fences and catches."""
         terms, gaps = {}, []
         terminal = self._strayed(engine)

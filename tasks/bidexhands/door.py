@@ -21,7 +21,7 @@ from enum import Enum
 
 import torch
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
@@ -95,7 +95,7 @@ class Door(HandleTask):
         super().bind(engine)
         self._hinges = names_to_index(engine.dof_names, [f"door/{leaf}" for leaf in LEAVES], engine.device)
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the door where it should be."""
         cfg = self.cfg
         points = self.points(engine)

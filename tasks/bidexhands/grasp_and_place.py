@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
@@ -65,7 +65,7 @@ class ShadowHandGraspAndPlace(HandleTask):
         bucket, cube_ = self.root(engine, "bucket"), self.root(engine, "cube")
         return [bucket, bucket[:, :7], cube_[:, :7]]
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the cube in the bucket."""
         cfg = self.cfg
         bucket, cube_ = self.root(engine, "bucket"), self.root(engine, "cube")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, length, quat_div
 from dima_isaac.sim.scene import Actor, Ellipsoid
@@ -75,12 +75,12 @@ class ShadowHandOver(TwoHandTask):
             root = torch.cat([pose[:, :3], quat, torch.zeros_like(state[:, :6])], 1)
             engine.set_root_state(everyone, self._actor[name], root)
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, drops and catches."""
         distance = length(self._egg_pos - self._goal_pos)
         theta = angle_between(self._egg_quat, self._goal_quat)
         reward = torch.add(theta, distance, alpha=self.cfg.distance_scale).mul_(-0.2).exp_()
-        return Verdict(
+        return Outcome(
             reward=reward,
             terminal=self._egg_height <= self.cfg.drop_height,
             success=distance < self.cfg.success_distance,

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.sim.scene import Actor, Ellipsoid
@@ -74,7 +74,7 @@ class ShadowHandKettle(HandleTask):
         first = self._actor["ball0"] if self.cfg.balls else 0
         self._balls = slice(first, first + self.cfg.balls)
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a bucket dropped, and the water poured."""
         cfg = self.cfg
         points = self.points(engine)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Actor, Ellipsoid, Vec3
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
@@ -59,7 +59,7 @@ class ShadowHandLiftUnderarm(HandleTask):
         )
         self.cfg: ShadowHandLiftUnderarmConfig = cfg
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a pot dropped or let go, and the pot lifted."""
         cfg = self.cfg
         grip = distance(self.points(engine), self.palms(engine))  # (E, 2)

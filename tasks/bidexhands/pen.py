@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_down, table, thing
@@ -49,7 +49,7 @@ class ShadowHandPen(HandleTask):
         )
         self.cfg: ShadowHandPenConfig = cfg
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the cap off."""
         points = self.points(engine)
         reach = self.reach(engine, points)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
@@ -76,7 +76,7 @@ class ShadowHandPushBlock(HandleTask):
         """The right cube's 13 numbers, both cubes' positions, both goals (left first), five zeros."""
         return [self.root(engine, "right"), self.points(engine).flatten(1), self._seen_goals]
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and both cubes home."""
         cubes = self.points(engine)
         reach = self.reach(engine, cubes)

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Actor, Mjcf, Vec3
@@ -101,7 +101,7 @@ class ShadowHandReOrientation(TwoHandTask):
             parts += [cube, goal[:, :7], quat_div(cube[:, 3:7], goal[:, 3:7])]
         return parts
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, drops and goals reached."""
         cfg = self.cfg
         pairs = [(self.root(engine, f"cube{i}"), self.root(engine, f"goal{i}")) for i in range(2)]

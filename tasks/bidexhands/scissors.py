@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_down, table, thing
@@ -56,7 +56,7 @@ class ShadowHandScissors(HandleTask):
         super().bind(engine)
         self._pivot = int(names_to_index(engine.dof_names, ["scissors/pivot"])[0])
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the scissors open."""
         reach = self.reach(engine, self.points(engine))
         angle = engine.dof_pos[:, self._pivot]

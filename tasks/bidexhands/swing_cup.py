@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, from_rpy
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
@@ -64,7 +64,7 @@ class ShadowHandSwingCup(HandleTask):
         super().bind(engine)
         self._goal = torch.tensor(from_rpy(0.0, 0.0, GOAL_YAW), device=engine.device).expand(engine.num_envs, -1)
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a mug dropped, and the mug turned."""
         cfg = self.cfg
         mug = self.root(engine, "mug")

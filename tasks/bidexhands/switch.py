@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import torch
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
@@ -66,7 +66,7 @@ class ShadowHandSwitch(HandleTask):
         names = [f"{name}/rocker_hinge" for name in SWITCHES]
         self._rockers = names_to_index(engine.dof_names, names, engine.device)
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, and both switches pressed."""
         points = self.points(engine)
         reach = self.reach(engine, points)

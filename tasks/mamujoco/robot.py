@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dima_isaac.envs.noise import Noise
-from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.envs.task import Outcome, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Scene
@@ -102,7 +102,7 @@ class Robot(ABC):
             episode_length=cfg.episode_length or self.definition.episode_length,
             control_dt=float("nan"),
             agent_names=tuple(f"agent_{i}" for i in range(self._agents)),
-            readout=self._readout(),
+            output_only=self._readout(),
             goal=False,
             action_mask=None if bool(self._used.all()) else self._used,
             notes=self._notes(conf, actuators, widths),
@@ -274,11 +274,11 @@ class Robot(ABC):
         everybody = (centred * scale).unsqueeze(-2).expand(*state.shape[:-1], self._agents, self._width)
         return torch.cat([everybody, own], -1)
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """The team's reward and whether the robot has fallen; computed in float64."""
         terminal = self._fallen()
         reward, terms = self._value(terminal)
-        return Verdict(reward.to(self._dtype), terminal, self._never, terms)
+        return Outcome(reward.to(self._dtype), terminal, self._never, terms)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing: every quantity is read from the physics at the start of the step."""

@@ -120,14 +120,14 @@ def test_losses_are_the_textbooks(monkeypatch):
     dream = Rollout(obs, state, last, action, logp + 0.2 * torch.randn(5, 4, 2), 3 * torch.randn(5, 4), cont)
     by_hand, checked = ByHand(agent, dream), []
 
-    def descend(optim, parameters, loss, *rest, **more):
+    def optimizer_step(optim, parameters, loss, *rest, **more):
         expected = by_hand.policy_loss() if optim is agent.actor_optim else by_hand.value_loss()
         assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
         checked.append(optim)
         return real(optim, parameters, loss, *rest, **more)
 
-    real = ppo.descend
-    monkeypatch.setattr(ppo, "descend", descend)
+    real = ppo.optimizer_step
+    monkeypatch.setattr(ppo, "optimizer_step", optimizer_step)
     agent.update(dream)
     assert checked == [agent.actor_optim, agent.critic_optim] * 3
 
@@ -158,7 +158,7 @@ def test_slope_is_the_mean_squared_gradient_of_the_value():
         push = step * torch.eye(4)[i]
         above, below = agent.critic(state + push, last), agent.critic(state - push, last)
         expected[i] = (((above - below) / (2 * step)) ** 2).mean()
-    torch.testing.assert_close(agent.slope(state, last), expected.detach(), rtol=0.02, atol=1e-4)
+    torch.testing.assert_close(agent.value_gradient(state, last), expected.detach(), rtol=0.02, atol=1e-4)
 
 
 def test_kl_stop_keeps_the_policy():

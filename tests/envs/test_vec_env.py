@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
-from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.envs.task import Outcome, TaskSpec
 from dima_isaac.envs.vec_env import EpisodeTally, VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Capabilities
@@ -79,8 +79,8 @@ class Game:
     def observe(self, state: Tensor) -> Tensor:
         return state.unsqueeze(-2)
 
-    def judge(self, engine: Counter) -> Verdict:
-        return Verdict(
+    def compute_reward(self, engine: Counter) -> Outcome:
+        return Outcome(
             engine.count.clone(), engine.count >= self.ends, engine.count == 2, {"ticks": torch.ones_like(engine.count)}
         )
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.nn.captured import WARM, Captured
-from dima_isaac.nn.optimiser import Optimiser
+from dima_isaac.nn.optim import Optimiser
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 

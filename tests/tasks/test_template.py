@@ -19,9 +19,9 @@ def test_reward_ends_and_success_by_hand():
         stage.put("cube", (0.0, 0.0, 0.625 + height))
         right, left = stage.task.points(stage.engine)[0].tolist()
         stage.tips(0, tuple(right), 0.4).tips(1, tuple(left), 0.3)
-        verdict = stage.judge()
-        assert float(verdict.reward) == pytest.approx(1.0 - 0.7 + 5.0 * height, abs=1e-4)
-        assert float(sum(verdict.terms.values())) == pytest.approx(float(verdict.reward), abs=1e-5)
+        outcome = stage.compute_reward()
+        assert float(outcome.reward) == pytest.approx(1.0 - 0.7 + 5.0 * height, abs=1e-4)
+        assert float(sum(outcome.terms.values())) == pytest.approx(float(outcome.reward), abs=1e-5)
         assert stage.success() is success
         assert not stage.ends()
     assert not stage.tips(0, tuple(right), 1.999).ends()

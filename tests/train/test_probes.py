@@ -32,12 +32,12 @@ class Oracle:
     def __init__(self, blind: int | None = None, drift: float = 0.0, noise: float = 0.0) -> None:
         self.blind, self.drift, self.noise = blind, drift, noise
 
-    def remember(self, window: Window) -> Now:
+    def context(self, window: Window) -> Now:
         return Now(window.state[:, -1])
 
-    def step(self, memory: Now, action: Tensor, generator: torch.Generator, doubt: bool) -> Now:
+    def step(self, context: Now, action: Tensor, generator: torch.Generator, doubt: bool) -> Now:
         assert not doubt, "a probe holds the prediction against the truth"
-        pos, vel, _ = memory.state.split(2, 1)
+        pos, vel, _ = context.state.split(2, 1)
         push = action.squeeze(-1).clamp(-1, 1)
         if self.blind is not None:
             push = push * (torch.arange(2) != self.blind)
@@ -104,13 +104,13 @@ def test_sensitivity_tells_a_blind_world_from_a_seeing_one():
 def test_short_agents_do_not_hide_the_first_state_dimension():
     env, actor, _ = setting()
     whole = probes.sensitivity(Oracle(), env, actor, episode=5)
-    env.task.spec = replace(env.spec, echo=torch.tensor([[4, -1], [5, -1]]))
+    env.task.spec = replace(env.spec, last_action_index=torch.tensor([[4, -1], [5, -1]]))
     torch.testing.assert_close(probes.sensitivity(Oracle(), env, actor, episode=5).true, whole.true)
 
 
 def test_readouts_count_for_nothing_in_the_sensitivity():
     env, actor, _ = setting()
-    env.task.spec = replace(env.spec, readout=torch.tensor([False, False, True, True, False, False]))
+    env.task.spec = replace(env.spec, output_only=torch.tensor([False, False, True, True, False, False]))
     told = probes.sensitivity(Oracle(), env, actor, episode=5)
     torch.testing.assert_close(told.true, torch.full((2,), 0.025), rtol=1e-3, atol=0)  # positions alone
     torch.testing.assert_close(told.dreamt, told.true, rtol=1e-4, atol=1e-6)

@@ -191,13 +191,13 @@ def test_the_model_is_judged_by_the_rows_that_it_has_not_learnt_from(tmp_path):
     with RunFolder(tmp_path) as run:
         logger = Logger(run, cfg, 320)
         trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
-        calibrate, seen = trainer.world.calibrate, []
+        update_held_out, seen = trainer.world.update_held_out, []
 
         def listen(window):
             seen.append((trainer.learnt, trainer.env_steps, window.state[:, -1].clone()))
-            return calibrate(window)
+            return update_held_out(window)
 
-        trainer.world.calibrate = listen
+        trainer.world.update_held_out = listen
         trainer.run()
         logger.close()
     assert [before for before, _, _ in seen] == [*range(40, 320, 40)]

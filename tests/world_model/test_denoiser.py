@@ -115,9 +115,9 @@ def test_a_window_at_the_start_of_an_episode_remembers_padding_as_zero():
     world.track(window.state)
     valid = window.valid.clone()
     valid[0, :2] = False
-    memory = world.remember(replace(window, state=window.state * valid.unsqueeze(-1), valid=valid))
-    assert memory.x[0, :2].abs().max() == 0 and memory.action[0].abs().max() == 0
-    assert memory.x[0, 2].abs().max() > 0 and memory.x[1].abs().amax(1).min() > 0
+    context = world.context(replace(window, state=window.state * valid.unsqueeze(-1), valid=valid))
+    assert context.x[0, :2].abs().max() == 0 and context.action[0].abs().max() == 0
+    assert context.x[0, 2].abs().max() > 0 and context.x[1].abs().amax(1).min() > 0
 
 
 @pytest.mark.parametrize("reveal", list(Reveal))

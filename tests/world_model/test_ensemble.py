@@ -55,10 +55,10 @@ def test_a_dream_keeps_its_member():
     world = shaken(build(small(members=2, ema=0.0)))
 
     def dream() -> torch.Tensor:
-        memory, rng = world.remember(window(world.history)), torch.Generator().manual_seed(1)
+        context, rng = world.context(window(world.history)), torch.Generator().manual_seed(1)
         for _ in range(4):
-            memory = world.step(memory, torch.zeros(7, 2, 2), rng)
-        return memory.state
+            context = world.step(context, torch.zeros(7, 2, 2), rng)
+        return context.state
 
     before = dream()
     for parameter in world.denoiser.members[1].parameters():

@@ -60,7 +60,7 @@ def test_rewards_are_those_of_the_whole_dream_at_once():
     world, _, _, rollout = dream()
     mean, std = world.space._scale()
     states = mean + std * rollout.state / world.space.data
-    reward, cont = world.judge(states, rollout.action)
+    reward, cont = world.predict_reward(states, rollout.action)
     assert torch.allclose(reward, rollout.reward, atol=1e-4) and torch.allclose(cont, rollout.cont, atol=1e-4)
     assert not any(value.requires_grad for value in vars(rollout).values())
 

@@ -40,6 +40,6 @@ def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise):
         end.append(-math.log(1 - going if b == 1 and t == 3 else going))
     assert metrics["world/reward"].item() == pytest.approx(sum(miss) / len(miss), rel=1e-3)
     assert metrics["world/end"].item() == pytest.approx(sum(end) / len(end), rel=1e-5)
-    reward, cont = model.judge(None, rows.state, rows.action[:, :-1])
+    reward, cont = model.predict(None, rows.state, rows.action[:, :-1])
     torch.testing.assert_close(reward, guess * std + mean, rtol=1e-3, atol=1e-3)
     torch.testing.assert_close(cont, logit.sigmoid())

@@ -12,10 +12,10 @@ ACTION = torch.zeros(2, 1)
 ECHO = torch.tensor([[4], [-1]])  # agent 0's action is state 4
 
 
-def space(echo=None, target=Target.change, readout=None, **settings) -> tuple[Space, torch.Tensor]:
+def space(last_action_index=None, target=Target.change, output_only=None, **settings) -> tuple[Space, torch.Tensor]:
     """A space that has seen walks of very different scales; dimension 3 differs between episodes but never moves."""
     rng = torch.Generator().manual_seed(0)
-    out = Space(WorldModelConfig(target=target, **settings), DIMS, echo, readout)
+    out = Space(WorldModelConfig(target=target, **settings), DIMS, last_action_index, output_only)
     steps = torch.randn(300, 6, 5, generator=rng) * torch.tensor([1.0, 1e-3, 100.0, 0.0, 0.1])
     walk = steps.cumsum(1) + torch.randn(300, 1, 5, generator=rng) * torch.tensor([1.0, 1.0, 1.0, 5.0, 0.0])
     out.state.update(walk)
@@ -61,18 +61,18 @@ def test_what_never_moves_stays_exactly_where_it_is():
 
 def test_a_readout_is_the_regressions_alone():
     force = torch.tensor([False, False, True, False, False])
-    model, walk = space(target=Target.residual, readout=force)
-    assert model.diffused().tolist() == [1, 1, 0, 0, 1] and model.emphasis()[2] == 0
+    model, walk = space(target=Target.residual, output_only=force)
+    assert model.diffused().tolist() == [1, 1, 0, 0, 1] and model.loss_weights()[2] == 0
     assert model.open().tolist() == [1, 1, 1, 0, 1]
     now, actions = walk[:, 0], torch.zeros(300, 3, 2, 1)
     base, valid = model.base(model.x(now), actions), torch.ones(300, 3, dtype=torch.bool)
     guesses = torch.randn(2, 300, 5, generator=torch.Generator().manual_seed(3))
-    one, other = (model.advance(now, model.believed(y), base, torch.zeros(300, 2, 1)) for y in guesses)
+    one, other = (model.advance(now, model.shrunk(y), base, torch.zeros(300, 2, 1)) for y in guesses)
     assert torch.equal(one[:, 2], other[:, 2]) and not torch.equal(one[:, 0], other[:, 0])
     assert not torch.equal(one[:, 2], now[:, 2])  # it moves as the regression says
     x = model.x(walk[:, :3])
     assert model.features(x, valid)[:, :, 2].abs().max() == 0 and model.features(x, valid)[:, :, 0].abs().max() > 0
-    plain, _ = space(target=Target.change, readout=force)  # nothing else would predict it
+    plain, _ = space(target=Target.change, output_only=force)  # nothing else would predict it
     assert plain.diffused().tolist() == [1, 1, 1, 0, 1]
 
 
@@ -89,7 +89,7 @@ def test_echoes_are_written_exactly():
     after = model.advance(walk[:, 0], torch.randn(300, 5), torch.zeros(300, 5), action)
     assert torch.equal(after[:, 4], action[:, 0, 0])
     assert model.diffused().tolist() == [1, 1, 1, 0, 0]
-    off, _ = space(ECHO, exact_echo=False)
+    off, _ = space(ECHO, copy_last_action=False)
     still = torch.zeros(300, 5)
     assert not torch.equal(off.advance(walk[:, 0], still, still, action)[:, 4], action[:, 0, 0])
 
@@ -145,23 +145,23 @@ def test_features_of_states_are_the_states():
 
 def test_accuracy_is_spent_where_the_value_has_a_slope():
     model, _ = space(value_weight=0.5, trust_decay=0.0)
-    even = model.emphasis()
+    even = model.loss_weights()
     assert torch.allclose(even, torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0]) * 1.25)
     slope = torch.tensor([0.0, 4.0, 1.0, 9.0, 0.0])  # (dV/dx)^2; dimension 3 never moves
     for _ in range(100):
-        model.attend(slope)
+        model.weigh_by_value(slope)
     std, change = model._scale()[1], model._change_scale()[1]
     per_y = slope * (change / std) ** 2 * torch.tensor([1.0, 1.0, 1.0, 0.0, 1.0])  # (dV/dy)^2
-    assert torch.allclose(model.relevance, per_y / per_y.mean(), rtol=1e-3, atol=1e-3)
-    weight = even * (0.5 + 0.5 * model.relevance)
-    assert torch.allclose(model.emphasis(), weight / weight.mean(), rtol=1e-4)
-    assert model.emphasis()[0] > 0, "what has no value today still counts"
+    assert torch.allclose(model.value_weights, per_y / per_y.mean(), rtol=1e-3, atol=1e-3)
+    weight = even * (0.5 + 0.5 * model.value_weights)
+    assert torch.allclose(model.loss_weights(), weight / weight.mean(), rtol=1e-4)
+    assert model.loss_weights()[0] > 0, "what has no value today still counts"
 
 
 def test_what_cannot_be_predicted_yet_keeps_a_tenth_of_its_weight():
     model, _ = space(value_weight=0.0, trust_decay=0.5)
     model.trust.gain.copy_(torch.tensor([1.0, 0.0, 0.5, 1.0, 1.0]))
-    weight = model.emphasis()
+    weight = model.loss_weights()
     assert torch.allclose(weight / weight[0], torch.tensor([1.0, 0.1, 0.55, 0.0, 1.0]))
 
 

@@ -1,4 +1,4 @@
-"""The world model as a whole: its dream, its sizes, its memory, and continuing bit for bit."""
+"""The world model as a whole: its dream, its sizes, its context, and continuing bit for bit."""
 
 import io
 from dataclasses import replace
@@ -70,8 +70,10 @@ def test_the_yaml_of_the_paper_preset_says_the_same():
     assert omegaconf.OmegaConf.to_object(merged) == paper()
 
 
-def taught(cfg: WorldModelConfig, updates: int = 0, echo: Tensor | None = None) -> tuple[WorldModel, Linear]:
-    world, game = build(cfg, echo=echo), Linear()
+def taught(
+    cfg: WorldModelConfig, updates: int = 0, last_action_index: Tensor | None = None
+) -> tuple[WorldModel, Linear]:
+    world, game = build(cfg, last_action_index=last_action_index), Linear()
     world.track(game.window(256, 6).state)
     for _ in range(updates):
         world.update_dynamics(game.window(64, world.window))
@@ -84,7 +86,7 @@ def test_continuing_is_bit_for_bit():
     def round_(world: WorldModel, game: Linear) -> list[Tensor]:
         out = [world.update_dynamics(game.window(16, 6))["world/denoise"] for _ in range(4)]
         out.append(world.update_reward(game.window(16, 2))["world/reward"])
-        return [*out, world.step(world.remember(game.window(16, 3)), torch.zeros(16, 2, 2)).state]
+        return [*out, world.step(world.context(game.window(16, 3)), torch.zeros(16, 2, 2)).state]
 
     world, game = taught(cfg, updates=4)
     world.update_reward(game.window(16, 2))
@@ -131,7 +133,7 @@ def test_the_published_model_also_continues_bit_for_bit():
 @pytest.mark.parametrize("target", list(Target))
 def test_a_step_keeps_shapes_and_rolls_the_history(target):
     world, game = taught(small(target=target), updates=2)
-    before = world.remember(game.window(5, 3))
+    before = world.context(game.window(5, 3))
     action = 2.0 * torch.ones(5, 2, 2)
     after = world.step(before, action)
     assert vars(before).keys() == vars(after).keys()
@@ -143,15 +145,15 @@ def test_a_step_keeps_shapes_and_rolls_the_history(target):
 
 def test_a_generator_decides_the_dream():
     world, game = taught(small(temperature=1.0), updates=2)
-    memory, action = world.remember(game.window(5, 3)), torch.zeros(5, 2, 2)
-    dreams = [world.step(memory, action, torch.Generator().manual_seed(seed)).state for seed in (1, 1, 2)]
+    context, action = world.context(game.window(5, 3)), torch.zeros(5, 2, 2)
+    dreams = [world.step(context, action, torch.Generator().manual_seed(seed)).state for seed in (1, 1, 2)]
     assert torch.equal(dreams[0], dreams[1]) and not torch.equal(dreams[0], dreams[2])
 
 
 def test_echoes_are_exact_in_dreams_and_nobody_predicts_them():
-    echo = torch.tensor([[2, -1], [3, -1]])
-    world, game = taught(small(), updates=2, echo=echo)
-    after = world.step(world.remember(game.window(5, 3)), torch.full((5, 2, 2), -3.0))
+    last_action_index = torch.tensor([[2, -1], [3, -1]])
+    world, game = taught(small(), updates=2, last_action_index=last_action_index)
+    after = world.step(world.context(game.window(5, 3)), torch.full((5, 2, 2), -3.0))
     assert (after.state[:, 2:] == -1.0).all()
 
 
@@ -159,12 +161,12 @@ def test_echoes_are_exact_in_dreams_and_nobody_predicts_them():
 def test_dreams_beat_repeating_the_last_state_at_every_step(target):
     world, game = taught(small(target=target, reveal=Reveal.joint), updates=250)
     window = game.window(256, 11)
-    memory = world.remember(game_rows(window, 3))
-    still = memory.state
+    context = world.context(game_rows(window, 3))
+    still = context.state
     for h in range(8):
-        memory = world.step(memory, window.action[:, 2 + h])
+        context = world.step(context, window.action[:, 2 + h])
         true = window.state[:, 3 + h]
-        miss, repeat = (memory.state - true).square().mean().sqrt(), (still - true).square().mean().sqrt()
+        miss, repeat = (context.state - true).square().mean().sqrt(), (still - true).square().mean().sqrt()
         assert miss < 0.35 * repeat, (h, miss, repeat)
 
 
@@ -176,13 +178,13 @@ def game_rows(window, rows: int):
 def test_every_agents_action_moves_the_dream_as_it_moves_the_world(reveal, low, high):
     world, game = taught(small(target=Target.change, reveal=Reveal[reveal]), updates=250)
     window = game.window(512, 3)
-    memory, action = world.remember(window), window.action[:, -1].clamp(-0.5, 0.5)
-    base = world.step(memory, action, torch.Generator().manual_seed(0)).state
+    context, action = world.context(window), window.action[:, -1].clamp(-0.5, 0.5)
+    base = world.step(context, action, torch.Generator().manual_seed(0)).state
     for agent in range(2):
         moved = action.clone()
         moved[:, agent] += 0.5
-        dreamt = world.step(memory, moved, torch.Generator().manual_seed(0)).state - base
-        true = game.step(memory.state, moved) - game.step(memory.state, action)
+        dreamt = world.step(context, moved, torch.Generator().manual_seed(0)).state - base
+        true = game.step(context.state, moved) - game.step(context.state, action)
         ratio = (dreamt.square().mean() / true.square().mean()).sqrt()
         assert low < ratio < high, (agent, ratio)
 
@@ -191,14 +193,14 @@ def test_one_step_at_a_time_a_sequential_model_is_blind_to_somebody_and_the_regr
     def total(target: Target) -> float:
         world, game = taught(small(target=target), updates=200)
         window = game.window(512, 3)
-        memory, action = world.remember(window), window.action[:, -1].clamp(-0.5, 0.5)
-        base = world.step(memory, action, torch.Generator().manual_seed(0)).state
+        context, action = world.context(window), window.action[:, -1].clamp(-0.5, 0.5)
+        base = world.step(context, action, torch.Generator().manual_seed(0)).state
         ratios = []
         for agent in range(2):
             moved = action.clone()
             moved[:, agent] += 0.5
-            dreamt = world.step(memory, moved, torch.Generator().manual_seed(0)).state - base
-            true = game.step(memory.state, moved) - game.step(memory.state, action)
+            dreamt = world.step(context, moved, torch.Generator().manual_seed(0)).state - base
+            true = game.step(context.state, moved) - game.step(context.state, action)
             ratios.append(((dreamt * true).mean() / true.square().mean()).item())
         return sum(ratios)
 
@@ -217,12 +219,12 @@ def test_reward_and_end_are_learnt_and_judged_in_parallel():
     assert losses[-1]["world/reward"] < 0.05 * losses[0]["world/reward"]
     assert losses[-1]["world/end"] < 0.5 * losses[0]["world/end"]
     window = game.window(64, 6)
-    reward, cont = world.judge(window.state, window.action[:, :-1])
+    reward, cont = world.predict_reward(window.state, window.action[:, :-1])
     assert reward.shape == cont.shape == (64, 5)
     assert (reward - window.reward[:, 1:]).abs().mean() < 0.1
     ends = window.state[:, 1:].mean(-1)
     assert cont[ends > 0.6].mean() < 0.2 and cont[ends < 0.0].mean() > 0.8
-    one = world.judge(window.state[:, 2:4], window.action[:, 2:3])
+    one = world.predict_reward(window.state[:, 2:4], window.action[:, 2:3])
     assert torch.allclose(one[0][:, 0], reward[:, 2], atol=1e-5)
 
 
@@ -231,7 +233,7 @@ def test_the_published_judge_in_one_pass_equals_token_by_token():
     cfg.reward.width, cfg.reward.layers = 32, 2
     world, game = taught(cfg)
     window, net = game.window(4, 16), world.reward.net
-    reward, cont = world.judge(window.state, window.action[:, :-1])
+    reward, cont = world.predict_reward(window.state, window.action[:, :-1])
     tokens, cache, hidden = net.tokens(world.space, window.state[:, :-1], window.action[:, :-1]), net.gpt.cache(4), []
     with torch.no_grad():
         for t in range(15):
@@ -260,11 +262,11 @@ def test_a_history_of_one_is_refused():
 
 def test_dreams_believe_the_averaged_denoiser_and_only_as_far_as_it_is_trusted():
     world, game = taught(WorldModelConfig(), updates=60)
-    memory = world.remember(game.window(8, world.history))
+    context = world.context(game.window(8, world.history))
     action = torch.zeros(8, world.dims.agents, world.dims.action)
 
     def dreamt() -> Tensor:
-        return world.step(memory, action, torch.Generator().manual_seed(0)).state
+        return world.step(context, action, torch.Generator().manual_seed(0)).state
 
     def shake(module: torch.nn.Module) -> None:
         with torch.no_grad():
@@ -286,10 +288,10 @@ def test_dreams_believe_the_averaged_denoiser_and_only_as_far_as_it_is_trusted()
 def test_dreams_err_as_the_model_erred_on_unseen_steps():
     sure, game = taught(small(target=Target.change, doubt=0.0))
     world, _ = taught(small(target=Target.change, doubt=0.5))
-    memory, action = world.remember(game.window(64, world.history)), torch.zeros(64, 2, 2)
+    context, action = world.context(game.window(64, world.history)), torch.zeros(64, 2, 2)
 
     def dreamt(model: WorldModel, doubt: bool = True) -> Tensor:
-        return model.step(memory, action, torch.Generator().manual_seed(0), doubt).state
+        return model.step(context, action, torch.Generator().manual_seed(0), doubt).state
 
     assert torch.equal(dreamt(sure), dreamt(world)), "nothing missed yet"
     world.surprise.miss.copy_(torch.tensor([0.2, 0.0, 0.0, -0.4]))
@@ -303,19 +305,19 @@ def test_calibration_keeps_what_a_dream_would_have_missed():
     world, game = taught(small(target=Target.change, doubt=1.0, trust_decay=0.0), updates=200)
     window = game.window(4_096, world.history + 1)
     window.state[:, -1, 2] += 0.3  # a jump that nothing foretold
-    world.calibrate(window)
+    world.update_held_out(window)
     miss = world.space.data * 0.3 / world.space._change_scale()[1][2]
     assert abs(world.surprise.miss[:, 2].mean() - miss) < 0.1 * miss
     assert world.surprise.miss[:, [0, 1, 3]].mean().abs() < 0.1 * miss
     window.first[:, -1] = True  # no action led there: nothing was missed
-    world.calibrate(window)
+    world.update_held_out(window)
     assert world.surprise.miss.eq(0).all()
 
 
 def test_dreams_show_readouts_as_they_are_and_nothing_depends_on_them():
     force = torch.tensor([False, False, False, True])
     cfg = small(target=Target.residual, doubt=0.5, trust_decay=0.0, linear_every=10)
-    world, game = build(cfg, readout=force), Linear()
+    world, game = build(cfg, output_only=force), Linear()
     world.track(game.window(256, 6).state)
     for _ in range(40):
         window = game.window(64, world.window)
@@ -323,47 +325,47 @@ def test_dreams_show_readouts_as_they_are_and_nothing_depends_on_them():
         world.update_dynamics(window)
     unseen = game.window(4_096, world.history + 1)
     unseen.state[..., 3] = torch.randn(4_096, world.history + 1, generator=game.rng)
-    world.calibrate(unseen)
+    world.update_held_out(unseen)
     past = Window(**{name: column[:, : world.history] for name, column in vars(unseen).items()})
-    memory, action = world.remember(past), torch.zeros(4_096, 2, 2)
-    plain = world.step(memory, action, torch.Generator().manual_seed(0), doubt=False)
-    dreamt = world.step(memory, action, torch.Generator().manual_seed(0))
+    context, action = world.context(past), torch.zeros(4_096, 2, 2)
+    plain = world.step(context, action, torch.Generator().manual_seed(0), doubt=False)
+    dreamt = world.step(context, action, torch.Generator().manual_seed(0))
     assert plain.state[:, 3].std() < 0.5 and 0.9 < dreamt.state[:, 3].std() < 1.1, "a whole miss"
     other = unseen.state.clone()
     other[..., 3] += 9.0
-    one, two = (world.reward.judge(world.space, state, unseen.action[:, :-1]) for state in (unseen.state, other))
+    one, two = (world.reward.predict(world.space, state, unseen.action[:, :-1]) for state in (unseen.state, other))
     assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-    explained = []  # where the readout lands says nothing of the denoiser
+    explained = []  # where the output_only lands says nothing of the denoiser
     for _ in range(2):
         world.generator.manual_seed(0)
-        explained.append(world.calibrate(unseen)["world/explained"])
+        explained.append(world.update_held_out(unseen)["world/explained"])
         unseen.state[:, -1, 3] += 9.0
     assert explained[0] == explained[1]
-    believing = build(small(target=Target.residual, trust_decay=0.5), readout=force)
+    believing = build(small(target=Target.residual, trust_decay=0.5), output_only=force)
     believing.track(other)
     believing.update_dynamics(game.window(64, believing.window))
-    metrics = believing.calibrate(unseen)
+    metrics = believing.update_held_out(unseen)
     torch.testing.assert_close(metrics["world/trust"], believing.space.trust.gain[:3].mean())
 
 
 def test_calibration_by_hand(monkeypatch):
-    """Of the steps that an action led to, the miss of the likeliest prediction as far as it was believed until now."""
+    """Of the steps that an action led to, the miss of the likeliest prediction as far as it was shrunk until now."""
     world, game = taught(small(target=Target.change, doubt=1.0, trust_decay=0.5))
     window, asked = game.window(6, world.history + 1), []
     window.first[0, -1] = True
     window.valid[1, :-1] = False
     guess = torch.randn(6, 4)
 
-    def sample(memory, actions, temperature, generator):
+    def sample(context, actions, temperature, generator):
         asked.append(temperature)
         return guess
 
     monkeypatch.setattr(world, "_sample", sample)
-    believed = torch.tensor([1.0, 0.5, 0.0, 0.25])
-    world.space.trust.gain.copy_(believed)
-    metrics = world.calibrate(window)
+    shrunk = torch.tensor([1.0, 0.5, 0.0, 0.25])
+    world.space.trust.gain.copy_(shrunk)
+    metrics = world.update_held_out(window)
     truth = world.space.moved(window.state[:, -2], window.state[:, -1])
-    miss = truth - believed * guess
+    miss = truth - shrunk * guess
     miss[:2] = 0.0
     assert asked == [0.0]
     torch.testing.assert_close(world.surprise.miss[-6:], miss)
@@ -374,21 +376,23 @@ def test_calibration_by_hand(monkeypatch):
 
 
 def test_the_world_is_told_actions_as_it_takes_them():
-    """In memory, in a step and before the judge: clipped, since environments clip."""
+    """In context, in a step and before the judge: clipped, since environments clip."""
     world, game = taught(small())
     window = game.window(8, world.history + 2)
     wild = 3.0 * torch.randn(window.action.shape)
     tame = wild.clamp(-1.0, 1.0)
     start = [replace(window, action=action) for action in (wild, tame)]
-    one, other = (world.remember(rows) for rows in start)
+    one, other = (world.context(rows) for rows in start)
     assert torch.equal(one.action, other.action)
     states = window.state
-    for mine, theirs in zip(world.judge(states, wild[:, 1:]), world.judge(states, tame[:, 1:]), strict=True):
+    for mine, theirs in zip(
+        world.predict_reward(states, wild[:, 1:]), world.predict_reward(states, tame[:, 1:]), strict=True
+    ):
         assert torch.equal(mine, theirs)
 
 
 def test_without_temperature_dreams_are_all_alike():
     world, game = taught(small(temperature=0.0, doubt=0.0, reveal=Reveal.joint))
-    memory, action = world.remember(game.window(8, world.history)), torch.zeros(8, 2, 2)
-    one, other = (world.step(memory, action, torch.Generator().manual_seed(seed)).state for seed in (0, 1))
+    context, action = world.context(game.window(8, world.history)), torch.zeros(8, 2, 2)
+    one, other = (world.step(context, action, torch.Generator().manual_seed(seed)).state for seed in (0, 1))
     assert torch.equal(one, other)

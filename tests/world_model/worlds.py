@@ -43,7 +43,7 @@ def paper() -> WorldModelConfig:
         target=Target.state,
         unroll=3,
         value_weight=0.0,
-        exact_echo=False,
+        copy_last_action=False,
         clip_actions=False,
         z_clamp=0.0,
         prior_count=1e-4,
@@ -83,10 +83,14 @@ def small(**over) -> WorldModelConfig:
 
 
 def build(
-    cfg: WorldModelConfig, dims: Dims = DIMS, seed: int = 0, echo: Tensor | None = None, readout: Tensor | None = None
+    cfg: WorldModelConfig,
+    dims: Dims = DIMS,
+    seed: int = 0,
+    last_action_index: Tensor | None = None,
+    output_only: Tensor | None = None,
 ) -> WorldModel:
     torch.manual_seed(seed)
-    return WorldModel(cfg, dims, view(dims), echo, readout)
+    return WorldModel(cfg, dims, view(dims), last_action_index, output_only)
 
 
 class Linear:

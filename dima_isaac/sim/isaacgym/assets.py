@@ -199,9 +199,7 @@ def _add_tendons(out: ET.Element, model: mujoco.MjModel) -> tuple[str, ...]:
     tendons = ET.SubElement(out, "tendon")
     for t in range(model.ntendon):
         low, high = model.tendon_range[t]
-        node = ET.SubElement(
-            tendons, "fixed", name=model.tendon(t).name, limited="true", range=_text([low, high])
-        )
+        node = ET.SubElement(tendons, "fixed", name=model.tendon(t).name, limited="true", range=_text([low, high]))
         for w in range(model.tendon_adr[t], model.tendon_adr[t] + model.tendon_num[t]):
             joint = model.joint(int(model.wrap_objid[w])).name
             ET.SubElement(node, "joint", joint=joint, coef=_text([model.wrap_prm[w]]))

@@ -176,9 +176,7 @@ class Worker:
         side, per_row, order = spec["spacing"], max(1, int(self.envs**0.5)), []
         ghosts = [actor["name"] for actor in spec["actors"] if actor["ghost"]]
         for e in range(self.envs):
-            env = gym.create_env(
-                self.sim, gymapi.Vec3(-side, -side, 0.0), gymapi.Vec3(side, side, side), per_row
-            )
+            env = gym.create_env(self.sim, gymapi.Vec3(-side, -side, 0.0), gymapi.Vec3(side, side, side), per_row)
             gym.begin_aggregate(env, bodies, shapes, True)
             for actor, asset in zip(spec["actors"], assets):
                 pose = gymapi.Transform()

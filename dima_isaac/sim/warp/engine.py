@@ -61,9 +61,7 @@ _MOCAP = ("mocap_pos", "mocap_quat")
 class MujocoWarpEngine(Drawn):
     """The GPU engine; see ``Engine`` for the contract."""
 
-    def __init__(
-        self, scene: Scene, num_envs: int, cfg: MujocoWarpConfig, device: torch.device | None = None
-    ) -> None:
+    def __init__(self, scene: Scene, num_envs: int, cfg: MujocoWarpConfig, device: torch.device | None = None) -> None:
         """Compile ``scene``, put ``num_envs`` worlds of it on ``device`` and capture the step.
 
         The first construction on a machine compiles kernels, which takes minutes; they are cached on disk.
@@ -312,9 +310,7 @@ class MujocoWarpEngine(Drawn):
             self._forward_raw()
         else:
             self._refresh_views(everywhere=True)
-        wp.launch(
-            kernels.census, envs, [self._staged, self._d.overflow, _FULL_BITS, _CAPPED_BITS, self._counters]
-        )
+        wp.launch(kernels.census, envs, [self._staged, self._d.overflow, _FULL_BITS, _CAPPED_BITS, self._counters])
         wp.launch(kernels.total, 1, [self._counters, envs])
 
     def _refresh_kernels(self) -> None:

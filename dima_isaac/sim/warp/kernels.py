@@ -251,9 +251,7 @@ class Counters:
 
 
 @wp.kernel(enable_backward=False)
-def census(
-    staged: Staged, overflow: wp.array(dtype=wp.int32), full_bits: int, capped_bits: int, counters: Counters
-):
+def census(staged: Staged, overflow: wp.array(dtype=wp.int32), full_bits: int, capped_bits: int, counters: Counters):
     """Count the worlds that broke, overflowed a buffer or met the solver's cap, and clear MuJoCo-Warp's flags."""
     world = wp.tid()
     if staged.broken[world]:
@@ -310,9 +308,7 @@ def shown(staged: Staged, world: int, everywhere: bool) -> bool:
 
 
 @wp.kernel(enable_backward=False)
-def pack_frames(
-    frames: Frames, bodies: Bodies, staged: Staged, everywhere: bool, out: wp.array3d(dtype=wp.float32)
-):
+def pack_frames(frames: Frames, bodies: Bodies, staged: Staged, everywhere: bool, out: wp.array3d(dtype=wp.float32)):
     """Thirteen numbers per frame; v(p) = v + w x (p - com)."""
     world, frame = wp.tid()
     if not shown(staged, world, everywhere):

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import length
 from dima_isaac.sim.scene import FIRM_GRIP, Scene, Vec3
@@ -85,6 +85,6 @@ def distance(a: Tensor, b: Tensor) -> Tensor:
     return length(a - b)
 
 
-def sum_of(terms: dict[str, Tensor], terminal: Tensor, success: Tensor) -> Verdict:
-    """The verdict whose reward is the sum of ``terms`` (E,)."""
-    return Verdict(torch.stack(list(terms.values())).sum(0), terminal, success, terms)
+def sum_of(terms: dict[str, Tensor], terminal: Tensor, success: Tensor) -> Outcome:
+    """The outcome whose reward is the sum of ``terms`` (E,)."""
+    return Outcome(torch.stack(list(terms.values())).sum(0), terminal, success, terms)

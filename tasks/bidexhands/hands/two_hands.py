@@ -2,7 +2,7 @@
 
 The hand is an axis, not a prefix: joint tensors are (E, 2, 24), hand 0 is the benchmark's "right" hand (its agent 0),
 hand 1 its "left" one; both are right hands unless ``left_hand=mirrored``. A task adds its props, its tail of the
-state, and its verdict.
+state, and its outcome.
 
 State, 2 x 187 (fixed base) or 2 x 199 (free base) numbers and then the task's tail, all clipped to +-5:
 
@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
-from dima_isaac.envs.task import TaskSpec, Verdict
+from dima_isaac.envs.task import Outcome, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import from_rpy, rotate, to_rpy
@@ -151,7 +151,7 @@ class Hands:
 
 
 class TwoHandTask(ABC):
-    """The shared part of a task; a task adds ``tail`` and ``judge``."""
+    """The shared part of a task; a task adds ``tail`` and ``compute_reward``."""
 
     Config: ClassVar[type[Any]]
     spec: TaskSpec
@@ -187,14 +187,14 @@ class TwoHandTask(ABC):
         count = 2 * len(agents)
         state = 2 * self._block + tail_size
         source = torch.empty(2, self._per_hand, dtype=torch.int64)
-        echo = torch.full((count, width), -1, dtype=torch.int64)
+        last_action_index = torch.full((count, width), -1, dtype=torch.int64)
         used = torch.zeros(count, width, dtype=torch.bool)
         for side in range(2):
             for k, slots in enumerate(agents):
                 agent = side * len(agents) + k
                 mine = torch.tensor(slots)
                 source[side, mine] = agent * width + torch.arange(len(slots))
-                echo[agent, : len(slots)] = (side + 1) * self._block - self._per_hand + mine
+                last_action_index[agent, : len(slots)] = (side + 1) * self._block - self._per_hand + mine
                 used[agent, : len(slots)] = True
         # where each number of the hands' actions comes from, in the flattened (N, A) action; None: in order
         flat = source.flatten()
@@ -210,7 +210,7 @@ class TwoHandTask(ABC):
             episode_length=cfg.episode_length,
             control_dt=1.0 / 60.0,
             agent_names=names,
-            echo=echo,
+            last_action_index=last_action_index,
             action_mask=None if bool(used.all()) else used,
             notes=(f"profile={cfg.profile.value}", _LEFT_NOTES[cfg.left_hand], *notes),
         )
@@ -225,7 +225,7 @@ class TwoHandTask(ABC):
         """
 
     @abstractmethod
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, termination and success of the state just reached."""
 
     # ---- the task protocol -------------------------------------------------------------------------------------

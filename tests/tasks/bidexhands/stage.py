@@ -1,4 +1,4 @@
-"""A two-handed task whose views are set by hand, so that a verdict can be worked out on paper.
+"""A two-handed task whose views are set by hand, so that a outcome can be worked out on paper.
 
 Poses are written into the engine's views and nothing is simulated. Every pose has the identity orientation unless it
 says otherwise, so that a point of a link is the link's origin plus the point's offset.
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac import make
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.envs.vec_env import VecEnv
 
 TIPS = ("ffdistal", "mfdistal", "rfdistal", "lfdistal", "thdistal")
@@ -65,18 +65,18 @@ class Stage:
         x, y, z = centre
         return self.put(f"hand{side}/palm", (x, y + 0.02, z - 0.08))
 
-    def judge(self) -> Verdict:
+    def compute_reward(self) -> Outcome:
         """What the task says of it."""
-        return self.task.judge(self.engine)
+        return self.task.compute_reward(self.engine)
 
     def reward(self) -> float:
-        return float(self.judge().reward)
+        return float(self.compute_reward().reward)
 
     def success(self) -> bool:
-        return bool(self.judge().success)
+        return bool(self.compute_reward().success)
 
     def ends(self) -> bool:
-        return bool(self.judge().terminal)
+        return bool(self.compute_reward().terminal)
 
 
 def everyone(env: VecEnv) -> Tensor:

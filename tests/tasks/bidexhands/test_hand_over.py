@@ -106,8 +106,8 @@ def test_the_echo_names_where_the_last_action_stands(env: VecEnv) -> None:
     env.reset()
     action = torch.rand(2, 2, 20) * 2 - 1
     step = env.step(action)
-    assert torch.equal(step.state[:, env.spec.echo.flatten()].view(2, 2, 20), action)
-    assert env.reset().state[:, env.spec.echo.flatten()].abs().max() == 0.0
+    assert torch.equal(step.state[:, env.spec.last_action_index.flatten()].view(2, 2, 20), action)
+    assert env.reset().state[:, env.spec.last_action_index.flatten()].abs().max() == 0.0
 
 
 def test_actions_are_joint_targets(env: VecEnv) -> None:
@@ -135,18 +135,18 @@ def test_the_reward_by_hand(env: VecEnv, shift: tuple[float, float, float], thet
     roots[:, 2, :3] = roots[:, 3, :3] + torch.tensor(shift)
     roots[:, 3, 3:7] = torch.tensor([0.0, 0.0, 0.0, 1.0])
     roots[:, 2, 3:7] = from_axis_angle((0.0, 0.0, 1.0), torch.tensor([theta, -theta]))
-    verdict = env.task.judge(env.engine)
+    outcome = env.task.compute_reward(env.engine)
     expected = math.exp(-0.2 * (50.0 * math.dist(shift, (0, 0, 0)) + theta))
-    assert verdict.reward.tolist() == pytest.approx([expected] * 2, rel=1e-4)
+    assert outcome.reward.tolist() == pytest.approx([expected] * 2, rel=1e-4)
 
 
 def test_ends_and_successes_on_both_sides_of_their_thresholds(env: VecEnv) -> None:
     env.reset()
     roots = env.engine.root_state
     roots[:, 2, 2] = torch.tensor([0.2, 0.2001])
-    assert env.task.judge(env.engine).terminal.tolist() == [True, False]
+    assert env.task.compute_reward(env.engine).terminal.tolist() == [True, False]
     roots[:, 2, :3] = roots[:, 3, :3] + torch.tensor([[0.0299, 0.0, 0.0], [0.0, 0.0301, 0.0]])
-    assert env.task.judge(env.engine).success.tolist() == [True, False]
+    assert env.task.compute_reward(env.engine).success.tolist() == [True, False]
 
 
 class TestStarts:
@@ -212,10 +212,10 @@ def test_a_hand_can_be_several_agents(index: list[list[int]], agents: int, width
     action = torch.arange(agents * width).view(1, agents, width) * 1e-3
     state = env.step(action).state[0]
     used = spec.action_mask
-    assert torch.equal(state[spec.echo[used]], action[0][used])
-    assert sorted(spec.echo[used].tolist()) == [*range(167, 187), *range(354, 374)]
+    assert torch.equal(state[spec.last_action_index[used]], action[0][used])
+    assert sorted(spec.last_action_index[used].tolist()) == [*range(167, 187), *range(354, 374)]
     first_of_second_part = ACTUATED.index("FFJ3")
-    assert spec.echo[1, 0] == 167 + first_of_second_part
+    assert spec.last_action_index[1, 0] == 167 + first_of_second_part
     half = agents // 2
     obs = env.task.observe(env.task.state(env.engine))[0]
     assert all(torch.equal(obs[k], obs[0]) for k in range(half)) and torch.equal(obs[half], obs[-1])

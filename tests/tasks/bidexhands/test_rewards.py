@@ -14,11 +14,11 @@ FREE = (0.0, 0.0, 1.0)
 
 
 def check(stage: Stage, reward: float, success: bool, ends: bool = False) -> None:
-    verdict = stage.judge()
-    assert float(verdict.reward) == pytest.approx(reward, abs=CLOSE, rel=CLOSE)
-    assert float(sum(verdict.terms.values())) == pytest.approx(reward, abs=CLOSE, rel=CLOSE)
-    assert bool(verdict.success) is success
-    assert bool(verdict.terminal) is ends
+    outcome = stage.compute_reward()
+    assert float(outcome.reward) == pytest.approx(reward, abs=CLOSE, rel=CLOSE)
+    assert float(sum(outcome.terms.values())) == pytest.approx(reward, abs=CLOSE, rel=CLOSE)
+    assert bool(outcome.success) is success
+    assert bool(outcome.terminal) is ends
 
 
 # ---- catch ---------------------------------------------------------------------------------------------------------

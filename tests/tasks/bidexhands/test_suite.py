@@ -81,9 +81,9 @@ def test_yaml_lists_every_field(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_the_terms_sum_to_the_reward(name):
-    verdict = Stage(name).judge()
-    assert torch.allclose(torch.stack(list(verdict.terms.values())).sum(0), verdict.reward, atol=1e-5)
-    assert all(term.shape == verdict.reward.shape for term in verdict.terms.values())
+    outcome = Stage(name).compute_reward()
+    assert torch.allclose(torch.stack(list(outcome.terms.values())).sum(0), outcome.reward, atol=1e-5)
+    assert all(term.shape == outcome.reward.shape for term in outcome.terms.values())
 
 
 # ---- the tail of the state -----------------------------------------------------------------------------------------

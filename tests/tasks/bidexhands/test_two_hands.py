@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Verdict
+from dima_isaac.envs.task import Outcome
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.engine import Engine
@@ -28,9 +28,9 @@ class Idle(TwoHandTask):
     def tail(self, engine: Engine) -> Tensor:
         return torch.zeros(engine.num_envs, 0)
 
-    def judge(self, engine: Engine) -> Verdict:
+    def compute_reward(self, engine: Engine) -> Outcome:
         nothing = torch.zeros(engine.num_envs)
-        return Verdict(nothing, nothing > 0, nothing > 0, {})
+        return Outcome(nothing, nothing > 0, nothing > 0, {})
 
 
 def make(base_point: BasePoint = BasePoint.root, **cfg: float) -> VecEnv:
@@ -55,7 +55,7 @@ def test_a_free_block_is_199_numbers(point: BasePoint, first: tuple, second: tup
         assert base[:3] == pytest.approx(pos, abs=1.1e-3)
         assert base[3:] == pytest.approx([0.0, 0.0, yaw], abs=1e-5)
     action = torch.rand(2, 2, 26) * 2 - 1
-    assert torch.equal(env.step(action).state[:, env.spec.echo.flatten()].view(2, 2, 26), action)
+    assert torch.equal(env.step(action).state[:, env.spec.last_action_index.flatten()].view(2, 2, 26), action)
 
 
 def test_hands_start_where_they_are_told() -> None:

@@ -18,7 +18,7 @@ def test_one_step_from_the_same_state_is_the_same(scenario: str, falls: bool) ->
     warp = make(scenario, num_envs=ENVS, engine="mujoco_warp", device="cpu")
     reference = make(scenario, num_envs=ENVS, engine="mujoco", device="cpu")
     warp.reset(), reference.reset()
-    dims, forces = reference.spec.dims, reference.spec.readout
+    dims, forces = reference.spec.dims, reference.spec.output_only
     generator, fallen = torch.Generator().manual_seed(0), 0
     for _ in range(TICKS):
         warp.set_physics_state(*reference.physics_state())

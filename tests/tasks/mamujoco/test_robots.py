@@ -46,17 +46,17 @@ def test_threads_and_other_environments_change_nothing(scenario: str) -> None:
 def test_the_next_state_does_not_depend_on_contact_forces() -> None:
     """From the same positions and velocities, reached (with forces) or set (with none), everything goes on alike."""
     lived, set_ = (vectorise(build("Ant", "4x2"), 4) for _ in range(2))
-    readout, row = lived.spec.readout, play(lived, 29)[-1]
-    assert readout.tolist() == [False] * 27 + [True] * 78
+    output_only, row = lived.spec.output_only, play(lived, 29)[-1]
+    assert output_only.tolist() == [False] * 27 + [True] * 78
     set_.reset()
     row_set = set_.set_physics_state(*lived.physics_state())
-    assert (row.state - row_set.state)[:, readout].abs().max() > 0.1
+    assert (row.state - row_set.state)[:, output_only].abs().max() > 0.1
     action = torch.zeros(4, 4, 2)
     pairs = (lived.step(action), set_.step(action))
     states = [pair.state[~row.last] for pair in pairs]
-    torch.testing.assert_close(states[0][:, ~readout], states[1][:, ~readout], rtol=0, atol=1e-6)
+    torch.testing.assert_close(states[0][:, ~output_only], states[1][:, ~output_only], rtol=0, atol=1e-6)
     for other in (build("HalfCheetah"), build("Ant", constants={"include_cfrc_ext_in_observation": False})):
-        assert other.spec.readout is None
+        assert other.spec.output_only is None
 
 
 def test_a_saved_environment_continues_bit_for_bit() -> None:

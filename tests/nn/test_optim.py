@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from dima_isaac.nn.optimiser import Optimiser
+from dima_isaac.nn.optim import Optimiser
 
 
-def descend(twice: bool = False, steps: int = 1, **settings) -> list[float]:
+def optimizer_step(twice: bool = False, steps: int = 1, **settings) -> list[float]:
     weight = nn.Linear(1, 1)
     with torch.no_grad():
         weight.weight.fill_(1.0)
@@ -21,22 +21,22 @@ def descend(twice: bool = False, steps: int = 1, **settings) -> list[float]:
 
 
 def test_one_step_and_the_double_step():
-    assert descend() == pytest.approx([0.9, 0.9])
-    assert descend(twice=True) == pytest.approx([0.8, 0.8])
+    assert optimizer_step() == pytest.approx([0.9, 0.9])
+    assert optimizer_step(twice=True) == pytest.approx([0.8, 0.8])
     # of gradient g, norm 5: m = (.9 * .1 + .1 / 5) g / .19, v = (.999 * .001 + .001 / 25) g^2 / .001999
     second = 0.1 * (0.11 / 0.19) / (0.001039 / 0.001999) ** 0.5
-    assert descend(twice=True, clip=1.0) == pytest.approx([0.9 - second] * 2, rel=1e-4)
+    assert optimizer_step(twice=True, clip=1.0) == pytest.approx([0.9 - second] * 2, rel=1e-4)
 
 
 def test_decay_spares_biases_unless_told_otherwise():
-    assert descend(weight_decay=0.5) == pytest.approx([0.95 - 0.1, 1.0 - 0.1])
-    assert descend(weight_decay=0.5, decay_all=True) == pytest.approx([0.85, 0.85])
+    assert optimizer_step(weight_decay=0.5) == pytest.approx([0.95 - 0.1, 1.0 - 0.1])
+    assert optimizer_step(weight_decay=0.5, decay_all=True) == pytest.approx([0.85, 0.85])
 
 
 def test_warm_up_begins_at_rate_zero():
-    assert descend(warmup=2) == [1.0, 1.0]
-    assert descend(warmup=2, steps=2)[0] == pytest.approx(0.95)
-    assert descend(warmup=2, steps=3)[0] == pytest.approx(0.85)
+    assert optimizer_step(warmup=2) == [1.0, 1.0]
+    assert optimizer_step(warmup=2, steps=2)[0] == pytest.approx(0.95)
+    assert optimizer_step(warmup=2, steps=3)[0] == pytest.approx(0.85)
 
 
 def test_the_norm_is_that_before_clipping():

@@ -1,13 +1,12 @@
-"""One optimiser step as one call: AdamW with decay groups, linear warm-up and gradient-norm clipping."""
+"""Optimiser steps: AdamW with warm-up and clipping; a loss or gradient that is not finite changes nothing."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
-
-from dima_isaac.nn.descend import descend
 
 
 class Optimiser:
@@ -43,7 +42,7 @@ class Optimiser:
 
     def step(self, loss: Tensor, twice: bool = False) -> Tensor:
         """Descend ``loss``; returns the gradient's norm before clipping. ``twice`` steps unclipped as well, first."""
-        norm = descend(self._adam, self._parameters, loss, math.inf if twice else self._clip)
+        norm = optimizer_step(self._adam, self._parameters, loss, math.inf if twice else self._clip)
         if twice:
             nn.utils.clip_grad_norm_(self._parameters, self._clip)
             self._adam.step()
@@ -63,3 +62,31 @@ class Optimiser:
         if self._rate is not None:
             for group in self._adam.param_groups:
                 group["lr"] = self._rate
+
+
+def optimizer_step(
+    optim: torch.optim.Optimizer,
+    parameters: Iterable[nn.Parameter],
+    loss: Tensor,
+    clip: float,
+    keep: Tensor | None = None,
+) -> Tensor:
+    """Backpropagate, clip the gradient's norm to ``clip`` and step; returns the norm before clipping, detached.
+
+    The step is skipped, bit for bit, where the norm or the loss (0-dim) is not finite or ``keep`` (0-dim bool) is
+    False; under Huber's loss an infinite miss has a finite gradient. The decision stays on the device: fused
+    optimisers take it as ``found_inf``, as mixed-precision scalers do.
+    """
+    optim.zero_grad(set_to_none=True)
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
+    skip = ~torch.isfinite(norm + loss.detach())
+    if keep is not None:
+        skip = skip | ~keep
+    # a GPU's graph takes steps only of optimisers that say so, and they complain where there is none
+    capturing = loss.is_cuda and torch.cuda.is_current_stream_capturing()
+    for group in optim.param_groups:
+        group["capturable"] = capturing
+    optim.found_inf = skip.float()  # type: ignore[attr-defined]
+    optim.step()
+    return norm.detach()
