@@ -299,7 +299,7 @@ def test_a_film_that_fails_never_stops_training(tmp_path):
     said: list[str] = []
     assert not video.clip(toy_env(2), lambda obs: obs[:, :, :1], tmp_path, 7, said.append)  # this engine cannot draw
     assert "training goes on" in said[0] and not list(tmp_path.iterdir())
-    assert play.clip(Painted(2), lambda obs: obs[:, :, :1] * 0, tmp_path, 7, said.append)
+    assert video.clip(Painted(2), lambda obs: obs[:, :, :1] * 0, tmp_path, 7, said.append)
     assert [path.stem for path in tmp_path.iterdir()] == ["step_7"]
 
 
