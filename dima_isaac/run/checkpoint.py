@@ -29,6 +29,7 @@ from torch import Tensor
 from dima_isaac.config import RunConfig, as_dict
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run.folder import find
+from dima_isaac.run.renamed import check_dropped, renamed_config, renamed_state
 
 FORMAT = 1
 _END = b"PK\x05\x06"  # zip: end of central directory, 22 bytes with the length of the comment at 20
@@ -263,15 +264,17 @@ class Checkpoints:
 
 
 def read(path: Path) -> State:
-    """A checkpoint without its replay's rows, for whoever only wants the policy.
+    """A checkpoint under today's names and without its replay's rows, for whoever only wants the policy.
 
     Raises:
-        CheckpointError: missing, torn, altered, or of another format.
+        CheckpointError: missing, torn, altered, of another format, or made with settings that no longer exist.
     """
     state = load(path)
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {state.get('format')}; this version reads {FORMAT}.")
-    return state
+    state["config"] = renamed_config(state["config"])
+    check_dropped(state["config"], path)
+    return renamed_state(state)
 
 
 def read_newest(path: Path) -> tuple[Path, State]:

@@ -29,6 +29,7 @@ from typing import Any
 
 from dima_isaac.config import AUTO, FREE, RunConfig, as_dict, leaves
 from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.run.renamed import check_dropped, renamed_config
 
 ROOT = Path("runs")
 _CODE = ("task.target", "task.config", "engine.target", "engine.config")
@@ -59,6 +60,7 @@ def plan(cfg: RunConfig) -> Plan:
         for folder in sorted(_runs(parent), key=_started, reverse=True):
             try:
                 stored = read_config(folder)
+                check_dropped(stored or {}, folder)
             except CheckpointError as error:  # nobody asked for that run
                 print(f"{error} That run is passed over.")
                 continue
@@ -83,6 +85,7 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
         return Plan(folder, None)
     if cfg.checkpoint not in CONTINUE:
         raise UsageError(f"{folder} holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
+    check_dropped(stored, folder)
     changed = changes(stored, cfg)
     if changed:
         listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])
@@ -194,7 +197,7 @@ def find(where: str) -> Path:
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:
-    """The stored configuration of a run folder, or None if there is none. Plain values only.
+    """The stored configuration of a run folder under today's keys, or None if there is none. Plain values only.
 
     Raises:
         CheckpointError: it is there and cannot be read.
@@ -209,7 +212,7 @@ def read_config(folder: Path) -> dict[str, Any] | None:
         raise CheckpointError(f"{folder / 'config.yaml'} cannot be read: {' '.join(str(error).split())}.") from error
     if not isinstance(values, dict) or not isinstance(values.get("task"), dict):
         raise CheckpointError(f"{folder / 'config.yaml'} is not a run's configuration.")
-    return values
+    return renamed_config(values)
 
 
 def changes(stored: dict[str, Any], cfg: RunConfig) -> dict[str, tuple[Any, Any]]:
