@@ -54,7 +54,7 @@ def test_leaves_and_branches_move_and_dropped_keys_go(tables):
 
 def test_a_value_that_cannot_be_expressed_is_refused(tables):
     new = renamed.renamed_config({"agent": {"kind": "beta"}})
-    with pytest.raises(CheckpointError, match=r"runs/a was made with agent\.kind=beta, .* does what plain or usual did"):
+    with pytest.raises(CheckpointError, match=r"runs/a was made with agent\.kind=beta,.* does what plain or"):
         renamed.check_dropped(new, "runs/a")
 
 
