@@ -150,7 +150,7 @@ def test_every_task_has_a_solution():
 @pytest.mark.parametrize("name", SOLUTIONS)
 def test_solved_states_fire_and_starts_do_not(name, profile):
     world = World(name, profile)
-    start = float(world.predict_reward().reward)
+    start = float(world.compute_reward().reward)
     assert not world.success()
     SOLUTIONS[name](world)
     world.settle()
@@ -161,7 +161,7 @@ def test_solved_states_fire_and_starts_do_not(name, profile):
         world.bring(0, points[0], name in BY_PALM)
         world.bring(1, points[1], name in BY_PALM or name == "ShadowHandBottleCap")
         world.settle()
-    assert float(world.predict_reward().reward) > start
+    assert float(world.compute_reward().reward) > start
 
 
 @pytest.mark.parametrize("name", sorted(LASTING))
