@@ -44,7 +44,7 @@ def shake(task: str, envs: int, steps: int, seed: int) -> tuple[str, bool]:
     """One row of the table, and whether the task is sound."""
     env = make(task, num_envs=envs, engine="mujoco", seed=seed, device="cpu")
     engine, dims, generator = env.engine, env.spec.dims, torch.Generator().manual_seed(seed)
-    free = [p.actor.name for p in env.task.props if not (p.actor.fixed or p.actor.ghost)]
+    free = [p.actor.name for p in env.task.props if not (p.actor.fixed or p.actor.marker)]
     props = [engine.actor_names.index(name) for name in free]
     tables = [
         (torch.tensor(p.actor.pos), 0.5 * torch.tensor(p.actor.asset.size))

@@ -64,7 +64,7 @@ class Engine(Protocol):
         """Force and torque (E, 3) in world axes at the centre of mass of the actor's wrench link, for one step."""
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
-        """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only."""
+        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only."""
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
         """Write all dofs (E, dofs) where ``mask`` (E,). Clears what the solver remembers of these environments."""

@@ -60,7 +60,7 @@ class Compiled:
     actuator_dofs: Array  # (U,)
     root_qpos: Array  # (A,) address of the free joint's seven numbers, -1 without one
     root_qvel: Array  # (A,) address of its six, -1 without one
-    root_mocap: Array  # (A,) index of a ghost, -1 for others
+    root_mocap: Array  # (A,) index of a marker, -1 for others
     root_offset: Array  # (A, 3) from the actor's frame to the free joint's, in actor axes
     root_com: Array  # (A, 3) from the free joint's frame to the root link's centre of mass, in actor axes
     wrench_body: Array  # (A,) body that apply_force acts on, -1 without one
@@ -83,7 +83,7 @@ def compile_scene(scene: Scene, cfg: PhysicsConfig, sensors: bool = True) -> Com
 
 
 def compile_visuals(scene: Scene) -> mujoco.MjModel:
-    """The model for pictures: the same bodies and joints, with visual geoms, lights and ghosts. It never steps."""
+    """The model for pictures: the same bodies and joints, with visual geoms, lights and markers. It never steps."""
     if not scene.world:
         return _build(scene, PhysicsConfig(), visuals=True)[0]
     model = compile_world(scene)
@@ -187,12 +187,12 @@ def _turn(quat: Quat, vector: Array) -> Array:
 
 
 def _is_free(actor: Actor) -> bool:
-    return not (actor.fixed or actor.ghost)
+    return not (actor.fixed or actor.marker)
 
 
 def _base(spec: mujoco.MjSpec, actor: Actor, name: str, pos: Vec3 | Array) -> mujoco.MjsBody:
     """A top-level body at ``pos`` with the actor's orientation and base."""
-    body = spec.worldbody.add_body(name=name, pos=list(pos), quat=_wxyz(actor.quat), mocap=actor.ghost)
+    body = spec.worldbody.add_body(name=name, pos=list(pos), quat=_wxyz(actor.quat), mocap=actor.marker)
     if _is_free(actor):
         body.add_freejoint(name=f"{actor.name}#free")
     return body
@@ -315,7 +315,7 @@ def _rest_com(asset: Mjcf) -> Array:
 
 
 def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool, cfg: PhysicsConfig) -> None:
-    if actor.ghost:
+    if actor.marker:
         geom.contype, geom.conaffinity = 0, 0
         return
     geom.contype = bit
@@ -457,7 +457,7 @@ def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Co
         root_mocap=np.array(
             [
                 model.body_mocapid[body_id(f"{a.name}#base" if isinstance(a.asset, Mjcf) else a.name)]
-                if a.ghost
+                if a.marker
                 else -1
                 for a in actors
             ],

@@ -19,7 +19,7 @@ from dima_isaac.sim.mjcf import compile_visuals
 from dima_isaac.sim.scene import Scene
 
 Fill = Callable[[mujoco.MjData], None]
-"""Writes the joints and ghosts of one environment."""
+"""Writes the joints and markers of one environment."""
 
 
 NEAR, REACH = 4.0, 1.5  # m, and lengths of a robot: how far the camera that follows one stays away
@@ -73,7 +73,7 @@ class Drawn(ABC):
 
     @abstractmethod
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and ghosts into ``data`` of the render model."""
+        """Write one environment's joints and markers into ``data`` of the render model."""
 
     def render(self, env: int, width: int, height: int) -> np.ndarray:
         """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""

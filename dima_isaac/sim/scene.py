@@ -71,7 +71,7 @@ class Variation:
 class Actor:
     """One thing in the scene, with its own root.
 
-    ``fixed`` actors are welded to the world. ``ghost`` actors are moved by the task, touch nothing and feel no
+    ``fixed`` actors are welded to the world. ``marker`` actors are moved by the task, touch nothing and feel no
     gravity (goal markers). ``damping`` is PhysX's per-link velocity damping (1/s), ``wrench`` names the link on
     which ``Engine.apply_force`` may act.
     """
@@ -81,7 +81,7 @@ class Actor:
     pos: Vec3 = (0.0, 0.0, 0.0)
     quat: Quat = IDENTITY
     fixed: bool = False
-    ghost: bool = False
+    marker: bool = False
     gravity: bool = True
     friction: float = 1.0
     damping: tuple[float, float] = (0.0, 0.0)  # linear, angular

@@ -42,7 +42,7 @@ class ShadowHandOver(TwoHandTask):
     def __init__(self, cfg: ShadowHandOverConfig) -> None:
         egg = Prop(Actor("egg", Ellipsoid(EGG), pos=(0.0, -0.39, 0.54)), jitter="egg", spin="egg")
         marker = Ellipsoid(EGG, color=(0.25, 0.75, 0.35, 0.35))
-        goal = Prop(Actor("goal", marker, pos=(0.0, -0.64, 0.54), ghost=True), spin="goal")
+        goal = Prop(Actor("goal", marker, pos=(0.0, -0.64, 0.54), marker=True), spin="goal")
         hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.0, 0.5)), free=False)
         super().__init__("ShadowHandOver", cfg, hands, [egg, goal], tail_size=13 + 11)
         self.cfg: ShadowHandOverConfig = cfg

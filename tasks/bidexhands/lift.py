@@ -44,7 +44,7 @@ class ShadowHandLiftUnderarm(HandleTask):
     Config = ShadowHandLiftUnderarmConfig
 
     def __init__(self, cfg: ShadowHandLiftUnderarmConfig) -> None:
-        goal = Actor("goal", Ellipsoid((0.03, 0.03, 0.03), color=MARKER), GOAL, ghost=True)
+        goal = Actor("goal", Ellipsoid((0.03, 0.03, 0.03), color=MARKER), GOAL, marker=True)
         super().__init__(
             "ShadowHandLiftUnderarm",
             cfg,

@@ -64,7 +64,7 @@ class ShadowHandReOrientation(TwoHandTask):
         block, marker = (Mjcf(path=str(ASSETS / f"{name}.xml")) for name in ("block", "block_goal"))
         props = [Prop(Actor(f"cube{i}", block, pos), jitter="object", spin="object") for i, pos in enumerate(STARTS)]
         for i, (x, y, _) in enumerate(STARTS):
-            props.append(Prop(Actor(f"goal{i}", marker, (x, y, GOAL_HEIGHT), ghost=True), spin="goal"))
+            props.append(Prop(Actor(f"goal{i}", marker, (x, y, GOAL_HEIGHT), marker=True), spin="goal"))
         hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), free=False)
         camera = ((1.05, -0.575, 1.1), (0.0, -0.575, 0.5))
         super().__init__("ShadowHandReOrientation", cfg, hands, props, 2 * (13 + 11), things=(0, 24), camera=camera)

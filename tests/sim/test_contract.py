@@ -240,7 +240,7 @@ def test_a_later_refresh_does_not_bring_old_forces_back(toss) -> None:
     assert [bool(force.any()) for force in engine.dof_force] == [False, False, True]
 
 
-def test_a_ghost_moves_and_touches_nothing(toss) -> None:
+def test_a_marker_moves_and_touches_nothing(toss) -> None:
     engine = toss(2)
     onto_ball = engine.root_state[:, BALL].clone()
     engine.set_root_state(only(engine, 0), MARK, onto_ball)

@@ -169,8 +169,8 @@ def test_refresh_shows_what_was_put_without_a_step(toss) -> None:
     assert abs(engine.root_state[2, BALL, 2] - 0.9) < 0.01 and abs(engine.dof_pos[2, 0] + 0.03) < 0.03
 
 
-def test_ghosts_pass_through_each_other(build) -> None:
-    engine = build(Scene(actors=[Actor(name, Box((0.1, 0.1, 0.1)), ghost=True) for name in ("one", "other")]), 2)
+def test_markers_pass_through_each_other(build) -> None:
+    engine = build(Scene(actors=[Actor(name, Box((0.1, 0.1, 0.1)), marker=True) for name in ("one", "other")]), 2)
     engine.step(still(engine))
     assert engine.root_state[..., :3].abs().max() < 1e-6
 

@@ -20,7 +20,7 @@ WORLDS = 64
 WIDE = Variation(mass=(0.5, 1.5), friction=(0.7, 1.3), damping=(0.3, 3.0), stiffness=(0.75, 1.5), scale=(0.95, 1.05))
 VARIED = replace(
     TOSS,
-    actors=[actor if actor.ghost else replace(actor, variation=WIDE) for actor in TOSS.actors],
+    actors=[actor if actor.marker else replace(actor, variation=WIDE) for actor in TOSS.actors],
     gravity_deviation=0.4,
 )
 

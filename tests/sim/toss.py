@@ -32,12 +32,12 @@ TOSS = Scene(
         Actor("rig", Mjcf(xml=PENDULUM), pos=(0.5, 0.0, 0.5), fixed=True),
         Actor("ball", Ellipsoid((0.05, 0.05, 0.05)), pos=(0.0, 0.0, 0.3)),
         Actor("table", Box((0.4, 0.4, 0.2)), pos=(0.0, 0.0, 0.1), fixed=True),
-        Actor("mark", Ellipsoid((0.02, 0.02, 0.02)), pos=(0.0, 0.2, 0.3), ghost=True),
+        Actor("mark", Ellipsoid((0.02, 0.02, 0.02)), pos=(0.0, 0.2, 0.3), marker=True),
     ],
     links=["rig/arm", "ball"],
     force_sensors=["ball"],
 )
-"""A pendulum, a ball that falls on a box, and a ghost: everything an engine has, in a small world."""
+"""A pendulum, a ball that falls on a box, and a marker: everything an engine has, in a small world."""
 
 _no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
 KINDS = ["mujoco", "mujoco_warp", pytest.param("mujoco_warp on cuda", marks=[pytest.mark.gpu, _no_gpu])]

@@ -168,8 +168,8 @@ class IsaacGymEngine(Drawn):
             "name": actor.name,
             "file": file,
             "fixed": actor.fixed,
-            "ghost": actor.ghost,
-            "gravity": actor.gravity and not actor.ghost,
+            "marker": actor.marker,
+            "gravity": actor.gravity and not actor.marker,
             "friction": actor.friction,
             "damping": list(actor.damping),
             "density": actor.asset.density if isinstance(actor.asset, Box | Ellipsoid) else 1000.0,
@@ -204,7 +204,7 @@ class IsaacGymEngine(Drawn):
         self._staged["wrenches"] = True
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
-        """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.
+        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only.
 
         Raises:
             ValueError: a fixed actor.
@@ -212,7 +212,7 @@ class IsaacGymEngine(Drawn):
         if self.scene.actors[actor].fixed:
             raise ValueError(f"actor '{self.actor_names[actor]}' is fixed and cannot be moved")
         masks, values = self._arena.tensors["root_mask"][:, actor], self._arena.tensors["root_value"][:, actor]
-        size = 7 if self.scene.actors[actor].ghost else _FRAME
+        size = 7 if self.scene.actors[actor].marker else _FRAME
         values[:, :size] = torch.where(mask[:, None], state[:, :size], values[:, :size])
         masks.masked_fill_(mask, 1.0)
         self._staged["roots"] = True
@@ -319,7 +319,7 @@ class IsaacGymEngine(Drawn):
             own.copy_(state[name])
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and ghosts into ``data`` of the render model."""
+        """Write one environment's joints and markers into ``data`` of the render model."""
         compiled = self._compiled
         roots, joints = self.root_state[env].cpu(), self.dof_pos[env].cpu().numpy()
         data.qpos[compiled.dof_qpos] = joints

@@ -174,7 +174,7 @@ class Worker:
         bodies = sum(gym.get_asset_rigid_body_count(asset) for asset in assets)
         shapes = sum(gym.get_asset_rigid_shape_count(asset) for asset in assets)
         side, per_row, order = spec["spacing"], max(1, int(self.envs**0.5)), []
-        ghosts = [actor["name"] for actor in spec["actors"] if actor["ghost"]]
+        markers = [actor["name"] for actor in spec["actors"] if actor["marker"]]
         for e in range(self.envs):
             env = gym.create_env(self.sim, gymapi.Vec3(-side, -side, 0.0), gymapi.Vec3(side, side, side), per_row)
             gym.begin_aggregate(env, bodies, shapes, True)
@@ -182,7 +182,7 @@ class Worker:
                 pose = gymapi.Transform()
                 pose.p, pose.r = gymapi.Vec3(*actor["pose"][:3]), gymapi.Quat(*actor["pose"][3:])
                 # each goal marker is in a collision group of its own, where there is nothing to touch
-                group = e + self.envs * (1 + ghosts.index(actor["name"]) if actor["ghost"] else 0)
+                group = e + self.envs * (1 + markers.index(actor["name"]) if actor["marker"] else 0)
                 handle = gym.create_actor(env, asset, pose, actor["name"], group, actor["filter"], 0)
                 self._set_properties(env, handle, actor)
                 order.append(gym.get_actor_index(env, handle, gymapi.DOMAIN_SIM))

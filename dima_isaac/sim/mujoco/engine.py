@@ -182,7 +182,7 @@ class MujocoEngine(Drawn):
         self._forces[body] = push * force.numpy(), turn * torque.numpy()
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
-        """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.
+        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only.
 
         Raises:
             ValueError: a fixed actor.
@@ -413,7 +413,7 @@ class MujocoEngine(Drawn):
         return BarePhysics(self.model, self.num_envs, self.substeps, self.threads)
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and ghosts into ``data`` of the render model."""
+        """Write one environment's joints and markers into ``data`` of the render model."""
         data.qpos[:], data.qvel[:] = self._qpos[env], self._qvel[env]
         data.mocap_pos[:], data.mocap_quat[:] = self._mocap_pos[env], self._mocap_quat[env]
 

@@ -25,14 +25,14 @@ class StateRows:
         self._rows: Array = batch.state
         self._compiled = compiled
         views = [batch.bind(name) for name in ("qpos", "qvel", "mocap_pos", "mocap_quat")]
-        qpos, qvel, ghost_pos, ghost_quat = starts = [self._column(view) for view in views]
+        qpos, qvel, marker_pos, marker_quat = starts = [self._column(view) for view in views]
         self.dofs = np.concatenate([qpos + compiled.dof_qpos, qvel + compiled.dof_qvel])  # (2 * dofs,)
         self._is_pose = np.zeros(self._rows.shape[1], dtype=bool)
         for start, view in zip(starts, views, strict=True):
             self._is_pose[start : start + view[0].size] = True
         self._blank = self._rows[0].copy()
-        ghosts, free = compiled.root_mocap[:, None], compiled.root_qpos[:, None]
-        placed = np.hstack([ghost_pos + 3 * ghosts + np.arange(3), ghost_quat + 4 * ghosts + np.arange(4)])
+        markers, free = compiled.root_mocap[:, None], compiled.root_qpos[:, None]
+        placed = np.hstack([marker_pos + 3 * markers + np.arange(3), marker_quat + 4 * markers + np.arange(4)])
         self._roots = np.where(free >= 0, qpos + free + np.arange(7), placed)  # (A, 7) position, then wxyz
         self._speeds = qvel + compiled.root_qvel[:, None] + np.arange(6)  # (A, 6), of free actors only
 
@@ -57,7 +57,7 @@ class StateRows:
         self._rows[ids[:, None], self.dofs] = values
 
     def write_roots(self, actor: Array, env: Array, state: Array) -> None:
-        """Pose and velocity (P, 13) for pairs of ``actor`` and ``env`` (P,); ghosts have a pose only."""
+        """Pose and velocity (P, 13) for pairs of ``actor`` and ``env`` (P,); markers have a pose only."""
         compiled = self._compiled
         pos, quat, linear, angular = torch.from_numpy(state).split([3, 4, 3, 3], 1)
         pose = np.empty((len(state), 7))

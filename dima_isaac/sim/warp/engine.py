@@ -397,7 +397,7 @@ class MujocoWarpEngine(Drawn):
         torch.mul(torque, turn, out=self._xfrc[:, body, 3:])
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
-        """Write (E, 13) to one actor's root where ``mask`` (E,); ghosts use the pose only.
+        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only.
 
         Raises:
             ValueError: a fixed actor.
@@ -495,7 +495,7 @@ class MujocoWarpEngine(Drawn):
             mask.zero_()
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and ghosts into ``data`` of the render model."""
+        """Write one environment's joints and markers into ``data`` of the render model."""
         for name in ("qpos", "qvel", *_MOCAP):
             getattr(data, name)[:] = self._live(name)[env].cpu().numpy()
 

@@ -45,7 +45,7 @@ def egg(name: str, pos: Vec3, color: Color = (0.9, 0.8, 0.6, 1.0)) -> Prop:
 
 def egg_goal(name: str, pos: Vec3) -> Prop:
     """Where an egg should be, at a random orientation."""
-    return Prop(Actor(name, Ellipsoid(EGG, color=MARKER), pos=pos, ghost=True), spin="goal")
+    return Prop(Actor(name, Ellipsoid(EGG, color=MARKER), pos=pos, marker=True), spin="goal")
 
 
 def cube(
@@ -58,7 +58,7 @@ def cube(
 
 def cube_goal(name: str, pos: Vec3, color: Color) -> Prop:
     """Where a cube should be."""
-    return Prop(Actor(name, Box(CUBE, color=(*color[:3], 0.3)), pos, ghost=True))
+    return Prop(Actor(name, Box(CUBE, color=(*color[:3], 0.3)), pos, marker=True))
 
 
 def palms_down(self_collision: bool = False) -> Hands:

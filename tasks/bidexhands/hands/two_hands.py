@@ -237,7 +237,7 @@ class TwoHandTask(ABC):
         hands, props = self.hands.actors(self.cfg.left_hand), [prop.actor for prop in self.props]
         if self.cfg.randomize:
             hands = [replace(hand, variation=HAND_VARIATION) for hand in hands]
-            props = [prop if prop.ghost else replace(prop, variation=OBJECT_VARIATION) for prop in props]
+            props = [prop if prop.marker else replace(prop, variation=OBJECT_VARIATION) for prop in props]
         return Scene(
             actors=[*hands, *props],
             links=[*tips, *palms, *self._extra_links],

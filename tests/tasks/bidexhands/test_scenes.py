@@ -187,11 +187,11 @@ def test_bases_supports_contacts_and_frictions(name):
         assert table.pos[2] == pytest.approx(table.asset.size[2] / 2)
     for actor in found.values():
         assert actor.friction == FRICTION.get(name, {}).get(actor.name, 1.0), actor.name
-        assert actor.ghost is ("goal" in actor.name)
+        assert actor.marker is ("goal" in actor.name)
         if not actor.name.startswith("hand"):
             switch = name == "ShadowHandSwitch" and actor.name in ("right", "left")
             assert actor.fixed is (switch or actor.name in ("table", "door"))
-        if isinstance(actor.asset, Box) and actor.name != "table" and not actor.ghost:
+        if isinstance(actor.asset, Box) and actor.name != "table" and not actor.marker:
             assert actor.asset.size == (0.05, 0.05, 0.05) and actor.asset.density == DENSITY.get(name, 500.0)
         if isinstance(actor.asset, Ellipsoid) and actor.name.startswith("egg"):
             assert actor.asset.radii == (0.03, 0.03, 0.04) and actor.asset.density == 500.0

@@ -262,7 +262,7 @@ def test_pressing_hands_press_the_switches():
 def test_position_noise_shifts_all_objects_alike_and_along_their_support(name):
     env = make(name, num_envs=200, engine="mujoco", seed=5, device="cpu", reset_position_noise=0.02)
     env.reset()
-    free = [p.actor for p in env.task.props if not (p.actor.fixed or p.actor.ghost)]
+    free = [p.actor for p in env.task.props if not (p.actor.fixed or p.actor.marker)]
     start = torch.tensor([actor.pos for actor in free])
     shift = env.engine.root_state[:, [env.engine.actor_names.index(actor.name) for actor in free], :3] - start
     assert shift[..., 2].abs().max() < 1e-6

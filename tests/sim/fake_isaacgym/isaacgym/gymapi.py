@@ -94,8 +94,8 @@ class Asset:
 
 
 class _Actor:
-    def __init__(self, asset, pose, name, ghost):
-        self.asset, self.pose, self.name, self.ghost = asset, pose, name, ghost
+    def __init__(self, asset, pose, name, marker):
+        self.asset, self.pose, self.name, self.marker = asset, pose, name, marker
         self.properties = np.zeros(len(asset.joints), dtype=_DOF)
         self.forces = False
         self.friction = 1.0
@@ -189,10 +189,10 @@ class Gym:
         _need(env.open, "actors of an aggregate come between its begin and end")
         asset.used = True
         _need(group % len(self.sim.envs) == len(self.sim.envs) - 1 or group >= len(self.sim.envs) - 1, "groups")
-        ghost = group != self.sim.envs.index(env)
-        _need(not ghost or group not in self.groups, "two actors of one collision group touch")
+        marker = group != self.sim.envs.index(env)
+        _need(not marker or group not in self.groups, "two actors of one collision group touch")
         self.groups.add(group)
-        env.actors.append(_Actor(asset, pose, name, ghost))
+        env.actors.append(_Actor(asset, pose, name, marker))
         return len(env.actors) - 1
 
     def end_aggregate(self, env):
@@ -391,7 +391,7 @@ def _compose(sim, actors):
         for joint in child.joints:
             joint.damping = np.asarray(joint.damping) * 0.0
         for geom in child.geoms:
-            if actor.ghost:
+            if actor.marker:
                 geom.contype = geom.conaffinity = 0
         for body in child.bodies:
             body.gravcomp = float(actor.asset.options.disable_gravity)
@@ -413,7 +413,7 @@ class _Place:
     """Where one actor's numbers are in MuJoCo's."""
 
     def __init__(self, model, i, actor):
-        self.model, self.ghost = model, actor.ghost
+        self.model, self.marker = model, actor.marker
         self.bodies = [model.body(f"{i}/{name}").id for name in actor.asset.links]
         self.sensors = [model.body(f"{i}/{name}").id for name in actor.asset.sensors]
         joints = [model.joint(f"{i}/{name}") for name in actor.asset.joints]
