@@ -28,7 +28,7 @@ import numpy as np
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import Cone, PhysicsConfig
-from dima_isaac.sim.scene import FIRM_GRIP, Actor, Box, Ellipsoid, Mjcf, Quat, Scene, Vec3
+from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Quat, Scene, Vec3
 
 Array = np.ndarray
 _JOINT = mujoco.mjtJoint
@@ -122,10 +122,10 @@ def _build(
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC if cfg.cone is Cone.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
     option.impratio, option.tolerance = cfg.impratio, cfg.tolerance
-    if FIRM_GRIP in scene.options:
+    if scene.firm_grip:
         # pyramidal cones let a held object creep out of the hand, the faster the larger its friction
         option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
-        option.impratio = max(cfg.impratio, scene.options[FIRM_GRIP])
+        option.impratio = max(cfg.impratio, scene.firm_grip)
     option.iterations, option.ls_iterations = cfg.iterations, cfg.ls_iterations
     option.gravity = scene.gravity
     spec.compiler.discardvisual = not visuals
@@ -272,9 +272,8 @@ def _strip(child: mujoco.MjSpec, asset: Mjcf, root: mujoco.MjsBody) -> None:
     for joint in list(root.joints):
         if joint.type == mujoco.mjtJoint.mjJNT_FREE:
             child.delete(joint)
-    if asset.drop_sensors:
-        for sensor in list(child.sensors):
-            child.delete(sensor)
+    for sensor in list(child.sensors):
+        child.delete(sensor)
     if asset.keep_tendons is not None:
         for tendon in list(child.tendons):
             if tendon.name not in asset.keep_tendons:

@@ -1,19 +1,16 @@
-"""A scene in engine-neutral words: actors with assets, poses and bases, and the links and sensors a task reads.
+"""What every engine can simulate: actors with assets, poses and bases, and the links and sensors a task reads.
 
-Lengths in metres, angles in radians, quaternions xyzw, z up. A scene says what is there; how an engine
-compiles it is the engine's business.
+Lengths in metres, angles in radians, quaternions xyzw, z up. Nothing here depends on an engine.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
 IDENTITY: Quat = (0.0, 0.0, 0.0, 1.0)
-FIRM_GRIP = "firm_grip"
-"""``Scene.options``: exact friction cones, and friction at least this many times as stiff as contact; holds objects."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,6 @@ class Mjcf:
     xml: str = ""
     root: str = ""
     keep_tendons: tuple[str, ...] | None = None  # None keeps all
-    drop_sensors: bool = True
     frictionless_joints: bool = False  # joint frictionloss becomes 0
 
 
@@ -52,7 +48,7 @@ class Ellipsoid:
 
 @dataclass(frozen=True)
 class Variation:
-    """How one actor differs from world to world: factors drawn from (low, high), once; ``sim.variation`` says of what.
+    """How one actor differs between environments: factors drawn once from (low, high); see ``sim.variation``.
 
     ``damping``, ``stiffness`` and the couplings are log-uniform, the others uniform.
     """
@@ -71,9 +67,9 @@ class Variation:
 class Actor:
     """One thing in the scene, with its own root.
 
-    ``fixed`` actors are welded to the world. ``marker`` actors are moved by the task, touch nothing and feel no
-    gravity (goal markers). ``damping`` is PhysX's per-link velocity damping (1/s), ``wrench`` names the link on
-    which ``Engine.apply_force`` may act.
+    A ``fixed`` actor is welded to the world. A ``marker`` shows a goal: it has no collisions and no dynamics, and only
+    ``Engine.set_root_state`` moves it. ``damping`` is PhysX's per-link velocity damping (1/s), ``wrench`` names the
+    link on which ``Engine.apply_force`` acts.
     """
 
     name: str
@@ -87,7 +83,7 @@ class Actor:
     damping: tuple[float, float] = (0.0, 0.0)  # linear, angular
     wrench: str = ""
     self_collision: bool = False  # True: every pair of its links may touch; False: the asset's own masks and pairs
-    variation: Variation | None = None  # None: the same in every world
+    variation: Variation | None = None  # None: the same in every environment
 
 
 @dataclass(frozen=True)
@@ -95,11 +91,11 @@ class Scene:
     """Everything an engine needs to build E copies of the world.
 
     ``links`` are the links whose 13 numbers appear in ``Engine.body_state``; ``force_sensors`` the links whose
-    contact wrench appears in ``Engine.force_sensor``; ``dof_forces`` the actors whose joint forces are wanted.
+    contact wrench appears in ``Engine.force_sensor``.
     A name is ``actor/part``, as in ``hand0/ffdistal``; the actor's name alone means its root body.
 
-    A scene is either actors, or one ``world`` file with ``frame_skip``: then ``control_dt``, ``ground``,
-    ``gravity`` and ``links`` are the file's business, names are the file's own, and the task reads raw ``fields``.
+    A scene is either actors, or one ``world`` file with ``frame_skip``: then names are the file's, the task reads raw
+    ``fields``, and ``control_dt``, ``ground``, ``gravity`` and ``links`` have no effect.
     """
 
     actors: Sequence[Actor] = ()
@@ -113,6 +109,6 @@ class Scene:
     world: str = ""  # path of a complete MJCF that is the whole world; then there are no actors
     fields: Sequence[str] = ()  # raw engine fields exposed as they are (``Engine.field``), in the engine's precision
     frame_skip: int = 0  # with ``world``: physics steps of the file's own timestep per control step
-    gravity_deviation: float = 0.0  # standard deviation of each world's gravity about ``gravity``, per axis (m/s^2)
-    variation_seed: int = 0  # of everything that differs between worlds
-    options: dict[str, float] = field(default_factory=dict)  # solver needs by engine-neutral name: ``FIRM_GRIP``
+    gravity_deviation: float = 0.0  # standard deviation of each environment's gravity, per axis (m/s^2)
+    variation_seed: int = 0  # of everything that differs between environments
+    firm_grip: float = 0.0  # > 0: exact friction cones, friction at least this many times as stiff as contact

@@ -11,7 +11,7 @@ from torch import Tensor
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import length
-from dima_isaac.sim.scene import FIRM_GRIP, Scene, Vec3
+from dima_isaac.sim.scene import Scene, Vec3
 from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask, attached
 
 GRIP = 10.0
@@ -57,7 +57,7 @@ class HandleTask(TwoHandTask):
 
     def scene(self) -> Scene:
         """The scene, with contacts that hold what is gripped."""
-        return replace(super().scene(), options={FIRM_GRIP: GRIP})
+        return replace(super().scene(), firm_grip=GRIP)
 
     def bind(self, engine: Engine) -> None:
         """Resolve the points' links, too."""
