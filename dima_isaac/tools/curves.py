@@ -1,170 +1,158 @@
-"""Runs read back from their folders, grouped by what their configurations have in common, on one axis."""
+"""Learning curves of groups of runs, and what the world model's probes logged during training, as figures."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable
-from dataclasses import dataclass
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from dima_isaac.config import FREE, leaves
-from dima_isaac.errors import CheckpointError, UsageError
-from dima_isaac.run.folder import read_config
-from dima_isaac.tools.statistics import bootstrap, iqm, mean
+from dima_isaac.errors import UsageError
+from dima_isaac.tools import figure
+from dima_isaac.tools.figure import COLOURS, DASHES, GREY, INK
+from dima_isaac.tools.runs import Group, Run
 
-Array = np.ndarray
-_IGNORED = (*FREE, "seed", "task.target", "task.config", "engine.target", "engine.config", "engine.threads")
-POINTS = 200  # of a group's common axis
-
-
-@dataclass
-class Run:
-    """One run folder."""
-
-    path: Path
-    config: dict[str, Any]
-    rows: list[dict[str, float | None]]  # metrics.jsonl
-
-    def curve(self, metric: str, axis: str) -> tuple[Array, Array]:
-        """Where ``metric`` was reported as a finite number: (positions on ``axis``, values), ascending.
-
-        A row holds only what was measured since the one before it, so every point is a measurement.
-        """
-        last: dict[float, float] = {}  # one value for each position: the newest
-        for row in self.rows:
-            x, y = row.get(axis), row.get(metric)
-            if x is not None and y is not None:
-                last[x] = y
-        positions = sorted(last)
-        return np.array(positions, dtype=float), np.array([last[x] for x in positions], dtype=float)
+PANELS = (  # metric, title, unit of the vertical axis, logarithmic
+    ("eval/return", "evaluation return", "return per episode", False),
+    ("train/return", "training return", "return per episode", False),
+    ("eval/success", "evaluation success", "share of episodes", False),
+    ("eval/length", "evaluation length", "control steps", False),  # in place of success, where there is no goal
+    ("world/denoise", "denoiser loss", "mean squared error", True),
+    ("world/reward", "reward model loss", "loss", True),
+    ("agent/entropy", "policy entropy", "nats per agent", False),
+)
+_AXES = {
+    "env_steps": ("environment steps", 1.0),
+    "wall_time": ("hours", 3600.0),
+}  # label, divisor
 
 
-@dataclass
-class Band:
-    """Several runs on one axis, from where the last begins to where the first ends."""
-
-    x: Array
-    mean: Array
-    iqm: Array
-    low: Array  # 95 % bootstrap interval of the IQM over runs
-    high: Array
+def panels(runs: list[Run], axis: str) -> list[tuple[str, str, str, bool]]:
+    """Those of ``PANELS`` that some run has measured; lengths only if no run has a goal to reach."""
+    shown = [panel for panel in PANELS if any(len(run.curve(panel[0], axis)[0]) for run in runs)]
+    goal = any(metric == "eval/success" for metric, *_ in shown)
+    return [panel for panel in shown if not (goal and panel[0] == "eval/length")]
 
 
-@dataclass
-class Group:
-    """Runs that differ in nothing but their seed."""
+def learning_curves(groups: list[Group], axis: str, path: Path, references: list[tuple[str, float]]) -> Path:
+    """Return, success, losses and entropy over ``axis``; thin lines are runs, thick ones their IQM with its band.
 
-    label: str
-    runs: list[Run]
-
-    def band(self, metric: str, axis: str) -> Band | None:
-        """None where fewer than two runs reported ``metric`` over a common stretch."""
-        curves = [curve for run in self.runs if len((curve := run.curve(metric, axis))[0])]
-        if len(curves) < 2:
-            return None
-        start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
-        if end < start:
-            return None
-        x = np.unique(np.concatenate([x for x, _ in curves]))
-        x = x[(x >= start) & (x <= end)]
-        if len(x) > POINTS:
-            x = np.linspace(start, end, POINTS)
-        values = np.stack([np.interp(x, *curve) for curve in curves])
-        low, high = bootstrap([values])
-        return Band(x, mean(values), iqm(values), low, high)
-
-
-def load(words: Iterable[str]) -> list[Run]:
-    """Every run named, or found in a named folder of runs.
+    ``references`` are names and values of horizontal lines in the return panel.
 
     Raises:
-        UsageError: no such folder, no run in it, or nothing logged yet.
-        CheckpointError: the configuration of a named run cannot be read.
+        UsageError: no run has logged any of ``PANELS``.
     """
-    runs: list[Run] = []
-    for word in words:
-        place = Path(os.path.expanduser(word))
-        if not place.is_dir():
-            raise UsageError(f"{word} is not a folder; give run folders (or a folder of runs).")
-        named = (place / "metrics.jsonl").is_file()
-        found = [place] if named else sorted(path.parent for path in place.glob("*/metrics.jsonl"))
-        if not found:
-            raise UsageError(f"{word} holds no run: there is no metrics.jsonl in it or one level below.")
-        for path in found:
-            try:
-                runs.append(_read(path))
-            except CheckpointError as error:
-                if named:
-                    raise
-                print(f"{error} That run is passed over.")
-    filled = [run for run in runs if run.rows]
-    if not filled:
-        where = ", ".join(str(run.path) for run in runs) or "any run that can be read"
-        raise UsageError(f"nothing has been logged yet in {where}.")
-    return filled
+    shown = panels([run for group in groups for run in group.runs], axis)
+    if not shown:
+        raise UsageError("nothing to draw: none of the usual metrics has been logged yet.")
+    columns = min(3, len(shown))
+    rows = -(-len(shown) // columns)
+    size = (4.6 * columns, 3.2 * rows + 0.5)
+    canvas, grid = figure.pyplot().subplots(rows, columns, figsize=size, squeeze=False)
+    for axes, (metric, title, unit, log) in zip(grid.flat, shown, strict=False):
+        for i, group in enumerate(groups):
+            _draw_group(axes, group, metric, axis, figure.line_style(i))
+        axes.set(title=title, xlabel=_AXES[axis][0], ylabel=unit)
+        if metric == "eval/return":
+            _draw_references(axes, references)
+        if metric == "eval/success":
+            axes.set_ylim(-0.03, 1.03)
+        if log:
+            figure.log_scale(axes)
+        if axis == "env_steps":
+            figure.thousands(axes)
+    for axes in list(grid.flat)[len(shown) :]:
+        axes.set_visible(False)
+    entries = [
+        (f"{group.label}  ({len(group.runs)} {'run' if len(group.runs) == 1 else 'seeds'})", figure.line_style(i))
+        for i, group in enumerate(groups)
+    ]
+    if any(len(group.runs) > 1 for group in groups):
+        look = {"color": INK, "linewidth": 1, "linestyle": ":"}
+        entries += [("mean (thick line: IQM, band: 95% bootstrap)", look)]
+    figure.legend_above(canvas, entries)
+    return figure.save(canvas, path)
 
 
-def _read(path: Path) -> Run:
-    rows = []
-    for line in (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue  # a line that a kill cut short
-        if isinstance(row, dict) and row.get("env_steps") is not None:
-            rows.append(row)
-    return Run(path, read_config(path) or {}, rows)
+def _draw_group(axes: Any, group: Group, metric: str, axis: str, look: dict[str, Any]) -> None:
+    scale = _AXES[axis][1]
+    band = group.band(metric, axis)
+    for run in group.runs:
+        x, y = run.curve(metric, axis)
+        few = {"marker": "o", "markersize": 3} if len(x) < 12 else {}
+        weight, alpha = (1.8, 1.0) if band is None else (0.8, 0.35)
+        axes.plot(x / scale, y, linewidth=weight, alpha=alpha, **look, **few)
+    if band is not None:
+        axes.fill_between(band.x / scale, band.low, band.high, color=look["color"], alpha=0.18, linewidth=0)
+        axes.plot(band.x / scale, band.iqm, linewidth=2.0, **look)
+        axes.plot(band.x / scale, band.mean, color=look["color"], linestyle=":", linewidth=1.0)
 
 
-def group(runs: list[Run]) -> list[Group]:
-    """Runs whose configurations agree in all but seed and housekeeping; labelled by what tells groups apart.
-
-    A setting that some runs do not have, made by a version without it, tells only those apart that have it.
-    """
-    settings = [_settings(run) for run in runs]
-    keys = list(dict.fromkeys(key for one in settings for key in one))
-    differing = [key for key in keys if len({repr(one[key]) for one in settings if key in one}) > 1]
-    if "task.name" in differing:  # then the tasks' own values differ as a matter of course
-        differing = [key for key in differing if not key.startswith("task.") or key == "task.name"]
-    if "preset" in differing:  # and so does what a preset sets
-        parts = {one.get("preset") for one in settings}
-        differing = [key for key in differing if key == "preset" or _varies_within(settings, key, parts)]
-    names = _short(differing)
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run, one in zip(runs, settings, strict=True):
-        groups.setdefault(tuple(repr(one.get(key)) for key in differing), []).append(run)
-    out = []
-    for members in groups.values():
-        one = _settings(members[0])
-        words = [
-            str(one.get(key)) if key == "task.name" else f"{name}={one.get(key)}"
-            for key, name in zip(differing, names, strict=True)
-        ]
-        if len(words) > 3:  # too much to tell on a label: the folders' names say more
-            words = [str(one["task.name"])] if "task.name" in differing else []
-            words += [" ".join(run.path.name for run in members[:3]) + (" ..." if len(members) > 3 else "")]
-        label = ", ".join(words)
-        out.append(Group(label or str(one.get("task.name", members[0].path.name)), members))
-    return out
+def _draw_references(axes: Any, references: list[tuple[str, float]]) -> None:
+    for name, value in references:
+        axes.axhline(value, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
+        axes.annotate(
+            name, (1.0, value), xycoords=("axes fraction", "data"), xytext=(-3, 2), textcoords="offset points",
+            ha="right", va="bottom", fontsize=7, zorder=5,
+            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
+        )  # fmt: skip
 
 
-def _settings(run: Run) -> dict[str, Any]:
-    return {
-        key: value
-        for key, value in leaves(run.config)
-        if not any(key == ignored or key.startswith(ignored + ".") for ignored in _IGNORED)
-    }
+def probe_curves(groups: list[Group], path: Path) -> Path:
+    """What the probes measured in training: error over the horizon at the end, over training, and sensitivity."""
+    canvas, (error, ratio, sensitivity) = figure.pyplot().subplots(1, 3, figsize=(13.8, 4.0))
+    horizon = agents = 0
+    for i, group in enumerate(groups):
+        for run in group.runs:
+            rows = [row for row in run.rows if "probe/model_01" in row]
+            if not rows:
+                continue
+            horizon = max(horizon, len(_horizon_steps(rows[-1])))
+            agents = max(agents, sum(key.startswith("probe/sensitivity_true_") for key in rows[-1]))
+            _draw_probes(error, ratio, sensitivity, rows, COLOURS[i % len(COLOURS)])
+    error.set(
+        title="open-loop error at the last probe", xlabel="imagined steps", ylabel="RMS error (standard deviations)"
+    )
+    figure.log_scale(error)
+    names = ("world model", "linear model", "last state")
+    figure.legend_below(error, [(name, {"linestyle": DASHES[i]}) for i, name in enumerate(names)])
+    ratio.set(title="world model / better baseline", ylabel="ratio of errors (below 1 is better)")
+    figure.legend_below(ratio, [("1 step", {}), (f"{horizon} steps", {"linestyle": DASHES[1]})])
+    sensitivity.set(title="sensitivity to one agent's action", ylabel="dreamt / true")
+    sensitivity.set_ylim(bottom=0.0)
+    shown = range(min(agents, len(DASHES)))
+    figure.legend_below(sensitivity, [(f"agent {n}", {"linestyle": DASHES[n]}) for n in shown])
+    for axes in (ratio, sensitivity):
+        axes.set_xlabel("environment steps")
+        axes.axhline(1.0, color=GREY, linewidth=0.9)
+        figure.thousands(axes)
+    figure.legend_above(canvas, [(group.label, figure.line_style(i)) for i, group in enumerate(groups)])
+    return figure.save(canvas, path)
 
 
-def _varies_within(settings: list[dict[str, Any]], key: str, presets: set[Any]) -> bool:
-    return any(len({repr(one.get(key)) for one in settings if one.get("preset") == p}) > 1 for p in presets)
+def _horizon_steps(row: dict[str, float | None]) -> list[str]:
+    """The horizon steps that a row has errors of, as they stand in its keys: 01, 02, ..."""
+    return [key[-2:] for key in row if re.fullmatch(r"probe/model_\d+", key)]
 
 
-def _short(keys: list[str]) -> list[str]:
-    """The last part of each key, or all of it where that is ambiguous."""
-    last = [key.rpartition(".")[2] for key in keys]
-    return [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
+def _draw_probes(error: Any, ratio: Any, sensitivity: Any, rows: list[dict[str, float | None]], colour: str) -> None:
+    """One run in the three panels; a value that was not finite leaves a gap."""
+
+    def series(key: str) -> np.ndarray:
+        return np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
+
+    marked = {"color": colour, "linewidth": 1.6, "marker": "o", "markersize": 3}
+    plain = {"color": colour, "linewidth": 1.2}
+    steps = _horizon_steps(rows[-1])
+    for (name, look), dash in zip((("model", marked), ("linear", plain), ("repeat", plain)), DASHES, strict=False):
+        last = [series(f"probe/{name}_{h}")[-1] for h in steps]
+        error.plot([int(h) for h in steps], last, linestyle=dash, **look)
+    env_steps = series("env_steps")
+    for h, dash in ((steps[0], DASHES[0]), (steps[-1], DASHES[1])):
+        better = np.fmin(series(f"probe/linear_{h}"), series(f"probe/repeat_{h}"))
+        ratio.plot(env_steps, series(f"probe/model_{h}") / better, linestyle=dash, **marked)
+    for key in (key for key in rows[-1] if key.startswith("probe/sensitivity_true_")):
+        dash = DASHES[int(key.rpartition("_")[2]) % len(DASHES)]
+        dreamt = series(key.replace("true", "dreamt"))
+        sensitivity.plot(env_steps, dreamt / series(key), linestyle=dash, **marked)

@@ -23,13 +23,10 @@ from dima_isaac.errors import UsageError
 from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import ROOT
-from dima_isaac.tools import play, table
+from dima_isaac.tools import play, probe, table
 from dima_isaac.tools.restore import Policy, Restored, newest, policy_of, restore, scripted
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
-from dima_isaac.train import probes
 from dima_isaac.train.evaluate import episodes
-
-DREAMS = 8  # averaged in the open-loop probe
 
 
 def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
@@ -75,41 +72,34 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
 def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> int:
     """Measure, print the tables and, last, one JSON line."""
     count = min(cfg.num_envs, cfg.episodes)
-    seed = cfg.seed + (run.seed if restored else 0)
-    env = restored.build_env(count, seed) if restored else build.build_env(run, count, cfg.seed)
+    env = restored.build_env(count, cfg.seed + run.seed) if restored else build.build_env(run, count, cfg.seed)
     try:
-        print(
-            f"task        {run.task['name']}  ({', '.join(env.spec.notes)})"
-            if env.spec.notes
-            else f"task        {run.task['name']}"
-        )
+        notes = f"  ({', '.join(env.spec.notes)})" if env.spec.notes else ""
+        print(f"task        {run.task['name']}{notes}")
         print(f"engine      {run.engine['name']}")
         if restored:
             print(f"checkpoint  {restored.path}  ({restored.env_steps:,} environment steps, preset {run.preset})")
         print(f"episodes    {cfg.episodes} of {env.spec.episode_length} control steps at most\n")
-        name = (
-            cfg.agent.name if cfg.agent is not Scripted.trained else "trained" + (" (exploring)" if cfg.explore else "")
-        )
-        policies = {name: policy_of(cfg, restored, env)}
+        exploring = " (exploring)" if cfg.agent is Scripted.trained and cfg.explore else ""
+        policies = {cfg.agent.name + exploring: policy_of(cfg, restored, env)}
         if cfg.baseline:
             for kind in (Scripted.zero, Scripted.random):
                 policies.setdefault(kind.name, scripted(kind, env.spec, env.device, cfg.seed))
         results = {name: measure(env, policy, cfg.episodes) for name, policy in policies.items()}
-        print(_results_table(results))
-        line: dict[str, Any] = {
-            "task": run.task["name"],
-            "engine": run.engine["name"],
-            "checkpoint": str(restored.path) if restored else None,
-            "env_steps": restored.env_steps if restored else None,
-            "seed": cfg.seed,
-            "episodes": cfg.episodes,
-            "policies": results,
-        }
     finally:
         env.close()
-    if cfg.probe:
-        assert restored is not None
-        line["probe"] = probe(restored, cfg)
+    print(_results_table(results))
+    line: dict[str, Any] = {
+        "task": run.task["name"],
+        "engine": run.engine["name"],
+        "checkpoint": str(restored.path) if restored else None,
+        "env_steps": restored.env_steps if restored else None,
+        "seed": cfg.seed,
+        "episodes": cfg.episodes,
+        "policies": results,
+    }
+    if cfg.probe and restored:
+        line["probe"] = probe.report(probe.probe(restored, cfg.num_envs, cfg.seed), restored)
     sys.stdout.flush()
     print(json.dumps(line, allow_nan=False))
     return 0
@@ -148,80 +138,10 @@ def _results_table(results: dict[str, dict[str, float]]) -> str:
     head += ["success", "95% interval"] if goal else []
     rows = []
     for name, r in results.items():
-        row = [
-            name,
-            f"{r['return_mean']:.3f}",
-            f"{r['return_std']:.3f}",
-            f"{r['return_iqm']:.3f}",
-            f"{r['return_iqm_low']:.3f} .. {r['return_iqm_high']:.3f}",
-            f"{r['return_min']:.3f}",
-            f"{r['return_max']:.3f}",
-            f"{r['length']:.1f}",
-        ]
+        interval = f"{r['return_iqm_low']:.3f} .. {r['return_iqm_high']:.3f}"
+        mean, std, middle, least, most = (f"{r['return_' + key]:.3f}" for key in ("mean", "std", "iqm", "min", "max"))
+        row = [name, mean, std, middle, interval, least, most, f"{r['length']:.1f}"]
         if goal:
             row += [f"{100 * r['success']:.1f} %", f"{100 * r['success_low']:.1f} .. {100 * r['success_high']:.1f}"]
         rows.append(row)
     return table.text(head, rows)
-
-
-def probe(restored: Restored, cfg: EvaluateConfig) -> dict[str, Any]:
-    """Hold the world model against the simulator on held-out episodes, and print both tables."""
-    horizon = restored.cfg.train.probe_horizon
-    env = restored.build_env(cfg.num_envs, cfg.seed + restored.cfg.seed)
-    try:
-        world, agent = restored.world(env), restored.agent(env.spec)
-        linear = probes.LinearModel(world, restored.replay(env.spec))
-        ticks = max(2 * env.spec.episode_length, 3 * horizon)
-        held_out = probes.record(env, agent.actor, 1, ticks, cfg.seed)
-        loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
-        moved = probes.sensitivity(world, env, agent.actor, 1)
-    finally:
-        env.close()
-    model, repeat, fitted = loop.model.tolist(), loop.repeat.tolist(), loop.linear.tolist()
-    best = [m < min(r, f) for m, r, f in zip(model, repeat, fitted, strict=True)]
-    average = loop.average.tolist()
-    rows = [
-        [
-            str(h + 1),
-            f"{model[h]:.4f}",
-            f"{average[h]:.4f}",
-            f"{repeat[h]:.4f}",
-            f"{fitted[h]:.4f}",
-            "yes" if best[h] else "no",
-        ]
-        for h in range(horizon)
-    ]
-    print("\nopen-loop error, RMS over state dimensions in standard deviations, held-out episodes")
-    print(
-        table.text(
-            ["step", "world model", f"mean of {DREAMS} dreams", "last state", "linear model", "below both"], rows
-        )
-    )
-    typical = loop.typical.tolist()
-    rows = [[str(h + 1), *(f"{errors[h]:.4f}" for errors in typical)] for h in range(horizon)]
-    print("\nthe same for the median state dimension, in which rare contact forces weigh nothing")
-    print(table.text(["step", "world model", "last state", "linear model"], rows))
-    denoiser = restored.cfg.world_model.denoiser
-    dreamt, true = moved.dreamt.tolist(), moved.true.tolist()
-    rows = [
-        [name, f"{d:.4f}", f"{t:.4f}", f"{d / t:.2f}" if t else "-"]
-        for name, d, t in zip(env.spec.agent_names, dreamt, true, strict=True)
-    ]
-    print(
-        f"\nhow far one agent's action moves the next state (reveal={denoiser.reveal.name}, |dz| for a change of 0.5)"
-    )
-    print(table.text(["agent", "dreamt", "true", "dreamt / true"], rows))
-    print()
-    return {
-        "horizon": horizon,
-        "model": model,
-        "average": average,
-        "repeat": repeat,
-        "linear": fitted,
-        "typical": dict(zip(("model", "repeat", "linear"), typical, strict=True)),
-        "below_both": all(best),
-        "reveal": denoiser.reveal.name,
-        "order": denoiser.order.name,
-        "sensitivity_dreamt": dreamt,
-        "sensitivity_true": true,
-    }

@@ -129,6 +129,5 @@ def _place(env: VecEnv, cfg: PlayConfig, restored: Restored | None) -> Path:
     dream = "-dream" if cfg.world is World.dream else ""
     if restored is None:
         return Path("videos") / f"{env.spec.name}-{cfg.agent.name}.{suffix}"
-    run = restored.path.parent.parent if restored.path.parent.name == "checkpoints" else restored.path.parent
     who = "" if cfg.agent.name == "trained" else f"-{cfg.agent.name}"
-    return run / "videos" / f"play-{restored.env_steps}{who}{dream}.{suffix}"
+    return restored.run_folder / "videos" / f"play-{restored.env_steps}{who}{dream}.{suffix}"

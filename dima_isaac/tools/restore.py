@@ -50,6 +50,11 @@ class Restored:
         return int(self.state["env_steps"])
 
     @property
+    def run_folder(self) -> Path:
+        """Where figures and videos of this checkpoint go: its run's folder, or the file's own."""
+        return self.path.parent.parent if self.path.parent.name == "checkpoints" else self.path.parent
+
+    @property
     def device(self) -> torch.device:
         return torch.device(self.cfg.rl_device)
 

@@ -1,0 +1,169 @@
+"""Runs read back from their folders, and grouped by the settings in which they differ."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dima_isaac.config import FREE, leaves
+from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.run.folder import read_config
+from dima_isaac.tools.statistics import bootstrap, iqm, mean
+
+Array = np.ndarray
+_IGNORED = (*FREE, "seed", "task.target", "task.config", "engine.target", "engine.config", "engine.threads")
+POINTS = 200  # of a group's common axis
+
+
+@dataclass
+class Run:
+    """One run folder."""
+
+    path: Path
+    config: dict[str, Any]
+    rows: list[dict[str, float | None]]  # metrics.jsonl
+
+    def curve(self, metric: str, axis: str) -> tuple[Array, Array]:
+        """Where ``metric`` was reported as a finite number: (positions on ``axis``, values), ascending.
+
+        A row holds only what was measured since the one before it, so every point is a measurement.
+        """
+        last: dict[float, float] = {}  # one value for each position: the newest
+        for row in self.rows:
+            x, y = row.get(axis), row.get(metric)
+            if x is not None and y is not None:
+                last[x] = y
+        positions = sorted(last)
+        return np.array(positions, dtype=float), np.array([last[x] for x in positions], dtype=float)
+
+
+@dataclass
+class Band:
+    """Several runs on one axis, from where the last begins to where the first ends."""
+
+    x: Array
+    mean: Array
+    iqm: Array
+    low: Array  # 95 % bootstrap interval of the IQM over runs
+    high: Array
+
+
+@dataclass
+class Group:
+    """Runs that differ in nothing but their seed."""
+
+    label: str
+    runs: list[Run]
+
+    def band(self, metric: str, axis: str) -> Band | None:
+        """None where fewer than two runs reported ``metric`` over a common stretch."""
+        curves = [curve for run in self.runs if len((curve := run.curve(metric, axis))[0])]
+        if len(curves) < 2:
+            return None
+        start, end = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
+        if end < start:
+            return None
+        x = np.unique(np.concatenate([x for x, _ in curves]))
+        x = x[(x >= start) & (x <= end)]
+        if len(x) > POINTS:
+            x = np.linspace(start, end, POINTS)
+        values = np.stack([np.interp(x, *curve) for curve in curves])
+        low, high = bootstrap([values])
+        return Band(x, mean(values), iqm(values), low, high)
+
+
+def load(names: Iterable[str]) -> list[Run]:
+    """Every run that ``names`` name, or that lies in a folder of runs that they name.
+
+    Raises:
+        UsageError: no such folder, no run in it, or nothing logged yet.
+        CheckpointError: the configuration of a named run cannot be read.
+    """
+    runs: list[Run] = []
+    for name in names:
+        folder = Path(os.path.expanduser(name))
+        if not folder.is_dir():
+            raise UsageError(f"{name} is not a folder; give run folders (or a folder of runs).")
+        is_run = (folder / "metrics.jsonl").is_file()
+        paths = [folder] if is_run else sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
+        if not paths:
+            raise UsageError(f"{name} holds no run: there is no metrics.jsonl in it or one level below.")
+        for path in paths:
+            try:
+                runs.append(_read(path))
+            except CheckpointError as error:
+                if is_run:
+                    raise
+                print(f"{error} That run is passed over.")
+    logged = [run for run in runs if run.rows]
+    if not logged:
+        where = ", ".join(str(run.path) for run in runs) or "any run that can be read"
+        raise UsageError(f"nothing has been logged yet in {where}.")
+    return logged
+
+
+def _read(path: Path) -> Run:
+    rows = []
+    for line in (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue  # a line that a kill cut short
+        if isinstance(row, dict) and row.get("env_steps") is not None:
+            rows.append(row)
+    return Run(path, read_config(path) or {}, rows)
+
+
+def group(runs: list[Run]) -> list[Group]:
+    """Runs whose configurations agree in all but seed and housekeeping; labelled by the settings that differ.
+
+    A setting that some runs lack, because an older version made them, separates only those that have it.
+    """
+    settings = [_settings(run) for run in runs]
+    keys = list(dict.fromkeys(key for one in settings for key in one))
+    differing = [key for key in keys if _differs(key, settings)]
+    if "task.name" in differing:  # then the tasks' own values differ as a matter of course
+        differing = [key for key in differing if not key.startswith("task.") or key == "task.name"]
+    if "preset" in differing:  # and so does what a preset sets
+        by_preset: dict[Any, list[dict[str, Any]]] = {}
+        for one in settings:
+            by_preset.setdefault(one.get("preset"), []).append(one)
+        differing = [
+            key for key in differing if key == "preset" or any(_differs(key, same) for same in by_preset.values())
+        ]
+    groups: dict[tuple[str, ...], list[Run]] = {}
+    for run, one in zip(runs, settings, strict=True):
+        groups.setdefault(tuple(repr(one.get(key)) for key in differing), []).append(run)
+    return [Group(_label(members, differing), members) for members in groups.values()]
+
+
+def _settings(run: Run) -> dict[str, Any]:
+    return {
+        key: value
+        for key, value in leaves(run.config)
+        if not any(key == ignored or key.startswith(ignored + ".") for ignored in _IGNORED)
+    }
+
+
+def _differs(key: str, settings: list[dict[str, Any]]) -> bool:
+    return len({repr(one[key]) for one in settings if key in one}) > 1
+
+
+def _label(runs: list[Run], keys: list[str]) -> str:
+    """The values of ``keys``, or the folders' names where there are too many; the task's name where there are none."""
+    settings = _settings(runs[0])
+    last = [key.rpartition(".")[2] for key in keys]
+    names = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
+    words = [f"{name}={settings.get(key)}" for name, key in zip(names, keys, strict=True) if key != "task.name"]
+    if "task.name" in keys:
+        words.insert(keys.index("task.name"), str(settings["task.name"]))
+    if len(words) > 3:
+        words = [str(settings["task.name"])] if "task.name" in keys else []
+        words += [" ".join(run.path.name for run in runs[:3]) + (" ..." if len(runs) > 3 else "")]
+    return ", ".join(words) or str(settings.get("task.name", runs[0].path.name))

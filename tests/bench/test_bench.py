@@ -1,0 +1,53 @@
+"""``bench`` end to end on the toy game."""
+
+import json
+
+import pytest
+import torch
+
+from dima_isaac.cli import main as cli
+from tests.tools.toy_runs import TOY, last_json
+
+
+@pytest.mark.parametrize("suite", ["imagine", "train"])
+def test_bench_ends_with_one_json_line(suite, capsys):
+    words = [f"suite={suite}", "task=Toy", "engine=toy", "preset=smoke", "against=default", "num_envs=4", "threads=1"]
+    assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
+    line = last_json(capsys.readouterr().out)
+    assert line["suite"] == suite and line["machine"]["torch_threads"] == 1 and "torch" in line["machine"]["versions"]
+    if suite == "train":
+        assert sum(line["share"].values()) + line["other"] == pytest.approx(1.0) and line["env_steps"] == 64
+    else:
+        assert line["smoke"]["flops_per_step"] < line["default"]["flops_per_step"]
+        assert "captured_over_eager" not in line["smoke"], "a CPU captures only if asked to"
+        assert line["smoke"]["parameters"] == sum(line["smoke"]["parts"].values())
+
+
+@pytest.mark.parametrize("suite", ["imagine", "train"])
+def test_bench_counts_the_operations_of_the_published_networks(suite, capsys):
+    small = ("world_model.denoiser.backbone=mlp", "train.learn.dreams=4", "train.learn.horizon=2")
+    words = [f"suite={suite}", "task=Toy", "engine=toy", "preset=paper", "against=smoke", "num_envs=4", "threads=1"]
+    words += ["env_steps=64", *small, "train.learn.start=16", "train.learn.behaviour_start=16", "train.learn.round=16"]
+    assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
+    line = last_json(capsys.readouterr().out)
+    flops = line["paper"]["flops_per_step"] if suite == "imagine" else line["limit"]["flops"]
+    assert flops > 1e5
+
+
+def test_bench_sets_captured_dreams_beside_eager_ones(capsys):
+    words = ["suite=imagine", "task=Toy", "engine=toy", "preset=smoke", "against=default", "threads=1", "compile=true"]
+    assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
+    out = capsys.readouterr().out
+    both = json.loads(out.strip().splitlines()[-1])["smoke"]
+    ratio = both["imagined_steps_per_s"] / both["eager_steps_per_s"]
+    assert both["captured_over_eager"] == pytest.approx(ratio) and "smoke: captured dreams" in out
+
+
+def test_a_multiply_add_counts_as_two_operations():
+    """What the bench's counter says of a network whose operations can be counted by hand."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.ReLU(), torch.nn.Linear(5, 2))
+    with FlopCounterMode(display=False) as counter:
+        net(torch.zeros(3, 6))
+    assert counter.get_total_flops() == 3 * 2 * (6 * 5 + 5 * 2)

@@ -1,0 +1,63 @@
+"""``play``: windows and films, and one look at real hands."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dima_isaac.cli import main as cli
+from dima_isaac.errors import UsageError
+from dima_isaac.tools import play
+from tests.toy import toy_env
+
+
+class Pane:
+    """A window that counts what it is shown, and is closed by its user after ``life`` pictures."""
+
+    def __init__(self, life: int = 10**6) -> None:
+        self.life, self.shown, self.closed = life, 0, False
+
+    def show(self) -> bool:
+        self.shown += 1
+        return self.shown <= self.life
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error) -> None:
+        self.closed = True
+
+
+@pytest.mark.parametrize("life", [10**6, 3])
+def test_training_in_a_window_is_the_same_training(monkeypatch, life):
+    pane, said = Pane(life), []
+    monkeypatch.setattr("dima_isaac.sim.render.Viewer", lambda engine: pane)
+    monkeypatch.setattr(play, "PERIOD", 0.0)
+    env, alone = toy_env(3), toy_env(3)
+    env.engine.copy_env = None
+    actions = [torch.rand(3, 2, 1) for _ in range(8)]
+    with play.window_on(env, True, said.append):
+        seen = [env.reset(), *(env.step(action) for action in actions)]
+    rows = [alone.reset(), *(alone.step(action) for action in actions)]
+    assert all(torch.equal(a.state, b.state) for a, b in zip(seen, rows, strict=True))
+    assert pane.shown == min(life + 1, 9) and pane.closed and "training goes on" in said[0]
+
+
+def test_a_window_is_refused_where_there_is_none_and_not_opened_unasked(monkeypatch):
+    monkeypatch.setattr("dima_isaac.sim.render.Viewer", lambda engine: pytest.fail("nobody asked"))
+    with play.window_on(toy_env(2), False):
+        pass
+    with pytest.raises(UsageError, match="no live viewer"), play.window_on(toy_env(2), True):
+        pass
+
+
+def test_play_films_real_hands(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "hands.gif"
+    words = ["task=ShadowHandOver", "agent=random", "num_envs=2", "steps=2", "width=64", "height=64", f"out={out}"]
+    if cli.main(["play", *words, "threads=1"]) == 2:
+        assert "no offscreen renderer works here" in capsys.readouterr().err
+        pytest.skip("no renderer on this machine")
+    film = Image.open(out)
+    assert film.n_frames == 3 and film.size == (128, 64)
+    assert str(out) in capsys.readouterr().out
+    assert len(np.unique(np.asarray(film.convert("L")))) > 10

@@ -1,0 +1,56 @@
+"""Figures are written and show something."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dima_isaac.cli import main as cli
+from dima_isaac.errors import UsageError
+from dima_isaac.tools import curves, figure
+from dima_isaac.tools.runs import Run
+from tests.tools.toy_runs import TOY
+
+
+def not_blank(path: Path) -> bool:
+    pixels = np.asarray(Image.open(path).convert("RGB"))
+    return min(pixels.shape[:2]) > 200 and len(np.unique(pixels.reshape(-1, 3), axis=0)) > 20
+
+
+def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert cli.plot([str(tmp_path)]) == 2
+    assert capsys.readouterr().err == "error: plot needs matplotlib: pip install 'dima-isaac[plot]'.\n"
+
+
+def test_lengths_are_drawn_where_nobody_has_a_goal(tmp_path):
+    row = {"env_steps": 1.0, "eval/return": 2.0, "eval/length": 3.0}
+    robot, hand = Run(tmp_path, {}, [row]), Run(tmp_path, {}, [row | {"eval/success": 0.0}])
+    assert [panel[0] for panel in curves.panels([robot], "env_steps")] == ["eval/return", "eval/length"]
+    assert [panel[0] for panel in curves.panels([robot, hand], "env_steps")] == ["eval/return", "eval/success"]
+
+
+def test_plot_draws_curves_probes_and_a_table(runs, tmp_path, capsys):
+    assert cli.main(["plot", str(runs), f"out={tmp_path}", "reference=hand-made:1.5"]) == 0
+    said = capsys.readouterr().out
+    for name in ("curves_env_steps.png", "curves_wall_time.png", "probes.png"):
+        assert not_blank(tmp_path / name) and name in said
+    table = (tmp_path / "results.md").read_text()
+    assert table.startswith("| group |") and "| Toy | 2 | 384 |" in table
+
+
+def test_plot_draws_the_open_loop_figure(runs, tmp_path):
+    words = ["open_loop=True", f"checkpoint={runs}/0", f"out={tmp_path}", "num_envs=4", "threads=1"]
+    assert cli.main(["plot", *TOY, *words]) == 0
+    assert not_blank(tmp_path / "open_loop.png")
+
+
+def test_a_figure_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    path = figure.save(figure.pyplot().figure(), tmp_path / "a.png", tight=False)
+    before = path.read_bytes()
+    monkeypatch.setattr("dima_isaac.run.folder.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    with pytest.raises(UsageError, match=r"cannot write .*a\.png: full"):
+        figure.save(figure.pyplot().figure(), path, tight=False)
+    assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,19 @@
+"""A checkpoint is data."""
+
+from tests.tools.toy_runs import TOY
+
+
+def test_a_checkpoint_brings_no_code_along(runs, tmp_path):
+    """Whatever target a file names, the catalogue's is used."""
+    from dima_isaac.cli.options import EvaluateConfig
+    from dima_isaac.run import checkpoint
+    from dima_isaac.run.catalog import Catalog
+    from dima_isaac.tools.restore import restore
+
+    state = checkpoint.read(runs / "0" / "checkpoints" / "last.pt")
+    state["config"]["task"]["target"] = "os:system"
+    state["config"]["engine"]["target"] = "os:system"
+    checkpoint.save(tmp_path / "evil.pt", state)
+    restored = restore(str(tmp_path / "evil.pt"), Catalog(TOY[1]), EvaluateConfig(threads=1))
+    assert restored.cfg.task["target"] == "tests.toy_plugin:Toy"
+    assert restored.cfg.engine["target"] == "tests.toy_plugin:ToyPhysics"

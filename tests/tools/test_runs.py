@@ -1,0 +1,75 @@
+"""Runs read back and grouped."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.tools import runs as run_folders
+from dima_isaac.tools.runs import Group, Run
+
+
+def run_of(values: list[float], at: list[int], **config) -> Run:
+    rows = [{"env_steps": x, "wall_time": 10.0 * x, "eval/return": y} for x, y in zip(at, values, strict=True)]
+    return Run(Path("x"), {"task": {"name": "Toy"}, **config}, rows)
+
+
+def test_runs_are_grouped_by_what_they_differ_in():
+    runs = [run_of([1.0], [0], seed=seed, agent={"gamma": gamma}) for gamma in (0.9, 0.99) for seed in (0, 1, 2)]
+    groups = run_folders.group(runs)
+    assert [(one.label, len(one.runs)) for one in groups] == [("gamma=0.9", 3), ("gamma=0.99", 3)]
+    assert run_folders.group(runs[:3])[0].label == "Toy"
+
+
+def test_a_setting_that_older_runs_did_not_have_tells_nobody_apart():
+    old, new, other = ({"gamma": 0.9}, {"gamma": 0.9, "new": 1}, {"gamma": 0.9, "new": 2})
+    pair = run_folders.group([run_of([1.0], [0], agent=agent) for agent in (old, new)])
+    assert [(one.label, len(one.runs)) for one in pair] == [("Toy", 2)]
+    all_three = run_folders.group([run_of([1.0], [0], agent=agent) for agent in (old, new, other)])
+    assert [one.label for one in all_three] == ["new=None", "new=1", "new=2"]
+
+
+def test_groups_that_differ_in_much_go_by_their_folders():
+    runs = [run_of([1.0], [0], agent={"a": n, "b": n, "c": n, "d": n}) for n in range(2)]
+    for n, run in enumerate(runs):
+        run.path = Path(f"runs/try{n}")
+    assert [one.label for one in run_folders.group(runs)] == ["try0", "try1"]
+
+
+def test_a_preset_speaks_for_all_that_it_sets():
+    runs = [run_of([1.0], [0], preset=preset, agent={"gamma": gamma}) for preset, gamma in (("a", 0.9), ("b", 0.99))]
+    assert [one.label for one in run_folders.group(runs)] == ["preset=a", "preset=b"]
+
+
+def test_bands_cover_the_common_stretch():
+    """y = x and y = 3 x on grids that differ: on 1 .. 3 the mean is 2 x, between x and 3 x."""
+    one = Group("", [run_of([0.0, 3.0], [0, 3]), run_of([3.0, 6.0, 12.0], [1, 2, 4])])
+    band = one.band("eval/return", "env_steps")
+    np.testing.assert_allclose(band.x, [1.0, 2.0, 3.0])
+    np.testing.assert_allclose(band.mean, [2.0, 4.0, 6.0])
+    assert (band.low == band.x).all() and (band.high == 3 * band.x).all()
+    assert Group("", one.runs[:1]).band("eval/return", "env_steps") is None
+
+
+def test_broken_lines_and_missing_numbers_are_skipped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(
+        b'{"env_steps": 1, "eval/return": null}\n{"env_steps": 2, "eval/return": 5.0}\n{"odd": 1}\n\xff\n{"env_st'
+    )
+    [run] = run_folders.load([str(tmp_path)])
+    x, y = run.curve("eval/return", "env_steps")
+    assert x.tolist() == [2.0] and y.tolist() == [5.0] and len(run.rows) == 2
+
+
+def test_a_garbled_configuration_costs_the_other_runs_nothing(tmp_path, capsys):
+    for name, config in (("good", "task: {name: Toy}"), ("torn", "task: ["), ("undated", "a: 2026-99-99")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.jsonl").write_text('{"env_steps": 2, "eval/return": 5.0}\n')
+        (tmp_path / name / "config.yaml").write_text(config)
+    assert [run.path.name for run in run_folders.load([str(tmp_path)])] == ["good"]
+    assert capsys.readouterr().out.count("That run is passed over.") == 2
+    with pytest.raises(CheckpointError, match=r"torn/config\.yaml cannot be read"):  # it was asked for
+        run_folders.load([f"{tmp_path}/good", f"{tmp_path}/torn"])
+    (tmp_path / "good" / "config.yaml").write_text("- 3")
+    with pytest.raises(UsageError, match="nothing has been logged yet in any run that can be read"):
+        run_folders.load([str(tmp_path)])

@@ -1,0 +1,48 @@
+"""Films: where tiles are, and what is left when one fails."""
+
+import numpy as np
+import pytest
+
+from dima_isaac.train import video
+from tests.toy import toy_env
+
+
+class Painted:
+    """A toy environment whose engine draws its index and the position of its first mass."""
+
+    def __new__(cls, count: int):
+        env = toy_env(count)
+        env.engine.render = lambda index, width, height: np.full((height, width, 3), 50 * (index + 1), dtype=np.uint8)
+        return env
+
+
+def test_tiles_stay_where_they_are(tmp_path):
+    frames = []
+    writer = type("W", (), {"add": lambda self, frame: frames.append(frame)})()
+    env = Painted(3)
+    video.record(env, lambda obs: obs[:, :, :1] * 0, writer, 1, 4, (40, 30))
+    assert len(frames) == 5 and frames[0].shape == (60, 80, 3)
+    assert [frames[-1][y, x, 0] for y, x in ((25, 35), (25, 75), (55, 35), (55, 75))] == [50, 100, 150, 0]
+
+
+def test_a_film_that_fails_never_stops_training(tmp_path):
+    said: list[str] = []
+    assert not video.clip(toy_env(2), lambda obs: obs[:, :, :1], tmp_path, 7, said.append)  # this engine cannot draw
+    assert "training goes on" in said[0] and not list(tmp_path.iterdir())
+    assert video.clip(Painted(2), lambda obs: obs[:, :, :1] * 0, tmp_path, 7, said.append)
+    assert [path.stem for path in tmp_path.iterdir()] == ["step_7"]
+
+
+def test_a_film_that_fails_leaves_the_one_before_it(tmp_path):
+    path, frame = tmp_path / "film.gif", np.zeros((20, 20, 3), dtype=np.uint8)
+    with video.Writer(path, 1e-9) as writer:  # slower than a GIF can tell
+        writer.add(frame)
+        writer.add(frame + 255)
+    whole = path.read_bytes()
+    with pytest.raises(KeyboardInterrupt), video.Writer(path, 30.0) as writer:
+        writer.add(frame)
+        raise KeyboardInterrupt
+    assert path.read_bytes() == whole and [*tmp_path.iterdir()] == [path]
+    with pytest.raises(KeyboardInterrupt), video.Writer(tmp_path / "new" / "film.gif", 30.0):
+        raise KeyboardInterrupt
+    assert [*tmp_path.iterdir()] == [path]
