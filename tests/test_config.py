@@ -75,6 +75,14 @@ def test_every_engine_file_fits_its_dataclass(name):
     fill(resolve(values["config"]), {key: value for key, value in values.items() if key not in CODE_KEYS}, name)
 
 
+@pytest.mark.parametrize("name", CATALOG.names("task"))
+def test_a_composed_run_has_every_value_of_its_task(name):
+    """Else continuing a run without one of its settings would change that setting silently."""
+    run = composed(f"task={name}")
+    known = set(as_dict(resolve(run.task["target"]).Config()))
+    assert {key for key in run.task if key not in CODE_KEYS} == known
+
+
 def test_every_key_has_one_type():
     keys = [key for key, _ in schema()]
     assert len(keys) == len(set(keys)) and "world_model.denoiser.reveal" in keys

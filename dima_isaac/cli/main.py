@@ -12,11 +12,14 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dima_isaac.errors import DimaError, UsageError
 
 if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
     from dima_isaac.cli.overrides import Command
     from dima_isaac.config import RunConfig
     from dima_isaac.run.catalog import Catalog
@@ -169,7 +172,7 @@ def compose(command: Command, overrides: list[str]) -> RunConfig:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from dima_isaac.config import plain, typed
+    from dima_isaac.config import plain
 
     register_schema()
     search = [f"hydra.searchpath=[file://{os.path.abspath(command.config_dir)}]"] if command.config_dir else []
@@ -179,7 +182,20 @@ def compose(command: Command, overrides: list[str]) -> RunConfig:
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         raise UsageError(plain(cause)) from error
-    return typed(cfg)
+    return structured(cfg)
+
+
+def structured(cfg: DictConfig) -> RunConfig:
+    """What hydra composed as dataclasses, with the task's values that its YAML leaves to its dataclass.
+
+    Raises:
+        UsageError: a key that does not exist, a value of another type or out of range.
+    """
+    from dima_isaac.config import typed
+    from dima_isaac.run.catalog import complete
+
+    run = typed(cfg)
+    return replace(run, task=complete(run.task))
 
 
 def register_schema() -> None:
@@ -308,7 +324,6 @@ def job(cfg: Any) -> int:
     """One run of a multirun; hydra calls it, here or on a cluster node."""
     from hydra.core.hydra_config import HydraConfig
 
-    from dima_isaac.config import typed
     from dima_isaac.run.catalog import Catalog
 
     # what would have been typed for this run alone: the command that continues it is made from these words
@@ -318,7 +333,7 @@ def job(cfg: Any) -> int:
     sys.argv = [program, *start, *(["--config-dir", folder] if folder else []), *HydraConfig.get().overrides.task]
 
     try:
-        code = run(typed(cfg), Catalog())
+        code = run(structured(cfg), Catalog())
     except DimaError as error:
         print(f"error: {error}", file=sys.stderr)
         code = error.exit_code

@@ -69,14 +69,23 @@ class Catalog:
     def settable(self, group: str, name: str) -> dict[str, Any]:
         """The keys of a task or engine that a user may set, with their types (None: anything).
 
-        They are the fields of the dataclass that the file's ``config`` names (a torch-free module), or else the
-        keys that the file lists.
+        They are the keys that the file lists and the fields of the dataclass that its ``config`` names (in a
+        torch-free module), which the file need not list.
         """
         values = self.values(group, name)
-        if "config" in values:
-            return get_type_hints(resolve(values["config"]))
         own = {key: value for key, value in values.items() if key not in CODE_KEYS}
-        return {key: type(value) if isinstance(value, (bool, int, float)) else None for key, value in own.items()}
+        listed = {key: type(value) if isinstance(value, (bool, int, float)) else None for key, value in own.items()}
+        return {**listed, **get_type_hints(resolve(values["config"]))} if "config" in values else listed
+
+
+def complete(values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` of a YAML file with the defaults of the dataclass that its ``config`` names, where it has one."""
+    from dima_isaac.config import as_dict
+
+    if "config" not in values:
+        return values
+    head = {key: value for key, value in values.items() if key in CODE_KEYS}
+    return {**head, **as_dict(resolve(values["config"])()), **values}
 
 
 def resolve(target: str) -> Any:

@@ -317,7 +317,7 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
 def test_a_job_of_another_program_continues_with_what_was_typed(monkeypatch):
     words = SimpleNamespace(overrides=SimpleNamespace(task=["task=Toy", "seed=1"]))
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: words)
-    monkeypatch.setattr("dima_isaac.config.typed", lambda cfg: cfg)
+    monkeypatch.setattr(cli, "structured", lambda cfg: cfg)
     monkeypatch.setattr(cli, "run", lambda cfg, catalog: 0)
     monkeypatch.delenv("DIMA_CONFIG_DIR", raising=False)
     for typed, start in (("scripts/train.py", []), ("/venv/bin/dima", ["train"])):
