@@ -92,7 +92,7 @@ _SIGNED = ("world_model.denoiser.train_mean", "agent.actor.std_init", "agent.exp
 
 _AT_LEAST: dict[str, float] = {
     **dict.fromkeys(("num_envs", "max_env_steps", "threads", "replay.capacity", "train.checkpoint.keep"), 1),
-    **dict.fromkeys(("world_model.denoiser.members", "world_model.unroll", "agent.epochs", "agent.minibatches"), 1),
+    **dict.fromkeys(("world_model.unroll", "agent.epochs", "agent.minibatches"), 1),
     **dict.fromkeys(("train.learn.round", "train.learn.dreams", "train.learn.horizon", "train.eval.episodes"), 1),
     **dict.fromkeys((f"train.learn.{part}_batch" for part in ("dynamics", "reward", "decoder")), 1),
     **dict.fromkeys((f"world_model.{part}.width" for part in ("denoiser", "reward", "decoder")), 1),

@@ -34,7 +34,7 @@ def variants(cfg: WorldModelConfig) -> dict[str, WorldModelConfig]:
 
     Two more take apart what cumulative reveal needs: training on random subsets alone, and no noise floor.
     """
-    denoiser = replace(cfg.denoiser, order=Order.descending, temperature=1.0, linear_skip=False)
+    denoiser = replace(cfg.denoiser, order=Order.descending, temperature=1.0)
     published = replace(cfg, target=Target.state, copy_last_action=False, z_clamp=0.0, denoiser=denoiser)
     cumulative = replace(denoiser, reveal=Reveal.cumulative)
     apart = {

@@ -96,7 +96,6 @@ def test_every_key_has_one_type():
         ({"num_envs": 0}, "num_envs=0 is too small"),
         ({"train": {"learn": {"round": 0}}}, "train.learn.round=0 is too small; the least is 1"),
         ({"world_model": {"history": 1}}, "world_model.history=1 is too small; the least is 2"),
-        ({"world_model": {"denoiser": {"members": 0}}}, "world_model.denoiser.members=0 is too small; the least is 1"),
         ({"train": {"learn": {"dynamics_per_step": -0.1}}}, "train.learn.dynamics_per_step=-0.1 is too small"),
         ({"train": {"learn": {"reward_per_step": float("nan")}}}, "train.learn.reward_per_step=nan is too small"),
         ({"train": {"learn": {"dreams": 1, "horizon": 3}}}, "3 dreamt steps .* do not fill agent.minibatches"),

@@ -16,7 +16,12 @@ RENAMED: dict[str, str] = {
 }
 """Old dotted key (a leaf or a branch) -> today's."""
 
-DROPPED: dict[str, tuple[Any, ...]] = {}
+DROPPED: dict[str, tuple[Any, ...]] = {
+    "world_model.denoiser.members": (1,),
+    "world_model.denoiser.linear_skip": (False,),
+    "world_model.decoder.levels": (),
+    "world_model.decoder.revive": (0.0, 0.1),  # 0.1, the default, meant nothing without a learned decoder
+}
 """Removed dotted key -> the stored values that mean what the program does now; () where any value does."""
 
 STATE: dict[str, dict[str, str | None]] = {

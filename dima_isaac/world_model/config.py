@@ -30,7 +30,6 @@ class Target(Enum):
     """What is diffused."""
 
     state = "state"  # the next normalised state (published)
-    change = "change"  # the one-step change, normalised per dimension
     residual = "residual"  # what a running linear regression on state and joint action leaves of that change
 
 
@@ -46,8 +45,6 @@ class Order(Enum):
     """In which order agents are revealed."""
 
     descending = "descending"  # N - 1, ..., 0 (published)
-    ascending = "ascending"
-    per_call = "per_call"  # one random permutation for the batch
     per_sample = "per_sample"  # one random permutation for each row of the batch
 
 
@@ -69,7 +66,6 @@ class RewardKind(Enum):
 class DecoderKind(Enum):
     exact = "exact"  # the task's own view of the state
     vq = "vq"  # learned, nearest-neighbour codebook (published for MAMuJoCo)
-    fsq = "fsq"  # learned, finite scalar quantisation (published for MPE)
 
 
 class Precision(Enum):
@@ -114,8 +110,6 @@ class DenoiserConfig:
     cond: int = 128  # width of the condition vector and of the action code
     actions: ActionEncoder = ActionEncoder.light
     ema: float = 0.998  # dreams use this moving average of the weights, which generalises better; 0 (published) none
-    members: int = 1  # denoisers that learn from the same windows; each dream follows one of them
-    linear_skip: bool = False  # a linear prediction, learned by gradients, is the mean that diffusion starts from
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
 
 
@@ -143,8 +137,6 @@ class DecoderConfig:
     token_dim: int = 64  # vq
     codes: int = 256  # vq
     ema: float = 0.995  # vq
-    revive: float = 0.1  # vq: a code that fewer tokens of a batch find becomes one of them; 0 (published) never
-    levels: list[int] = field(default_factory=lambda: [8, 6, 5])  # fsq
     width: int = 256
     commitment: float = 10.0
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.01, decay_all=True, clip=10.0))

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from dima_isaac.nn.mlp import mlp
 from dima_isaac.types import Dims, Metrics
-from dima_isaac.world_model.config import DecoderConfig, DecoderKind
-from dima_isaac.world_model.paper.quantise import FiniteScalarQuantiser, VectorQuantiser
+from dima_isaac.world_model.config import DecoderConfig
+from dima_isaac.world_model.paper.quantise import VectorQuantiser
 
 
 class LearnedDecoder(nn.Module):
@@ -16,11 +16,8 @@ class LearnedDecoder(nn.Module):
     def __init__(self, cfg: DecoderConfig, dims: Dims) -> None:
         super().__init__()
         self.cfg, self.shape = cfg, (dims.agents, dims.obs)
-        vq = cfg.kind is DecoderKind.vq
-        self.bottleneck: nn.Module = (
-            VectorQuantiser(cfg.codes, cfg.token_dim, cfg.ema, cfg.revive) if vq else FiniteScalarQuantiser(cfg.levels)
-        )
-        size = cfg.tokens * (cfg.token_dim if vq else len(cfg.levels))
+        self.bottleneck = VectorQuantiser(cfg.codes, cfg.token_dim, cfg.ema)
+        size = cfg.tokens * cfg.token_dim
         self.encoder = mlp([dims.state, cfg.width, cfg.width, size], nn.GELU)
         self.decoder = mlp([size, cfg.width, cfg.width, dims.agents * dims.obs], nn.GELU)
 

@@ -11,12 +11,10 @@ Pass j moves one row to the right and finds the model's own predictions in place
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from dima_isaac.nn.mlp import DenoiserMlp
 from dima_isaac.types import Dims, Window
@@ -27,14 +25,6 @@ from dima_isaac.world_model.paper.perceiver import Perceiver
 from dima_isaac.world_model.paper.unet import DenoiserUnet
 from dima_isaac.world_model.reveal import draw_mask
 from dima_isaac.world_model.target import Space
-
-
-@dataclass
-class Condition:
-    """All that D knows besides the noisy sample; independent of the sample and of sigma."""
-
-    given: Any  # what the backbone made of the past and of the encoded actions
-    base: Tensor | None  # (B, D) linear prediction of y
 
 
 class Denoiser(nn.Module):
@@ -53,12 +43,8 @@ class Denoiser(nn.Module):
             self.net = DenoiserMlp(d, history, cfg.cond, cfg.width, cfg.blocks, cfg.fourier, cfg.cond)
         else:
             self.net = DenoiserUnet(d, history, cfg.channels, cfg.cond)
-        self.linear = nn.Linear(history * (d + n * a) + n, d) if cfg.linear_skip else None
-        if self.linear is not None:
-            nn.init.zeros_(self.linear.weight)
-            nn.init.zeros_(self.linear.bias)
 
-    def encode(self, history: Tensor, actions: Tensor, seen: Tensor) -> list[Condition]:
+    def encode(self, history: Tensor, actions: Tensor, seen: Tensor) -> tuple[Any, ...]:
         """One condition per stage, all in one batched call.
 
         ``history`` (B, h, D) features, ``actions`` (B, h, N, A) of which the last row is the current one, ``seen``
@@ -70,26 +56,15 @@ class Denoiser(nn.Module):
         shown = actions * mask.unsqueeze(-1)
         with torch.autocast(seen.device.type, torch.bfloat16, enabled=self._bf16):
             code = self.actions(shown.flatten(0, 1), mask.flatten(0, 1))
-            given = self.net.given(history, code.unflatten(0, (count, batch)))
-        if self.linear is None:
-            return [Condition(g, None) for g in given]
-        past, weight = history.flatten(1), self.linear.weight
-        shared = F.linear(past, weight[:, : past.shape[1]], self.linear.bias)
-        base = shared + F.linear(torch.cat([shown.flatten(2), seen], -1), weight[:, past.shape[1] :])
-        return [Condition(g, b) for g, b in zip(given, base, strict=True)]
+            return self.net.given(history, code.unflatten(0, (count, batch)))
 
     # DIMA eq. 10
-    def forward(self, noisy: Tensor, sigma: Tensor, condition: Condition, free: Tensor) -> Tensor:
-        """D: ``noisy`` (B, D), ``sigma`` (B, 1) or (), ``free`` (D,) 1 where there is something to denoise -> (B, D).
-
-        With a linear prediction m, D = m + skip (noisy - m) + out F: what is denoised is the deviation from m.
-        """
+    def forward(self, noisy: Tensor, sigma: Tensor, condition: Any, free: Tensor) -> Tensor:
+        """D: ``noisy`` (B, D), ``sigma`` (B, 1) or (), ``free`` (D,) 1 where there is something to denoise; (B, D)."""
         scales = karras.precondition(sigma, self.cfg.sigma_data, self.cfg.offset)
-        around = noisy if condition.base is None else noisy - condition.base
         with torch.autocast(noisy.device.type, torch.bfloat16, enabled=self._bf16):
-            raw = self.net(scales.inp * noisy * free, scales.noise.reshape(-1), condition.given)
-        clean = scales.skip * around + scales.out * raw.float()
-        return clean if condition.base is None else condition.base + clean
+            raw = self.net(scales.inp * noisy * free, scales.noise.reshape(-1), condition)
+        return scales.skip * noisy + scales.out * raw.float()
 
     # DIMA eq. 9
     def loss(self, space: Space, window: Window, unroll: int, generator: torch.Generator) -> Tensor:

@@ -29,13 +29,9 @@ def steps_for(agents: int, steps: int, reveal: Reveal) -> int:
 
 def draw_order(order: Order, batch: int, agents: int, generator: torch.Generator) -> Tensor:
     """(batch, N) agents in the order of their revelation."""
-    device = generator.device
     if order is Order.per_sample:
-        return torch.rand(batch, agents, device=device, generator=generator).argsort(1)
-    if order is Order.per_call:
-        return torch.rand(1, agents, device=device, generator=generator).argsort(1).expand(batch, agents)
-    ascending = torch.arange(agents, device=device)
-    return (ascending if order is Order.ascending else ascending.flip(0)).expand(batch, agents)
+        return torch.rand(batch, agents, device=generator.device, generator=generator).argsort(1)
+    return torch.arange(agents, device=generator.device).flip(0).expand(batch, agents)
 
 
 # DIMA eq. 6

@@ -7,6 +7,7 @@ random numbers of all of them. It knows nothing of policies.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +20,7 @@ from dima_isaac.types import Decoder, Dims, Metrics, Window, restore_generator
 from dima_isaac.world_model import karras, reveal
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
 from dima_isaac.world_model.decoder import LearnedDecoder
-from dima_isaac.world_model.denoiser import Condition, Denoiser
-from dima_isaac.world_model.ensemble import Ensemble
+from dima_isaac.world_model.denoiser import Denoiser
 from dima_isaac.world_model.reward import RewardModel
 from dima_isaac.world_model.sampler import sample
 from dima_isaac.world_model.target import Space
@@ -52,19 +52,15 @@ class WorldModel(nn.Module):
         Weights and the model's random stream come from torch's global generator, so seed that first.
 
         Raises:
-            UsageError: a history of less than 2 rows, no denoiser at all, or a number of reverse steps that does not
-                fit the agents.
+            UsageError: a history of less than 2 rows, or a number of reverse steps that does not fit the agents.
         """
         super().__init__()
         if cfg.history < 2:
             raise UsageError(f"world_model.history={cfg.history} is too short; choose 2 or more.")
-        if cfg.denoiser.members < 1:
-            raise UsageError(f"world_model.denoiser.members={cfg.denoiser.members}; choose 1 or more.")
         self.cfg, self.dims, self.history = cfg, dims, cfg.history
         self.window = cfg.history + cfg.unroll
         self.space = Space(cfg, dims, last_action_index, output_only)
-        kind = Ensemble if cfg.denoiser.members > 1 else Denoiser
-        self.denoiser: Denoiser | Ensemble = kind(cfg.denoiser, dims, cfg.history, cfg.precision)
+        self.denoiser = Denoiser(cfg.denoiser, dims, cfg.history, cfg.precision)
         self.average = ema_copy(self.denoiser) if cfg.denoiser.ema else None
         self.surprise = Surprise(dims.state, cfg.doubt_rows) if cfg.doubt else None
         share = torch.full((dims.state,), cfg.doubt)
@@ -83,7 +79,7 @@ class WorldModel(nn.Module):
         self._optimisers: dict[str, Optimiser] | None = None
 
     @property
-    def dreamer(self) -> Denoiser | Ensemble:
+    def dreamer(self) -> Denoiser:
         """The denoiser that dreams: the ema_copy one, if there is one."""
         return self.denoiser if self.average is None else self.average
 
@@ -218,7 +214,7 @@ class WorldModel(nn.Module):
         conditions = [shown[reveal.stage_of(k, self.steps, len(shown))] for k in range(self.steps)]
         free = self.space.diffused()
 
-        def denoise(y: Tensor, sigma: Tensor, condition: Condition) -> Tensor:
+        def denoise(y: Tensor, sigma: Tensor, condition: Any) -> Tensor:
             return self.dreamer(y, sigma, condition, free)
 
         noise = temperature * torch.randn(context.state.shape, device=self.device, generator=generator)

@@ -73,9 +73,8 @@ def _loops():
     yield "default", base
     warmup = replace(world.denoiser, optim=replace(world.denoiser.optim, warmup=10))
     yield "captured", replace(base, compile=True, world_model=replace(world, denoiser=warmup))
-    for kind in (DecoderKind.vq, DecoderKind.fsq):
-        decoder = DecoderConfig(kind=kind, width=16)
-        yield kind.name, replace(base, world_model=replace(world, decoder=decoder))
+    decoder = DecoderConfig(kind=DecoderKind.vq, width=16)
+    yield "vq", replace(base, world_model=replace(world, decoder=decoder))
     yield "kl stop", replace(base, agent=replace(base.agent, kl_stop=0.01, minibatches=2))
 
 

@@ -13,7 +13,7 @@ from tests.world_model.worlds import DIMS, Linear, build, paper, shaken, small
 
 def models() -> dict[str, WorldModel]:
     narrow = {"backbone": Backbone.unet, "actions": ActionEncoder.perceiver, "channels": 32, "cond": 32}
-    return {"light": build(small()), "published": build(small(**narrow, linear_skip=False))}
+    return {"light": build(small()), "published": build(small(**narrow))}
 
 
 @torch.no_grad()
@@ -34,19 +34,6 @@ def test_a_hidden_current_action_cannot_move_D_and_a_past_one_can(name):
     assert torch.equal(base, result(hidden))
     assert (base - result(visible)).abs().amax(1).min() > 1e-4
     assert (base - result(past)).abs().amax(1).min() > 1e-4
-
-
-@torch.no_grad()
-def test_the_linear_prediction_is_one_layer_over_all_that_is_shown():
-    denoiser = shaken(build(small(linear_skip=True))).denoiser
-    history, actions = torch.randn(5, 3, 4), torch.randn(5, 3, 2, 2)
-    seen = torch.tensor([[1.0, 0.0], [1.0, 1.0]]).unsqueeze(1).expand(2, 5, 2)
-    for mask, condition in zip(seen, denoiser.encode(history, actions, seen), strict=True):
-        shown = actions.clone()
-        shown[:, -1] *= mask.unsqueeze(-1)
-        whole = denoiser.linear(torch.cat([history.flatten(1), shown.flatten(1), mask], 1))
-        assert whole.abs().amax() > 0.1
-        torch.testing.assert_close(condition.base, whole, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()
@@ -122,7 +109,7 @@ def test_a_window_at_the_start_of_an_episode_remembers_padding_as_zero():
 
 @pytest.mark.parametrize("reveal", list(Reveal))
 def test_a_linear_system_is_learnt(reveal):
-    world, game = build(small(reveal=reveal, target=Target.change)), Linear()
+    world, game = build(small(reveal=reveal, linear_every=1000)), Linear()  # nothing is left to the regression
     window = game.window(256, 6)
     world.track(window.state)
     losses = [world.update_dynamics(game.window(64, 6))["world/denoise"] for _ in range(200)]

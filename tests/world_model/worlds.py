@@ -59,7 +59,6 @@ def paper() -> WorldModelConfig:
             actions=ActionEncoder.perceiver,
             temperature=1.0,
             ema=0.0,
-            linear_skip=False,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, warmup=100, clip=1.0),
         ),
         reward=RewardConfig(
@@ -70,7 +69,7 @@ def paper() -> WorldModelConfig:
             double_step=True,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, clip=10.0),
         ),
-        decoder=DecoderConfig(kind=DecoderKind.vq, revive=0.0),
+        decoder=DecoderConfig(kind=DecoderKind.vq),
     )
 
 
