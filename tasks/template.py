@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, cube, palms_facing, table
-from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandConfig
 
 START = 0.625  # height of the cube's centre at rest, m
 

@@ -22,9 +22,10 @@ from torch import Tensor
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import cube, cube_goal, table
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands
 
 PLACES = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))  # of the right (bottom) and the left (top) cube
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))

@@ -20,9 +20,10 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands
 
 PLACE, BOTTLE, CAP = 0, 1, 2
 

@@ -22,9 +22,10 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import egg, egg_goal
-from dima_isaac.tasks.bidexhands.hands.two_hands import HANDS, Hands, TwoHandConfig, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.two_hands import HANDS, Hands, TwoHandTask
 
 
 class Throw(Enum):

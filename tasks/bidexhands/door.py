@@ -24,9 +24,9 @@ import torch
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Vec3
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import palms_facing, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandConfig
 
 LEAVES = ("right_hinge", "left_hinge")
 START = 1.57  # rad at which doors to be closed start, and the published rad/s at which they turn then

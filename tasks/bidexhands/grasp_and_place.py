@@ -19,9 +19,9 @@ from torch import Tensor
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, cube, palms_down, table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandConfig
 
 FLOOR, RIM = -0.05, 0.0445  # z in the bucket's frame, m
 

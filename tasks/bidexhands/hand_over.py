@@ -18,7 +18,8 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, length, quat_div
 from dima_isaac.sim.scene import Actor, Ellipsoid
-from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandTask
 
 EGG = (0.03, 0.03, 0.04)  # semi-axes, m
 

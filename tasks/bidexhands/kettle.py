@@ -20,9 +20,10 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.sim.scene import Actor, Ellipsoid
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_facing, table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import Prop, TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.two_hands import Prop
 
 HANDLE, BUCKET, SPOUT = 0, 1, 2
 BALL = 0.005  # radius, m

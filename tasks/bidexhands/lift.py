@@ -18,9 +18,10 @@ import torch
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Actor, Ellipsoid, Vec3
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import MARKER, table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, Prop, TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, Prop
 
 GOAL: Vec3 = (0.0, -0.6, 0.85)
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Vec3
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import cube, cube_goal, palms_down, table
-from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandConfig
 
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
 TURN: Vec3 = (1.57, 1.57, 0.0)

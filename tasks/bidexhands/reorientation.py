@@ -23,15 +23,11 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Actor, Mjcf, Vec3
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import ASSETS
 from dima_isaac.tasks.bidexhands.hands.starts import spin
-from dima_isaac.tasks.bidexhands.hands.two_hands import (
-    Hands,
-    Prop,
-    TwoHandConfig,
-    TwoHandTask,
-)
+from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandTask
 
 GOALS = 8
 UNJUDGED = -1  # goals reached by a start: what it happens to meet is paid after its first control step

@@ -19,9 +19,9 @@ import torch
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, from_rpy
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_facing, table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandConfig
 
 GOAL_YAW = 1.5 * math.pi  # half a turn from the start
 

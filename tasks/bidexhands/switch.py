@@ -21,9 +21,9 @@ import torch
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Vec3
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_down, table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandConfig
 
 SWITCHES = ("right", "left")
 REST = 0.5585  # rad, the upper stop

@@ -12,7 +12,8 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import length
 from dima_isaac.sim.scene import Scene, Vec3
-from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandConfig, TwoHandTask, attached
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandTask, attached
 
 GRIP = 10.0
 Place = tuple[str, Vec3]

@@ -34,6 +34,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import from_rpy, rotate, to_rpy
 from dima_isaac.sim.scene import Actor, Scene, Variation, Vec3
+from dima_isaac.tasks.bidexhands.hands.config import LeftHand, TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, FOREARM, JOINTS, PALM, PARTS, TIPS, shadow_hand
 from dima_isaac.tasks.bidexhands.hands.originals import with_original
 from dima_isaac.tasks.bidexhands.hands.starts import JointStart, Prop, RootStart
@@ -60,20 +61,6 @@ GRAVITY_DEVIATION = 0.4  # m/s^2
 PALM_POINT: Vec3 = (0.0, -0.02, 0.08)  # in the palm: its centre, on the inner side
 
 
-class Profile(Enum):
-    """Which reading of the benchmark."""
-
-    fixed = "fixed"  # its defects repaired; the default for new work
-    compat = "compat"  # as published, to compare with published curves
-
-
-class LeftHand(Enum):
-    """What hand 1 is."""
-
-    right = "right"  # a second right hand, as published
-    mirrored = "mirrored"  # a left one
-
-
 class BasePoint(Enum):
     """What the three base position numbers of a free hand are."""
 
@@ -85,37 +72,6 @@ _LEFT_NOTES = {
     LeftHand.right: "both hands are right hands, as published",
     LeftHand.mirrored: "hand 1 is a left hand, unlike the published benchmark",
 }
-
-
-@dataclass
-class TwoHandConfig:
-    """What every two-handed task can be told. ``None`` means: what the profile says."""
-
-    profile: Profile = Profile.fixed
-    episode_length: int = 75
-    hand_agent_index: list[list[int]] = field(default_factory=lambda: [[0, 1, 2, 3, 4, 5]])
-    """The agents of one hand, each a list of parts (0 palm and wrist, 1 ff, 2 mf, 3 rf, 4 lf, 5 th)."""
-    left_hand: LeftHand = LeftHand.right
-    reset_position_noise: float = 0.0  # m, half range per axis
-    reset_dof_noise: float = 0.0  # share of the joint range
-    transition_scale: float = 0.0  # free bases: force per action
-    orientation_scale: float = 0.0  # free bases: torque per action
-    action_smoothing: float = 1.0  # weight of the new target; 1 is none
-    relative_control: bool = False  # joint actions move the last targets; published, only hand 0 was moved, and wrongly
-    dof_speed_scale: float = 20.0  # with it: rad/s at an action of 1
-    assets_root: str = ""  # the user's own copy of the benchmark's assets (it holds mjcf/); empty: authored objects
-    clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
-    randomize: bool = False  # every environment draws its own hands, objects and gravity, once
-    randomize_seed: int = 0
-
-    def repaired(self, choice: bool | None) -> bool:
-        """``choice`` itself, or what the profile says of a defect: repaired in ``fixed``, kept in ``compat``."""
-        return self.profile is Profile.fixed if choice is None else choice
-
-    @property
-    def clamps_reset(self) -> bool:
-        """Whether starts stay within the joint limits."""
-        return self.repaired(self.clamp_reset)
 
 
 @dataclass(frozen=True)
@@ -463,7 +419,7 @@ class TwoHandTask(ABC):
             engine.dof_upper,
             self._hand_dofs,
             self.cfg.reset_dof_noise,
-            self.cfg.clamps_reset,
+            self.cfg.repaired(self.cfg.clamp_reset),
         )
         bases = [Prop(hand) for hand in self.hands.actors(self.cfg.left_hand) if self.hands.free]
         movers = [*bases, *(prop for prop in self.props if not prop.actor.fixed)]

@@ -54,7 +54,7 @@ def test_every_oddity_has_its_row_and_every_field_it_names_exists(docs):
     numbers = [int(number) for row in docs.ODDITIES for number in row[0].split(",")]
     assert numbers == list(range(1, 32))
     catalog = Catalog()
-    known = {key for name in TASKS for key in catalog.values("task", name)}
+    known = {key for name in TASKS for key in catalog.settable("task", name)}
     named = {word for row in docs.ODDITIES for word in re.findall(r"`(\w+)`", row[3])}
     assert named and named <= known
 

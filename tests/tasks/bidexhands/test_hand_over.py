@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
-import dima_isaac.cfg
-from dima_isaac.config import as_dict
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
@@ -18,9 +14,9 @@ from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.rotations import from_axis_angle
 from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+from dima_isaac.tasks.bidexhands.hands.config import Profile
 from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, JOINTS
 from dima_isaac.tasks.bidexhands.hands.starts import spin
-from dima_isaac.tasks.bidexhands.hands.two_hands import Profile
 
 
 def make(envs: int = 2, seed: int = 0, **cfg) -> VecEnv:
@@ -225,15 +221,6 @@ def test_a_hand_can_be_several_agents(index: list[list[int]], agents: int, width
 def test_parts_are_handed_out_once(index: list[list[int]]) -> None:
     with pytest.raises(UsageError, match="exactly once"):
         ShadowHandOver(ShadowHandOverConfig(hand_agent_index=index))
-
-
-def test_the_yaml_says_what_the_config_says() -> None:
-    folder = Path(next(iter(dima_isaac.cfg.__path__)))
-    values = yaml.safe_load((folder / "task" / "ShadowHandOver.yaml").read_text())
-    assert values.pop("defaults") == [{"/learner@_global_": "two_hands"}, "_self_"]
-    assert values.pop("name") == "ShadowHandOver"
-    assert values.pop("target") == f"dima_isaac.tasks.bidexhands.hand_over:{ShadowHandOver.__name__}"
-    assert values == as_dict(ShadowHandOverConfig())
 
 
 def test_an_untrained_policy_earns_the_published_reward() -> None:

@@ -13,7 +13,8 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.mujoco.engine import MujocoEngine
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, TwoHandConfig, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
+from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, TwoHandTask
 
 
 class Idle(TwoHandTask):
