@@ -85,6 +85,11 @@ class Actor:
     self_collision: bool = False  # True: every pair of its links may touch; False: the asset's own masks and pairs
     variation: Variation | None = None  # None: the same in every environment
 
+    @property
+    def free(self) -> bool:
+        """Whether physics moves its root."""
+        return not (self.fixed or self.marker)
+
 
 @dataclass(frozen=True)
 class Scene:

@@ -29,7 +29,7 @@ import numpy as np
 from dima_isaac.sim.scene import Actor, Mjcf, Scene, Variation
 
 if TYPE_CHECKING:
-    from dima_isaac.sim.mjcf import Compiled
+    from dima_isaac.sim.compiled import Compiled
 
 Array = np.ndarray
 

@@ -11,7 +11,7 @@ import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.mjcf import compile_visuals
+from dima_isaac.sim.model import compile_visuals
 from dima_isaac.sim.render import camera
 
 Array = np.ndarray

@@ -62,8 +62,8 @@ def test_rows_that_do_not_fit_are_counted(kind: str) -> None:
 
 def test_buffers_are_sized_for_the_scene() -> None:
     warp = pytest.importorskip("dima_isaac.sim.warp.engine", reason="the extra gpu is not installed")
+    from dima_isaac.sim.compiled import compile_scene
     from dima_isaac.sim.config import MujocoWarpConfig
-    from dima_isaac.sim.mjcf import compile_scene
     from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
 
     small = compile_scene(TOSS, MujocoWarpConfig(), sensors=False).model

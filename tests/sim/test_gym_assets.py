@@ -11,7 +11,7 @@ import pytest
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.isaacgym.assets import gym_asset
-from dima_isaac.sim.mjcf import load_actor_asset
+from dima_isaac.sim.mjcf import load_asset_model
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf
 from tests.tasks.bidexhands.test_suite import TASKS, task_of
 
@@ -33,7 +33,7 @@ def read_back(asset: Mjcf, folder: Path) -> tuple[mujoco.MjModel, mujoco.MjModel
     x, y, z, w = written.root_quat
     turn = np.zeros(9)
     mujoco.mju_quat2Mat(turn, np.array([w, x, y, z]))
-    return model, load_actor_asset(asset)[0], turn.reshape(3, 3)
+    return model, load_asset_model(asset)[0], turn.reshape(3, 3)
 
 
 def test_every_asset_keeps_its_masses_places_and_joints(tmp_path: Path) -> None:

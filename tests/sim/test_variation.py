@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from dima_isaac.sim.compiled import Compiled, compile_scene
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.mjcf import Compiled, compile_scene
 from dima_isaac.sim.scene import Actor, Mjcf, Scene, Variation
 from dima_isaac.sim.variation import expanded_fields, varies
 from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig

@@ -21,7 +21,7 @@ import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.mjcf import load_actor_asset
+from dima_isaac.sim.mjcf import load_asset_model
 from dima_isaac.sim.scene import Actor, Box, Mjcf
 
 Array = np.ndarray
@@ -72,7 +72,7 @@ def gym_asset(actor: Actor) -> GymAsset:
 
 @lru_cache(maxsize=16)
 def _from_mjcf(asset: Mjcf) -> GymAsset:
-    model, root = load_actor_asset(asset)
+    model, root = load_asset_model(asset)
     _refuse(model, root, asset)
     links = [root, *(b for b in range(root + 1, model.nbody) if _under(model, b, root))]
     turn = model.body_quat[root]

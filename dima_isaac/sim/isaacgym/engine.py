@@ -27,10 +27,10 @@ import torch
 from torch import Tensor
 
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
+from dima_isaac.sim.compiled import Compiled, compile_scene
 from dima_isaac.sim.config import IsaacGymConfig, PhysicsConfig, Share
 from dima_isaac.sim.engine import Capabilities, check_shapes
 from dima_isaac.sim.isaacgym.assets import GymAsset, gym_asset
-from dima_isaac.sim.mjcf import Compiled, compile_scene
 from dima_isaac.sim.render import Drawn
 from dima_isaac.sim.rotations import rotate
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene

@@ -25,9 +25,10 @@ from mujoco.batch import SimulationError as BatchError
 from torch import Tensor
 
 from dima_isaac.errors import SimulationError, UsageError
+from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.engine import Capabilities
-from dima_isaac.sim.mjcf import FRAME, WRENCH, compile_scene
+from dima_isaac.sim.model import FRAME, WRENCH
 from dima_isaac.sim.mujoco.bare import BarePhysics, Tape
 from dima_isaac.sim.mujoco.contact_batch import ContactBatch
 from dima_isaac.sim.mujoco.state_rows import StateRows

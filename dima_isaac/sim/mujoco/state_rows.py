@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dima_isaac.sim.mjcf import Compiled
+from dima_isaac.sim.compiled import Compiled
 from dima_isaac.sim.rotations import rotate, rotate_inverse
 
 Array = np.ndarray

@@ -30,9 +30,10 @@ import torch
 from torch import Tensor
 
 from dima_isaac.errors import SimulationError, UsageError
+from dima_isaac.sim.compiled import Compiled, compile_scene
 from dima_isaac.sim.config import MujocoWarpConfig
 from dima_isaac.sim.engine import Capabilities, check_shapes
-from dima_isaac.sim.mjcf import FRAME, Compiled, compile_scene, link_body
+from dima_isaac.sim.model import FRAME, link_body
 from dima_isaac.sim.render import Drawn
 from dima_isaac.sim.scene import Scene
 from dima_isaac.sim.variation import expanded_fields, varies
@@ -261,7 +262,7 @@ class MujocoWarpEngine(Drawn):
         d, compiled = self._d, self._compiled
         self._frame_table = frame_table(self.scene, compiled)
         names = [compiled.link_names[index] for index in compiled.sensor_links]
-        bodies = [self.model.body(link_body(self.model, self.scene, name)).id for name in names]
+        bodies = [self.model.body(link_body(self.scene, name)).id for name in names]
         sensor_of_body = np.full(self.model.nbody, -1)
         sensor_of_body[bodies] = np.arange(len(bodies))
         self._sensor_body, self._sensor_of_body = _index(np.array(bodies, dtype=np.int64)), _index(sensor_of_body)
@@ -526,12 +527,11 @@ def row_buffer(model: mujoco.MjModel, contacts: int) -> int:
 def frame_table(scene: Scene, compiled: Compiled) -> Any:
     """Where the frames of ``Compiled.link_names`` and then of the actors are fixed."""
     model = compiled.model
-    link_bodies = [model.body(link_body(model, scene, name)).id for name in compiled.link_names]
+    link_bodies = [model.body(link_body(scene, name)).id for name in compiled.link_names]
     sites = [model.site(f"{actor.name}#root").id for actor in scene.actors]
     free = compiled.root_qpos >= 0
     roots = [
-        model.body(link_body(model, scene, actor.name)).id if free[index] else -1
-        for index, actor in enumerate(scene.actors)
+        model.body(link_body(scene, actor.name)).id if free[index] else -1 for index, actor in enumerate(scene.actors)
     ]
     body = np.array([*link_bodies, *(model.site_bodyid[site] for site in sites)], dtype=np.int64)
     pos = np.concatenate([np.zeros((len(link_bodies), 3)), model.site_pos[sites]])

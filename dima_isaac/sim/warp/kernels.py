@@ -67,7 +67,7 @@ class Staged:
 
 @wp.struct
 class Places:
-    """Where actors and dofs are in MuJoCo's state; see ``mjcf.Compiled``."""
+    """Where actors and dofs are in MuJoCo's state; see ``sim.compiled.Compiled``."""
 
     dof_qpos: INDEX  # (dofs,)
     dof_qvel: INDEX  # (dofs,)

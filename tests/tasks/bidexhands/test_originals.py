@@ -10,8 +10,8 @@ import pytest
 
 from dima_isaac import make
 from dima_isaac.errors import UsageError
+from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.mjcf import compile_scene
 from tests.tasks.bidexhands.stage import everyone
 from tests.tasks.bidexhands.test_suite import START_POINTS, task_of
 

@@ -11,7 +11,7 @@ import torch
 
 from dima_isaac import make
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.mjcf import compile_visuals
+from dima_isaac.sim.model import compile_visuals
 from dima_isaac.sim.render import camera
 from dima_isaac.types import Step
 from tests.tasks.mamujoco.reference import build, vectorise

@@ -11,8 +11,9 @@ import torch
 
 import dima_isaac.tasks.bidexhands.hands.hand as hand_module
 from dima_isaac.errors import UsageError
+from dima_isaac.sim.compiled import Compiled, compile_scene
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.mjcf import Compiled, compile_scene, compile_visuals
+from dima_isaac.sim.model import compile_visuals
 from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Scene
 from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, JOINTS, PALM, TIPS, shadow_hand
