@@ -9,24 +9,43 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
-from dima_isaac.bench.roofline import bound, measure, report
-from dima_isaac.bench.timing import memory, wait
+from dima_isaac.bench import roofline
+from dima_isaac.bench.timing import gpu_memory, synchronize
+from dima_isaac.cli.options import BenchConfig
+from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.run import build
+from dima_isaac.tools import table
+
+
+def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
+    """``suite=engine``: measure, print a table, and return the values for the JSON line."""
+    run = resolved()
+    env = build.build_env(run, int(run.num_envs), run.seed)
+    try:
+        result = bench_engine(env, cfg.seconds, seed=cfg.seed, at_least=cfg.env_steps)
+    finally:
+        env.close()
+    rows = [[name, _number(value)] for name, value in result.items() if isinstance(value, (int, float))]
+    print(table.text(["engine " + run.engine["name"], run.task["name"]], rows))
+    print(roofline.sentence("environment step", result["limit"]))
+    return {"task": run.task["name"], "engine": run.engine["name"], **result}
 
 
 def bench_engine(
     env: VecEnv, seconds: float, steps: int = 20, sigma: float = 0.64, seed: int = 0, at_least: int = 0
 ) -> dict[str, Any]:
-    """Alternate ``steps`` ticks of ``env`` with their bare physics for about ``seconds``, and for ``at_least`` so many
+    """Alternate ``steps`` ticks of ``env`` with their bare physics for about ``seconds`` and ``at_least`` that many
     environment steps.
 
     Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
     ``bare_steps_per_s`` and their ``ratio`` (None for an engine without ``bare_physics``), ``ratio_of_ceiling``
-    against physics that runs each environment's round in one go, ``limit`` (``limits.Bound``), and what the engine
+    against physics that runs each environment's round in one go, ``limit`` (``roofline.Bound``), and what the engine
     counted.
     """
     dims = env.spec.dims
@@ -46,11 +65,11 @@ def bench_engine(
         tape: list = []
         if bare is not None:
             engine.tape = tape
-        wait(env.engine.device)
+        synchronize(env.engine.device)
         started = time.perf_counter()
         for action in actions:
             env.step(action)
-        wait(env.engine.device)
+        synchronize(env.engine.device)
         whole.append(time.perf_counter() - started)
         if bare is not None:
             engine.tape = None
@@ -58,9 +77,9 @@ def bench_engine(
             ceiling.append(bare.replay(tape, closed_loop=False))
     if bare is not None:
         bare.close()
-    taken = memory(engine.device)
-    limits = measure(engine.device)
-    moved = _bytes(env)
+    taken = gpu_memory(engine.device)
+    limits = roofline.measure(engine.device)
+    found = roofline.bound(limits, rate / statistics.median(whole), 0.0, _bytes(env))
     return {
         "env_steps_per_s": rate / statistics.median(whole),
         "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
@@ -70,7 +89,7 @@ def bench_engine(
         "env_steps": rate * len(whole),
         "num_envs": env.num_envs,
         "substeps": engine.substeps,
-        "limit": report(limits, bound(limits, rate / statistics.median(whole), 0.0, moved)),
+        "limit": roofline.report(limits, found),
         "stats": {name: int(value) for name, value in engine.stats().items()},
         "quarantined": int(env.quarantined),
         **({"memory": taken} if taken is not None else {}),
@@ -90,3 +109,7 @@ def _bytes(env: VecEnv) -> float:
 
 def _ratio(bare: list[float], whole: list[float]) -> float | None:
     return statistics.median(b / w for b, w in zip(bare, whole, strict=True)) if bare else None
+
+
+def _number(value: float) -> str:
+    return f"{value:,}" if isinstance(value, int) else (f"{value:,.0f}" if value >= 100 else f"{value:.3f}")

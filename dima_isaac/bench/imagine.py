@@ -1,8 +1,9 @@
 """How fast two presets dream, side by side in one process: same task, batch, horizon and machine.
 
-Rounds alternate, so that both meet the same load; the ratio is the median of the rounds' ratios. A dreamt step is
-all that a policy's rollout needs of it: K denoiser calls, observations, the policy, and its share of judging reward and
-continuation. Operations are counted, not estimated: every matrix product, convolution and attention of one dream.
+Rounds alternate, so that both meet the same load; the ratio is the median of the rounds' ratios. An imagined step is
+all that a policy's rollout needs of it: K denoiser calls, observations, the policy, and its share of the prediction of
+reward and continuation. Operations are counted, not estimated: every matrix product, convolution and attention of one
+dream.
 """
 
 from __future__ import annotations
@@ -18,11 +19,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dima_isaac.agent.ppo import ActorCritic
-from dima_isaac.bench.roofline import bound, measure, report, weight_bytes
-from dima_isaac.bench.timing import memory, wait
+from dima_isaac.bench import roofline
+from dima_isaac.bench.roofline import weight_bytes
+from dima_isaac.bench.timing import gpu_memory, synchronize
+from dima_isaac.cli.options import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
+from dima_isaac.errors import UsageError
 from dima_isaac.nn.captured import WARM, Captured
+from dima_isaac.run import build
+from dima_isaac.tools import table
 from dima_isaac.types import Window
 from dima_isaac.world_model.config import Precision
 from dima_isaac.world_model.imagine import imagine
@@ -33,7 +39,36 @@ _TRIAL = 16
 _FEW = 4  # dreams in which operations are counted: they are proportional to the batch
 
 
-class Dreamer:
+def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
+    """``suite=imagine``: measure, print a table, and return the values for the JSON line.
+
+    Raises:
+        UsageError: ``against`` names the run's own preset.
+    """
+    first = resolved()
+    # the other preset without the first one's values: only what was typed beside the preset is shared
+    runs = {first.preset: first, cfg.against: resolved(f"preset={cfg.against}")}
+    if len(runs) < 2:
+        raise UsageError(f"preset={first.preset} would be compared with itself; choose another with against=.")
+    task = build.build_task(first)
+    batch = None if isinstance(cfg.batch, str) else cfg.batch
+    result = bench_imagine(runs, task, batch, cfg.horizon, cfg.repeats, cfg.seconds)
+    rows = []
+    for name in runs:
+        r = result[name]
+        speed, sizes = f"{r['imagined_steps_per_s']:,.0f}", [f"{r['parameters']:,}", str(r["reverse_steps"])]
+        rows.append([name, speed, *sizes, f"{r['flops_per_step'] / 1e6:,.2f}", f"{r['gflops_per_s']:.1f}"])
+    print(table.text(["preset", "imagined steps/s", "parameters", "K", "MFLOP/step", "GFLOP/s"], rows))
+    for name in runs:
+        print(roofline.sentence(f"{name}, imagined step", result[name]["limit"]))
+        if "captured_over_eager" in result[name]:
+            eager, gain = result[name]["eager_steps_per_s"], result[name]["captured_over_eager"]
+            print(f"{name}: captured dreams {gain:.2f} times as fast as eager ones ({eager:,.0f}/s)")
+    print(f"{first.preset} / {cfg.against}: speed {result['ratio']:.1f}, operations 1 / {result['flops_ratio']:.1f}")
+    return {"task": task.spec.name, "device": first.rl_device, **result}
+
+
+class Dreaming:
     """The untrained world model and policy of one configuration, with something to dream from."""
 
     def __init__(self, cfg: RunConfig, task: Task, batch: int) -> None:
@@ -63,17 +98,17 @@ class Dreamer:
     def dream(self, horizon: int, batch: int, captured: Captured | None = None) -> float:
         """Seconds for one dream of ``batch`` starts."""
         start = Window(**{name: value[:batch] for name, value in vars(self.start).items()})
-        wait(self.device)
+        synchronize(self.device)
         began = time.perf_counter()
         if captured is None:
             imagine(self.world, self.agent.act, start, horizon)
         else:
             captured(start)
-        wait(self.device)
+        synchronize(self.device)
         return time.perf_counter() - began
 
     def flops(self, horizon: int) -> float:
-        """Floating-point operations (a multiply-add is two) of one dreamt step of one dream."""
+        """Floating-point operations (a multiply-add is two) of one imagined step of one dream."""
         few = min(_FEW, self.start.state.shape[0])
         # attention as plain matrix products, which the counter knows on every device
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -81,7 +116,7 @@ class Dreamer:
         return counter.get_total_flops() / (few * horizon)
 
     def bytes(self, horizon: int, batch: int) -> float:
-        """Bytes that one dreamt step of one of ``batch`` dreams moves at the least.
+        """Bytes that one imagined step of one of ``batch`` dreams moves at the least.
 
         Every network's weights once per call, shared by the batch (the denoiser is called K times a step, the reward
         model once a dream); the history, the state, the observations and the actions read or written once.
@@ -105,82 +140,77 @@ class Dreamer:
 
 
 def bench_imagine(
-    cfgs: dict[str, RunConfig],
-    task: Task,
-    batch: int | None,
-    horizon: int,
-    repeats: int,
-    seconds: float,
-    say: Callable[[str], None] = print,
+    cfgs: dict[str, RunConfig], task: Task, batch: int | None, horizon: int, repeats: int, seconds: float
 ) -> dict[str, Any]:
-    """Dream alternately under each configuration, at least ``repeats`` times and for about ``seconds``.
+    """Dream alternately under each of two configurations, at least ``repeats`` times and for about ``seconds``.
 
-    Without a ``batch`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``.
+    Without a ``batch`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``. With
+    ``compile`` dreams are captured, as in a run, and each round has an eager one beside them.
 
-    With ``compile`` dreams are captured, as in a run, and each round has an eager one beside them.
-
-    Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and
-    ``gflops_per_s`` and ``limit`` (``limits.Bound``), with ``compile`` also ``eager_steps_per_s`` and
-    ``captured_over_eager``, on a GPU ``share_of_bf16`` of its measured product rate and ``memory``; and ``ratio``, the
-    first configuration's speed over the second's.
+    Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step``, ``gflops_per_s`` and
+    ``limit`` (``roofline.Bound``), with ``compile`` also ``eager_steps_per_s`` and ``captured_over_eager``, on a GPU
+    ``share_of_bf16`` of its measured product rate and ``memory``; and ``ratio``, the first configuration's speed over
+    the second's.
     """
     with torch.no_grad():
-        dreamers = {name: Dreamer(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
-        flops = {name: one.flops(horizon) for name, one in dreamers.items()}
-        for one in dreamers.values():
+        dreaming = {name: Dreaming(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
+        flops = {name: one.flops(horizon) for name, one in dreaming.items()}
+        for one in dreaming.values():
             one.dream(2, _TRIAL)  # first calls allocate and choose kernels
         if batch is None:
-            trial = sum(one.dream(2, _TRIAL) for one in dreamers.values()) / (2 * _TRIAL)
-            fits = int(seconds / (repeats * horizon * trial))
-            batch = min(BATCH, max(_TRIAL, fits))
+            trial = sum(one.dream(2, _TRIAL) for one in dreaming.values()) / (2 * _TRIAL)
+            batch = min(BATCH, max(_TRIAL, int(seconds / (repeats * horizon * trial))))
             if batch < BATCH:
-                say(f"batch {batch} instead of {BATCH}, to make {repeats} rounds in about {seconds:g} s")
-        played = {name: one.captured(horizon) for name, one in dreamers.items() if cfgs[name].compile is True}
-        for name, captured in played.items():
+                print(f"batch {batch} instead of {BATCH}, to make {repeats} rounds in about {seconds:g} s")
+        captured = {name: one.captured(horizon) for name, one in dreaming.items() if cfgs[name].compile is True}
+        for name, graph in captured.items():
             for _ in range(WARM + 1):
-                dreamers[name].dream(horizon, batch, captured)
+                dreaming[name].dream(horizon, batch, graph)
         times: dict[str, list[float]] = {name: [] for name in cfgs}
-        eager: dict[str, list[float]] = {name: [] for name in played}
-        end = time.perf_counter() + seconds
-        while len(next(iter(times.values()))) < repeats or time.perf_counter() < end:
-            for name, one in dreamers.items():
-                times[name].append(one.dream(horizon, batch, played.get(name)))
-                if name in played:
+        eager: dict[str, list[float]] = {name: [] for name in captured}
+        rounds, end = 0, time.perf_counter() + seconds
+        while rounds < repeats or time.perf_counter() < end:
+            for name, one in dreaming.items():
+                times[name].append(one.dream(horizon, batch, captured.get(name)))
+                if name in captured:
                     eager[name].append(one.dream(horizon, batch))
+            rounds += 1
             last = "   ".join(f"{name} {batch * horizon / spent[-1]:,.0f}/s" for name, spent in times.items())
-            say(f"round {len(times[name])}: {last}")
-    steps = batch * horizon
-    out: dict[str, Any] = {"batch": batch, "horizon": horizon, "rounds": len(times[name])}
-    bf16 = {name: cfg.world_model.precision is Precision.bf16 for name, cfg in cfgs.items()}
-    limits = {
-        name: measure(one.device, torch.bfloat16 if bf16[name] else torch.float32) for name, one in dreamers.items()
-    }
-    gpus = {one.device for one in dreamers.values() if one.device.type == "cuda"}
-    bf16_rate = {device: measure(device, torch.bfloat16).flops_per_s for device in gpus}
+            print(f"round {rounds}: {last}")
+    out: dict[str, Any] = {"batch": batch, "horizon": horizon, "rounds": rounds}
     for name, spent in times.items():
-        rate = steps / statistics.median(spent)
-        sizes = dreamers[name].parameters()
-        out[name] = {
-            "imagined_steps_per_s": rate,
-            "best": steps / min(spent),
-            "parameters": sum(sizes.values()),
-            "parts": sizes,
-            "reverse_steps": dreamers[name].world.steps,
-            "precision": cfgs[name].world_model.precision.name,
-            "flops_per_step": flops[name],
-            "gflops_per_s": rate * flops[name] / 1e9,
-            "limit": report(limits[name], bound(limits[name], rate, flops[name], dreamers[name].bytes(horizon, batch))),
-        }
-        if dreamers[name].device in bf16_rate:
-            out[name]["share_of_bf16"] = rate * flops[name] / bf16_rate[dreamers[name].device]
-            out[name]["memory"] = memory(dreamers[name].device)
+        out[name] = _result(cfgs[name], dreaming[name], spent, flops[name], batch, horizon)
         if name in eager:
-            out[name]["eager_steps_per_s"] = steps / statistics.median(eager[name])
-            pairs = zip(spent, eager[name], strict=True)
-            out[name]["captured_over_eager"] = statistics.median(plain / fast for fast, plain in pairs)
-    if len(cfgs) == 2:
-        first, second = times.values()
-        out["ratio"] = statistics.median(b / a for a, b in zip(first, second, strict=True))
-        fewer, more = (flops[name] for name in cfgs)
-        out["flops_ratio"] = more / fewer
+            out[name]["eager_steps_per_s"] = batch * horizon / statistics.median(eager[name])
+            out[name]["captured_over_eager"] = _median_ratio(eager[name], spent)
+    (first, second), (fewer, more) = times.values(), flops.values()
+    return {**out, "ratio": _median_ratio(second, first), "flops_ratio": more / fewer}
+
+
+def _result(
+    cfg: RunConfig, dreaming: Dreaming, spent: list[float], flops: float, batch: int, horizon: int
+) -> dict[str, Any]:
+    """What is reported of one configuration, whose rounds took ``spent`` seconds each."""
+    rate = batch * horizon / statistics.median(spent)
+    bf16 = cfg.world_model.precision is Precision.bf16
+    limits = roofline.measure(dreaming.device, torch.bfloat16 if bf16 else torch.float32)
+    sizes = dreaming.parameters()
+    out = {
+        "imagined_steps_per_s": rate,
+        "best": batch * horizon / min(spent),
+        "parameters": sum(sizes.values()),
+        "parts": sizes,
+        "reverse_steps": dreaming.world.steps,
+        "precision": cfg.world_model.precision.name,
+        "flops_per_step": flops,
+        "gflops_per_s": rate * flops / 1e9,
+        "limit": roofline.report(limits, roofline.bound(limits, rate, flops, dreaming.bytes(horizon, batch))),
+    }
+    if dreaming.device.type == "cuda":
+        product = roofline.measure(dreaming.device, torch.bfloat16).flops_per_s
+        out |= {"share_of_bf16": rate * flops / product, "memory": gpu_memory(dreaming.device)}
     return out
+
+
+def _median_ratio(a: list[float], b: list[float]) -> float:
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))

@@ -2,7 +2,7 @@
 
 All variants of one case live in one process and take turns in short rounds; within a round they meet the same load
 of the machine, so the ratios are medians of the rounds' ratios. Bare stepping replays the physics of our own round.
-Every variant plays uniform random actions, drawn outside the clock, and starts fallen robots anew.
+Every variant steps with uniform random actions, drawn outside the clock, and restarts fallen robots.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ import importlib.util
 import statistics
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 
+from dima_isaac.bench.engine import bench_engine
+from dima_isaac.cli.options import BenchConfig
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import UsageError
 from dima_isaac.run.build import build_env_by_name, cores
 
 PARTITIONS = {"HalfCheetah": "6x1", "Ant": "4x2", "Walker2d": "2x3", "Humanoid": "9|8"}
@@ -29,7 +33,7 @@ _OURS, _BARE = "dima-isaac", "bare stepping"
 
 @dataclass
 class Variant:
-    """Something that plays; ``prepare`` draws a round's actions, ``play`` steps through them."""
+    """One implementation of a case; ``prepare`` draws the actions of so many steps, ``play`` steps through them."""
 
     name: str
     prepare: Callable[[int], Any]
@@ -37,35 +41,34 @@ class Variant:
     close: Callable[[], None]
 
 
-def bench_mamujoco(
-    seconds: float = 240.0,
-    tasks: Sequence[str] = tuple(PARTITIONS),
-    sizes: Sequence[int] = SIZES,
-    seed: int = 0,
-    say: Callable[[str], None] = print,
-) -> dict[str, Any]:
-    """Measure every task at every size for about ``seconds`` in all.
+def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
+    """``suite=mamujoco``: measure every task and size, or those asked for, for about ``seconds`` in all.
 
     Returns per "task partition xN": ``env_steps_per_s`` of every variant, ``ratio`` of ours to each, and what could
-    not be measured, with the reason. ``say`` gets one line per case.
+    not be measured, with the reason. Prints one line per case.
+
+    Raises:
+        UsageError: a task without a case here.
     """
-    share = seconds / (len(tasks) * len(sizes))
-    cases = {}
+    if cfg.task and cfg.task not in PARTITIONS:
+        raise UsageError(f"suite=mamujoco has no {cfg.task}; choose one of {', '.join(PARTITIONS)}.")
+    tasks = [cfg.task] if cfg.task else list(PARTITIONS)
+    sizes = [cfg.num_envs] if isinstance(cfg.num_envs, int) else list(SIZES)
+    cases: dict[str, Any] = {}
+    least: dict[str, float] = {}
     for task in tasks:
         for size in sizes:
             name = f"{task} {PARTITIONS[task]} x{size}"
-            cases[name] = _case(task, size, share, seed)
-            say(name + ": " + _line(cases[name]))
-    least: dict[str, float] = {}
-    for case in cases.values():
-        for other, ratio in case["ratio"].items():
-            least[other] = min(ratio, least.get(other, ratio))
-    return {"suite": "mamujoco", "threads": cores(), "cases": cases, "least_ratio": least}
+            case = cases[name] = _case(task, size, cfg.seconds / (len(tasks) * len(sizes)), cfg.seed)
+            rates = ", ".join(f"{variant} {rate:,.0f}" for variant, rate in case["env_steps_per_s"].items())
+            print(f"{name}: {rates} env-steps/s; ours / bare {case['ratio'][_BARE]:.2f}")
+            for variant, ratio in case["ratio"].items():
+                least[variant] = min(ratio, least.get(variant, ratio))
+    return {"threads": cores(), "cases": cases, "least_ratio": least}
 
 
 def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
     variants, missing = _variants(task, size, seed)
-    bare: dict[str, Any] = {}
     try:
         rates: dict[str, list[float]] = {variant.name: [] for variant in variants}
         steps = {variant.name: 1 for variant in variants}
@@ -99,8 +102,6 @@ def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def _bare(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
-    from dima_isaac.bench.engine import bench_engine
-
     env = build_env_by_name(task, size, "mujoco", seed, "cpu", {"agent_conf": PARTITIONS[task]})
     try:
         return bench_engine(env, seconds)
@@ -180,17 +181,7 @@ def _gymnasium(task: str, size: int, seed: int, mode: str) -> Variant:
         warnings.simplefilter("ignore")
         env = gymnasium.make_vec(f"{task}-v5", num_envs=size, vectorization_mode=mode)
     env.reset(seed=seed)
-    box: Any = env.single_action_space
-    draws = np.random.default_rng(seed)
-
-    def prepare(steps: int) -> np.ndarray:
-        return draws.uniform(box.low, box.high, (steps, size, *box.shape)).astype(np.float32)
-
-    def play(actions: np.ndarray) -> None:
-        for action in actions:
-            env.step(action)
-
-    return Variant(f"gymnasium {mode}", prepare, play, env.close)
+    return _vectorised(f"gymnasium {mode}", env, env.single_action_space, size, seed)
 
 
 def _envpool(task: str, size: int, seed: int) -> Variant:
@@ -198,7 +189,12 @@ def _envpool(task: str, size: int, seed: int) -> Variant:
 
     env = envpool.make_gymnasium(f"{task}-v5", num_envs=size, num_threads=cores(), seed=seed)
     env.reset()
-    box, draws = env.action_space, np.random.default_rng(seed)
+    return _vectorised(_ENVPOOL, env, env.action_space, size, seed)
+
+
+def _vectorised(name: str, env: Any, box: Any, size: int, seed: int) -> Variant:
+    """A vectorised environment of one robot each, whose actions are in ``box``."""
+    draws = np.random.default_rng(seed)
 
     def prepare(steps: int) -> np.ndarray:
         return draws.uniform(box.low, box.high, (steps, size, *box.shape)).astype(box.dtype)
@@ -207,9 +203,4 @@ def _envpool(task: str, size: int, seed: int) -> Variant:
         for action in actions:
             env.step(action)
 
-    return Variant(_ENVPOOL, prepare, play, env.close)
-
-
-def _line(case: dict[str, Any]) -> str:
-    rates = ", ".join(f"{name} {rate:,.0f}" for name, rate in case["env_steps_per_s"].items())
-    return f"{rates} env-steps/s; ours / bare {case['ratio'][_BARE]:.2f}"
+    return Variant(name, prepare, play, env.close)

@@ -1,7 +1,7 @@
-"""What bounds a speed: operations over the device's matrix product rate, bytes over its memory's bandwidth.
+"""The roofline model: a rate is bounded by operations over the matrix product rate and bytes over the bandwidth.
 
-Both rates are measured, on the very device and number of threads and right beside the figure that they bound, so that a
-busy machine lowers both sides alike.
+Both rates are measured on the same device and number of threads, right after the figure that they bound, so that other
+load on the machine lowers both sides alike. Williams, Waterman and Patterson, 2009.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dima_isaac.bench.timing import Laps
+from dima_isaac.bench.timing import DeviceTimer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
 _LAUNCHES = {"cpu": 1, "cuda": 10}  # in a row: one alone would be over before the clocks of a GPU are up
@@ -22,7 +22,7 @@ _BYTES = {"cpu": 1 << 28, "cuda": 1 << 31}  # of the buffer that is copied: far 
 
 @dataclass(frozen=True)
 class Limits:
-    """What a device was seen to do at its best."""
+    """The best rates measured on a device."""
 
     flops_per_s: float  # a multiply-add is two
     bytes_per_s: float  # read and written
@@ -73,8 +73,8 @@ def report(limits: Limits, found: Bound) -> dict[str, Any]:
     return {**asdict(found), "device": asdict(limits)}
 
 
-def told(what: str, limit: dict[str, Any]) -> str:
-    """A ``report`` as one line for people."""
+def sentence(what: str, limit: dict[str, Any]) -> str:
+    """A ``report`` as one line of text."""
     device = limit["device"]
     computes, moves = device["flops_per_s"] / 1e9, device["bytes_per_s"] / 1e9
     rates = f"{computes:,.1f} GFLOP/s ({device['dtype']}) and {moves:,.1f} GB/s"
@@ -93,10 +93,10 @@ def _best(work: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Seconds of one ``work`` at its fastest, by the device's own clock."""
     launches, least = _LAUNCHES["cuda" if device.type == "cuda" else "cpu"], float("inf")
     for _ in range(repeats + 1):  # the first one warms up and counts like the others: the best is taken
-        laps = Laps(device)
-        laps.mark("work")
+        timer = DeviceTimer(device)
+        timer.mark("work")
         for _ in range(launches):
             work()
-        laps.mark(None)
-        least = min(least, laps.read()["work"] / launches)
+        timer.mark(None)
+        least = min(least, timer.read()["work"] / launches)
     return least

@@ -1,4 +1,4 @@
-"""What a benchmark asks a GPU beside its speed: memory, how busy it was, and how often the host waited for it."""
+"""Times by a device's own clock, and of a GPU its memory, its utilisation and the waits of the host for it."""
 
 from __future__ import annotations
 
@@ -10,62 +10,62 @@ from typing import Any
 import torch
 
 
-def wait(device: torch.device) -> None:
-    """Until the device has done what it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-def memory(device: torch.device) -> dict[str, int] | None:
-    """Bytes on a GPU: torch's peak, and all that is taken now (Warp's share and other programs' too)."""
+def gpu_memory(device: torch.device) -> dict[str, int] | None:
+    """Bytes on a GPU: torch's peak, and all that is taken now (Warp's share and other programs' too); else None."""
     if device.type != "cuda":
         return None
     free, total = torch.cuda.mem_get_info(device)
     return {"torch_peak": torch.cuda.max_memory_allocated(device), "taken": total - free, "total": total}
 
 
-def waits(work: Callable[[], Any], device: torch.device) -> int | None:
-    """How often ``work`` makes the host wait for a GPU, as torch sees it."""
+def count_synchronizations(work: Callable[[], Any], device: torch.device) -> int | None:
+    """How often ``work`` makes the host wait for a GPU, as torch sees it; None on a CPU."""
     if device.type != "cuda":
         return None
     before = torch.cuda.get_sync_debug_mode()
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         torch.cuda.set_sync_debug_mode("warn")
         try:
             work()
         finally:
             torch.cuda.set_sync_debug_mode(before)
-    return sum("synchronizing CUDA operation" in str(one.message) for one in told)
+    return sum("synchronizing CUDA operation" in str(one.message) for one in warned)
 
 
-def busy(work: Callable[[], Any], device: torch.device) -> float | None:
+def gpu_utilization(work: Callable[[], Any], device: torch.device) -> float | None:
     """The share of the time of ``work`` in which at least one kernel or copy ran on a GPU, by its own trace.
 
-    The trace slows the host down, so the true share is rather higher. None where no trace could be had.
+    The trace slows the host down, so the true share is rather higher. None on a CPU and where no trace could be had.
     """
     if device.type != "cuda":
         return None
     from torch.profiler import ProfilerActivity, profile
 
-    wait(device)
+    synchronize(device)
     began = time.perf_counter()
     with profile(activities=[ProfilerActivity.CUDA]) as trace:
         work()
-        wait(device)
+        synchronize(device)
         spent = time.perf_counter() - began
     found = trace.profiler.kineto_results.events() if trace.profiler is not None else []
-    spans = [(one.start_ns(), one.start_ns() + one.duration_ns()) for one in found if _works(one)]
-    return covered(spans) / 1e9 / spent if spans else None
+    spans = [(one.start_ns(), one.start_ns() + one.duration_ns()) for one in found if _is_work(one)]
+    return union_length(spans) / 1e9 / spent if spans else None
 
 
-def _works(event: Any) -> bool:
-    """Whether an event of a trace is a kernel or a copy: annotations and waits stretch over idle time."""
+def _is_work(event: Any) -> bool:
+    """Whether an event of a trace is a kernel or a copy: annotations and synchronisations cover idle time, too."""
     on_gpu = "CUDA" in str(event.device_type()) and not event.is_user_annotation()
     return on_gpu and "sync" not in event.name().lower()
 
 
-def covered(spans: Iterable[tuple[int, int]]) -> int:
+def union_length(spans: Iterable[tuple[int, int]]) -> int:
     """The length of the union of intervals [start, stop)."""
     total, end = 0, None
     for start, stop in sorted(spans):
@@ -76,10 +76,11 @@ def covered(spans: Iterable[tuple[int, int]]) -> int:
     return total
 
 
-class Laps:
-    """Seconds between marks, by the name that each mark puts on what follows: the device's own time, without waiting.
+class DeviceTimer:
+    """Seconds between marks, charged to the name that each mark gives to what follows.
 
-    On a GPU a mark is an event on its stream, so a lap ends when the work given before the mark has ended.
+    On a GPU a mark is an event on its stream: a span ends when the work issued before the mark has ended, and nothing
+    waits before ``read``.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -87,12 +88,12 @@ class Laps:
         self._marks: list[tuple[str | None, Any]] = []
 
     def mark(self, name: str | None) -> None:
-        """What follows is ``name``'s, or nobody's."""
+        """Charge what follows to ``name``, or to nothing."""
         self._marks.append((name, self._now()))
 
     def read(self) -> dict[str, float]:
         """Seconds by name since construction, up to the last mark."""
-        wait(self._device)
+        synchronize(self._device)
         for (name, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
             if name is not None:
                 spent = stop - start if isinstance(start, float) else start.elapsed_time(stop) / 1000.0

@@ -16,14 +16,24 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dima_isaac.bench.roofline import bound, measure, report, weight_bytes
-from dima_isaac.bench.timing import Laps, busy, memory, wait, waits
+from dima_isaac.bench import roofline
+from dima_isaac.bench.roofline import weight_bytes
+from dima_isaac.bench.timing import (
+    DeviceTimer,
+    count_synchronizations,
+    gpu_memory,
+    gpu_utilization,
+    synchronize,
+)
+from dima_isaac.cli.options import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.nn.captured import WARM
+from dima_isaac.run import build
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
+from dima_isaac.tools import table
 from dima_isaac.train.config import CheckpointConfig, EvalConfig
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import Precision
@@ -31,12 +41,30 @@ from dima_isaac.world_model.config import Precision
 PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
 
 
-class Stopwatch:
+def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
+    """``suite=train``: measure, print a table, and return the values for the JSON line."""
+    run = steady(resolved())
+    env = build.build_env(run, int(run.num_envs), run.seed)
+    eval_env = build.build_env(run, 1, run.seed + 1_000_003)
+    try:
+        result = bench_train(run, env, eval_env, cfg.seconds, cfg.trace)
+    finally:
+        env.close()
+        eval_env.close()
+    rows = [[name, f"{100 * share:.1f} %"] for name, share in {**result["share"], "other": result["other"]}.items()]
+    print(table.text(["part", "share of time"], rows))
+    print(roofline.sentence("environment step", result["limit"]))
+    print(f"{result['env_steps_per_s']:.1f} environment steps/s, whole loop without evaluation and saving")
+    facts = {"task": run.task["name"], "engine": run.engine["name"], "preset": run.preset, "num_envs": run.num_envs}
+    return {**facts, **result}
+
+
+class Profiler:
     """Exclusive seconds of wrapped calls, by the device's clock: the innermost running one is charged."""
 
     def __init__(self, device: torch.device) -> None:
         self._running: list[str] = []
-        self._laps = Laps(device)
+        self._timer = DeviceTimer(device)
 
     def wrap(self, owner: Any, method: str, part: str) -> None:
         """Charge calls of ``owner.method`` to ``part``."""
@@ -44,18 +72,18 @@ class Stopwatch:
 
         def timed(*args: Any, **kwargs: Any) -> Any:
             self._running.append(part)
-            self._laps.mark(part)
+            self._timer.mark(part)
             try:
                 return inner(*args, **kwargs)
             finally:
                 self._running.pop()
-                self._laps.mark(self._running[-1] if self._running else None)
+                self._timer.mark(self._running[-1] if self._running else None)
 
         setattr(owner, method, timed)
 
     def read(self) -> dict[str, float]:
         """Seconds of every part. Waits for the device."""
-        return {**dict.fromkeys(PARTS, 0.0), **self._laps.read()}
+        return {**dict.fromkeys(PARTS, 0.0), **self._timer.read()}
 
 
 def steady(cfg: RunConfig) -> RunConfig:
@@ -75,43 +103,37 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
     """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
 
     Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and ``limit``
-    (``limits.Bound``): what the learners' operations and weights would allow if nothing else took time. On a GPU
-    also ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace`` ``busy``
-    (``gauge.busy``), of one more round.
+    (``roofline.Bound``): what the learners' operations and weights would allow if nothing else took time. On a GPU
+    also ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace`` ``busy``, the
+    utilisation of one more round.
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
-        quiet = Logger(folder, cfg, cfg.max_env_steps)
-        trainer = Trainer(replace(cfg, compile=False), folder, env, eval_env, quiet, Signals())
+        logger = Logger(folder, cfg, cfg.max_env_steps)
+        trainer = Trainer(replace(cfg, compile=False), folder, env, eval_env, logger, Signals())
         flops = _flops(trainer)  # before anything is captured: what a graph does cannot be counted
         if cfg.compile is True:
             trainer.capture()
             for _ in range(WARM + 1):
                 _round(trainer)
-        watch = Stopwatch(trainer.device)
-        watch.wrap(env.engine, "step", "physics")
-        watch.wrap(trainer, "collect", "collect")
-        watch.wrap(trainer.replay, "sample", "replay")
-        watch.wrap(trainer.world, "update_dynamics", "dynamics")
-        watch.wrap(trainer.world, "update_reward", "reward")
-        watch.wrap(trainer.world, "update_decoder", "decoder")
-        watch.wrap(trainer, "learn_behaviour", "dream")
-        watch.wrap(trainer.agent, "update", "policy")
-        wait(trainer.device)
+        profiler = _profiled(trainer)
+        synchronize(trainer.device)
         rollouts = trainer.due["rollouts"].done
         steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
         while not rounds or time.perf_counter() - began < seconds:
             _round(trainer)
-            wait(trainer.device)  # as the logger does, once a round
+            synchronize(trainer.device)  # as the logger does, once a round
             rounds += 1
         spent, steps = time.perf_counter() - began, trainer.env_steps - steps
-        charged, rollouts = watch.read(), trainer.due["rollouts"].done - rollouts
-        asked: dict[str, Any] = {"waits": waits(lambda: _round(trainer), trainer.device)}
-        asked["memory"] = memory(trainer.device)
-        asked["busy"] = busy(lambda: _round(trainer), trainer.device) if trace else None
-        quiet.close()
-    limits = measure(trainer.device, torch.bfloat16 if cfg.world_model.precision is Precision.bf16 else torch.float32)
-    learn = cfg.train.learn
-    imagined = rollouts * learn.dreams * learn.horizon
+        charged, rollouts = profiler.read(), trainer.due["rollouts"].done - rollouts
+        gpu: dict[str, Any] = {
+            "waits": count_synchronizations(lambda: _round(trainer), trainer.device),
+            "memory": gpu_memory(trainer.device),
+            "busy": gpu_utilization(lambda: _round(trainer), trainer.device) if trace else None,
+        }
+        logger.close()
+    bf16 = cfg.world_model.precision is Precision.bf16
+    limits = roofline.measure(trainer.device, torch.bfloat16 if bf16 else torch.float32)
+    imagined = rollouts * cfg.train.learn.dreams * cfg.train.learn.horizon
     dreaming = charged["dream"]
     return {
         "env_steps_per_s": steps / spent,
@@ -120,10 +142,27 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
         "rounds": rounds,
         "seconds": spent,
         "share": {name: value / spent for name, value in charged.items()},
-        "limit": report(limits, bound(limits, steps / spent, flops, _bytes(trainer))),
-        **{name: value for name, value in asked.items() if value is not None},
+        "limit": roofline.report(limits, roofline.bound(limits, steps / spent, flops, _bytes(trainer))),
+        **{name: value for name, value in gpu.items() if value is not None},
         "other": 1.0 - sum(charged.values()) / spent,
     }
+
+
+def _profiled(trainer: Trainer) -> Profiler:
+    """A profiler of the parts of ``trainer``'s loop."""
+    profiler = Profiler(trainer.device)
+    for owner, method, part in (
+        (trainer.env.engine, "step", "physics"),
+        (trainer, "collect", "collect"),
+        (trainer.replay, "sample", "replay"),
+        (trainer.world, "update_dynamics", "dynamics"),
+        (trainer.world, "update_reward", "reward"),
+        (trainer.world, "update_decoder", "decoder"),
+        (trainer, "learn_behaviour", "dream"),
+        (trainer.agent, "update", "policy"),
+    ):
+        profiler.wrap(owner, method, part)
+    return profiler
 
 
 def _flops(trainer: Trainer) -> float:
@@ -151,7 +190,7 @@ def _bytes(trainer: Trainer) -> float:
 
 
 def _round(trainer: Trainer) -> None:
-    """What ``Trainer.run`` does between two ticks."""
+    """What ``Trainer.run`` does between two logged rows."""
     trainer.collect()
     while not trainer.round(trainer.env_steps):
         trainer.collect()

@@ -1,34 +1,42 @@
-"""Laps, busy time and waits, by hand-computed numbers."""
+"""Times, utilisation and synchronisations, by hand-computed numbers."""
 
 from __future__ import annotations
 
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
 import torch
 
-from dima_isaac.bench.timing import Laps, _works, busy, covered, memory, waits
-from dima_isaac.bench.train import Stopwatch
+from dima_isaac.bench.timing import (
+    DeviceTimer,
+    _is_work,
+    count_synchronizations,
+    gpu_memory,
+    gpu_utilization,
+    union_length,
+)
+from dima_isaac.bench.train import Profiler
 
 CPU = torch.device("cpu")
 
 
 def test_overlapping_spans_are_counted_once():
-    assert covered([]) == 0
-    assert covered([(5, 7), (0, 3), (2, 4), (6, 6), (4, 5)]) == 7  # 0 to 7, all of it
-    assert covered([(0, 10), (2, 3), (20, 21)]) == 11
+    assert union_length([]) == 0
+    assert union_length([(5, 7), (0, 3), (2, 4), (6, 6), (4, 5)]) == 7  # 0 to 7, all of it
+    assert union_length([(0, 10), (2, 3), (20, 21)]) == 11
 
 
-def test_annotations_and_waits_are_no_work():
+def test_annotations_and_synchronisations_are_no_work():
     def event(name: str, device: str = "DeviceType.CUDA", annotation: bool = False) -> SimpleNamespace:
         return SimpleNamespace(
             name=lambda: name, device_type=lambda: device, is_user_annotation=lambda: annotation
         )  # fmt: skip
 
-    assert _works(event("void gemm<float>")) and _works(event("Memcpy DtoH"))
-    assert not _works(event("cudaLaunchKernel", "DeviceType.CPU"))
-    assert not _works(event("## Optimizer.step ##", annotation=True)) and not _works(event("Stream Sync"))
+    assert _is_work(event("void gemm<float>")) and _is_work(event("Memcpy DtoH"))
+    assert not _is_work(event("cudaLaunchKernel", "DeviceType.CPU"))
+    assert not _is_work(event("## Optimizer.step ##", annotation=True)) and not _is_work(event("Stream Sync"))
 
 
 @pytest.fixture
@@ -38,18 +46,18 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_lap_belongs_to_the_mark_before_it(clock):
-    laps = Laps(CPU)
+def test_a_span_is_charged_to_the_mark_before_it(clock):
+    timer = DeviceTimer(CPU)
     for name, seconds in (("a", 2.0), ("b", 3.0), (None, 100.0), ("a", 4.0)):
-        laps.mark(name)
+        timer.mark(name)
         clock[0] += seconds
-    assert laps.read() == {"a": 2.0, "b": 3.0}  # the last lap has not ended
-    laps.mark(None)
+    assert timer.read() == {"a": 2.0, "b": 3.0}  # the last span has not ended
+    timer.mark(None)
     clock[0] += 50.0
-    assert laps.read() == {"a": 6.0, "b": 3.0}
+    assert timer.read() == {"a": 6.0, "b": 3.0}
 
 
-def test_a_stopwatch_charges_the_innermost_call(clock):
+def test_a_profiler_charges_the_innermost_call(clock):
     class Work:
         def inner(self):
             clock[0] += 1.0
@@ -59,34 +67,35 @@ def test_a_stopwatch_charges_the_innermost_call(clock):
             self.inner()
             clock[0] += 5.0
 
-    work, watch = Work(), Stopwatch(CPU)
-    watch.wrap(work, "inner", "dream")
-    watch.wrap(work, "outer", "collect")
+    work, profiler = Work(), Profiler(CPU)
+    profiler.wrap(work, "inner", "dream")
+    profiler.wrap(work, "outer", "collect")
     work.outer()
     clock[0] += 1000.0
     work.inner()
-    spent = watch.read()
+    spent = profiler.read()
     assert spent["collect"] == 15.0 and spent["dream"] == 2.0 and spent["policy"] == 0.0
 
 
-def test_a_cpu_has_nothing_to_tell():
-    assert memory(CPU) is None and waits(lambda: None, CPU) is None and busy(lambda: None, CPU) is None
+@pytest.mark.parametrize("ask", [gpu_memory, partial(count_synchronizations, list), partial(gpu_utilization, list)])
+def test_a_cpu_has_no_figures_of_a_gpu(ask):
+    assert ask(CPU) is None
 
 
 @pytest.mark.gpu
-def test_a_gpu_tells():
+def test_figures_of_a_gpu():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
     device = torch.device("cuda:0")
     x = torch.ones(1 << 20, device=device)
-    assert waits(lambda: x + 1.0, device) == 0
-    assert waits(lambda: (x.sum().item(), x.max().item()), device) >= 2
-    found = memory(device)
+    assert count_synchronizations(lambda: x + 1.0, device) == 0
+    assert count_synchronizations(lambda: (x.sum().item(), x.max().item()), device) >= 2
+    found = gpu_memory(device)
     assert found is not None and 4 << 20 <= found["torch_peak"] <= found["taken"] <= found["total"]
-    share = busy(lambda: (torch.cuda._sleep(200_000_000), time.sleep(0.2)), device)
+    share = gpu_utilization(lambda: (torch.cuda._sleep(200_000_000), time.sleep(0.2)), device)
     assert share is not None and 0.0 < share < 1.0
-    laps = Laps(device)
-    laps.mark("asleep")
+    timer = DeviceTimer(device)
+    timer.mark("asleep")
     torch.cuda._sleep(200_000_000)
-    laps.mark(None)
-    assert 0.05 < laps.read()["asleep"] < 2.0
+    timer.mark(None)
+    assert 0.05 < timer.read()["asleep"] < 2.0
