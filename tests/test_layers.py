@@ -10,17 +10,18 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dima_isaac"
 
-BASE = {"types", "errors"}
+BASE = {"types", "errors", "schema"}
 MAY = {  # layer -> what it may import beside itself
     "types": set(),
     "errors": set(),
+    "schema": {"errors"},
     "sim": BASE,
     "envs": BASE | {"sim"},
     "replay": BASE,
     "nn": BASE,
     "world_model": BASE | {"nn"},
     "agent": BASE | {"nn"},
-    "config": {"errors", "world_model.config", "agent.config", "replay.config", "train.config", "sim.config"},
+    "config": {"errors", "schema", "world_model.config", "agent.config", "replay.config", "train.config", "sim.config"},
     "run": BASE | {"sim", "envs", "replay", "world_model", "agent", "config", "cfg"},
     "train": BASE | {"envs", "replay", "nn", "world_model", "agent", "config", "run"},
     "tools": BASE | {"sim", "envs", "replay", "nn", "world_model", "agent", "config", "run", "train", "cli.options"},

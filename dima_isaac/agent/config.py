@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from dima_isaac.schema import Few, Fraction, Limit, Log, NonNegative, Positive, Size, Sizes
+
 
 class PolicyKind(Enum):
     """Which distribution an action is drawn from."""
@@ -28,13 +30,13 @@ class ActorConfig:
     """One network for all agents."""
 
     kind: PolicyKind = PolicyKind.gaussian
-    hidden: list[int] = field(default_factory=lambda: [128, 128, 128])
+    hidden: Sizes = field(default_factory=lambda: [128, 128, 128])
     activation: Activation = Activation.silu
     agent_id: bool = True  # append a one-hot of the agent, so that hands with like observations may differ
     normalise: bool = True  # running mean and deviation per agent and entry; False: LayerNorm on the raw observation
-    std_max: float = 0.5  # standard deviation = std_max * sigmoid(l), l learned per action dimension
-    std_init: float = 1.0  # the initial l
-    lr: float = 5e-4
+    std_max: Positive = 0.5  # standard deviation = std_max * sigmoid(l), l learned per action dimension
+    std_init: Log = 1.0  # the initial l
+    lr: Fraction = 5e-4
     clip_action: bool = True  # clip to [-1, 1] before the world model sees the action, as the environment does
 
 
@@ -42,12 +44,12 @@ class ActorConfig:
 class CriticConfig:
     """One centralised value of the global state."""
 
-    hidden: list[int] = field(default_factory=lambda: [256, 256])
+    hidden: Sizes = field(default_factory=lambda: [256, 256])
     activation: Activation = Activation.silu
     sees_action: bool = False  # append the joint action that led to the state (upstream)
-    lr: float = 5e-4
-    huber: float = 10.0
-    value_decay: float = 0.999  # EMA of the return statistics that values are normalised by
+    lr: Fraction = 5e-4
+    huber: Positive = 10.0
+    value_decay: Fraction = 0.999  # EMA of the return statistics that values are normalised by
     clip_value: bool = False
 
 
@@ -60,9 +62,9 @@ class ExploreConfig:
     world model honest about what the policy has not dared yet.
     """
 
-    share: float = 0.0  # of episodes; 0 is the policy's own noise alone
-    std: float = 1.0  # stationary standard deviation of the added noise
-    correlation: float = 0.9  # of the noise from one control step to the next (an AR(1) process)
+    share: Fraction = 0.0  # of episodes; 0 is the policy's own noise alone
+    std: NonNegative = 1.0  # stationary standard deviation of the added noise
+    correlation: Fraction = 0.9  # of the noise from one control step to the next (an AR(1) process)
 
 
 @dataclass
@@ -71,15 +73,15 @@ class AgentConfig:
 
     actor: ActorConfig = field(default_factory=ActorConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
-    gamma: float = 0.99
-    lam: float = 0.95
+    gamma: Fraction = 0.99
+    lam: Fraction = 0.95
     gamma_twice: bool = False  # upstream's lambda-return discounts the one-step bootstrap twice
-    epochs: int = 3
-    minibatches: int = 4
-    clip: float = 0.1
-    entropy: float = 0.001
-    grad_clip: float = 10.0
+    epochs: Few = 3
+    minibatches: Size = 4
+    clip: Positive = 0.1
+    entropy: NonNegative = 0.001
+    grad_clip: Limit = 10.0
     weigh_by_survival: bool = True  # weight each dreamt step by the probability that the episode got there
-    kl_stop: float = 0.0  # stop the epochs' policy steps once the mean KL exceeds this; 0 never stops
-    advantage_eps: float = 1e-4
+    kl_stop: NonNegative = 0.0  # stop the epochs' policy steps once the mean KL exceeds this; 0 never stops
+    advantage_eps: Positive = 1e-4
     explore: ExploreConfig = field(default_factory=ExploreConfig)

@@ -172,7 +172,7 @@ def compose(command: Command, overrides: list[str]) -> RunConfig:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
-    from dima_isaac.config import plain
+    from dima_isaac.schema import summary
 
     register_schema()
     search = [f"hydra.searchpath=[file://{os.path.abspath(command.config_dir)}]"] if command.config_dir else []
@@ -181,7 +181,7 @@ def compose(command: Command, overrides: list[str]) -> RunConfig:
             cfg = hydra_compose("config", overrides=[*search, *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
-        raise UsageError(plain(cause)) from error
+        raise UsageError(summary(cause)) from error
     return structured(cfg)
 
 
@@ -298,8 +298,8 @@ def _check_sweep(command: Command, overrides: list[str]) -> None:
     from hydra.errors import HydraException
 
     from dima_isaac.cli.overrides import Command, check
-    from dima_isaac.config import plain
     from dima_isaac.run.catalog import Catalog
+    from dima_isaac.schema import summary
 
     for text in overrides:
         if text.startswith("hydra/launcher=submitit_") and find_spec("submitit") is None:
@@ -309,7 +309,7 @@ def _check_sweep(command: Command, overrides: list[str]) -> None:
     try:
         runs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(overrides), None)[0]
     except HydraException as error:
-        raise UsageError(plain(error)) from error
+        raise UsageError(summary(error)) from error
     catalog, folders = Catalog(command.config_dir), set()
     for words in runs:
         cfg = compose(command, check(Command(words, command.config_dir), catalog))
@@ -365,7 +365,7 @@ def usage(catalog: Catalog) -> str:
 def _print_config(cfg: RunConfig) -> None:
     import yaml
 
-    from dima_isaac.config import as_dict
+    from dima_isaac.schema import as_dict
 
     print(yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
 

@@ -17,9 +17,10 @@ from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import Enum
 from typing import Any, get_type_hints
 
-from dima_isaac.config import AUTO, MOST_SEED, RunConfig
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError, unknown
 from dima_isaac.run.catalog import CONFIG_DIR
+from dima_isaac.schema import AUTO, Seed, check_range
 
 
 class Scripted(Enum):
@@ -221,8 +222,7 @@ def _check(tool: str, asked: Asked, given: dict[str, Any]) -> None:
         value = getattr(cfg, key, least)
         if not isinstance(value, str) and value < least:
             raise UsageError(f"{key}={value} is too small; the least is {least}.")
-    if cfg.seed > MOST_SEED:
-        raise UsageError(f"seed={cfg.seed} is too large; the most is {MOST_SEED}.")
+    check_range("seed", cfg.seed, Seed)
     foreign = [
         key for key in (text.partition("=")[0] for text in asked.overrides) if key not in get_type_hints(type(cfg))
     ]

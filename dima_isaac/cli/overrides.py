@@ -9,15 +9,14 @@ from __future__ import annotations
 import difflib
 import os
 import re
-import types
-import typing
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any
 
-from dima_isaac.config import AUTO, schema
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError, unknown
 from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
+from dima_isaac.schema import AUTO, alternatives, schema
 
 _ELSEWHERE = {
     "max_iterations": "max_env_steps (this program counts environment steps)",
@@ -93,7 +92,7 @@ def check(command: Command, catalog: Catalog) -> list[str]:
         UsageError: an unknown choice, key or value, with the nearest match and the alternatives.
     """
     chosen = {"task": "", "engine": AUTO}
-    known = dict(schema())
+    known = dict(schema(RunConfig))
     out = []
     for text in command.overrides:
         key, _, value = text.partition("=")
@@ -153,13 +152,14 @@ def _check_value(key: str, value: str, kind: Any, multirun: bool) -> str:
     """``value`` as hydra should read it for a field of type ``kind``."""
     if multirun and ("," in value or "(" in value):
         return value
+    options = alternatives(kind)
+    kind = options[0] if len(options) == 1 else kind
     if isinstance(kind, type) and issubclass(kind, Enum):
         if value not in kind.__members__:
             raise unknown(f"value of {key}:", value, kind.__members__)
         return value
     if kind is bool and value.lower() not in ("true", "false"):
         raise UsageError(f"{key}={value}: expected True or False.")
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if int in options and float not in options:
         whole = _as_int(value)
         if whole is not None:

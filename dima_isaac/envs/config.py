@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from dima_isaac.schema import Count, FewOrZero, Positive
+
 
 @dataclass
 class PettingZooConfig:
@@ -12,7 +14,7 @@ class PettingZooConfig:
 
     env_id: str = ""  # package.module:factory, or a module with parallel_env
     env_args: dict[str, Any] = field(default_factory=dict)  # the factory's arguments
-    workers: int = 0  # processes; 0: one per core, at most one per environment
-    patience: float = 5.0  # seconds without an answer to one step after which a worker is taken for hung
-    start_patience: float = 60.0  # seconds that imports and construction may take
-    episode_length: int = 1000  # control steps at most; the environment's own end or clock may come before
+    workers: FewOrZero = 0  # processes; 0: one per core, at most one per environment
+    patience: Positive = 5.0  # seconds without an answer to one step after which a worker is taken for hung
+    start_patience: Positive = 60.0  # seconds that imports and construction may take
+    episode_length: Count = 1000  # control steps at most; the environment's own end or clock may come before

@@ -15,11 +15,12 @@ from typing import Any
 
 import torch
 
-from dima_isaac.config import AUTO, Algo, RunConfig, as_dict
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
-from dima_isaac.run.catalog import CODE_KEYS, Catalog, fill, resolve
+from dima_isaac.run.catalog import CODE_KEYS, Catalog, resolve
+from dima_isaac.schema import AUTO, as_dict, from_dict
 from dima_isaac.sim.engine import Engine
 from dima_isaac.world_model.config import Precision
 from dima_isaac.world_model.reveal import steps_for
@@ -94,7 +95,7 @@ def task_config(cfg: RunConfig) -> Any:
     """
     cls = resolve(cfg.task["target"])
     values = {key: value for key, value in cfg.task.items() if key not in CODE_KEYS}
-    return fill(cls.Config, values, f"task {cfg.task['name']}")
+    return from_dict(cls.Config, values, "task.")
 
 
 def build_task(cfg: RunConfig) -> Task:
@@ -109,7 +110,7 @@ def build_engine(cfg: RunConfig, task: Task, num_envs: int) -> Engine:
         own: Engine = task.build_engine(num_envs)
         return own
     values = {key: value for key, value in cfg.engine.items() if key not in CODE_KEYS}
-    config = fill(resolve(cfg.engine["config"]), values, f"engine {cfg.engine['name']}")
+    config = from_dict(resolve(cfg.engine["config"]), values, "engine.")
     device = {"device": torch.device(cfg.sim_device)} if cfg.engine.get("requires", {}).get("gpu") else {}
     engine: Engine = resolve(cfg.engine["target"])(task.scene(), num_envs, config, **device)
     return engine
@@ -216,7 +217,7 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
     description = catalog.values("engine", chosen)
     own = {key: value for key, value in cfg.engine.items() if key not in CODE_KEYS}
     settings = {**{key: value for key, value in description.items() if key not in CODE_KEYS}, **own}
-    config = fill(resolve(description["config"]), settings, f"engine {chosen}")
+    config = from_dict(resolve(description["config"]), settings, "engine.")
     head = {key: description[key] for key in ("name", "target", "config", "requires") if key in description}
     return {**head, **as_dict(config)}
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import os
-from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -80,7 +79,7 @@ class Catalog:
 
 def complete(values: dict[str, Any]) -> dict[str, Any]:
     """``values`` of a YAML file with the defaults of the dataclass that its ``config`` names, where it has one."""
-    from dima_isaac.config import as_dict
+    from dima_isaac.schema import as_dict
 
     if "config" not in values:
         return values
@@ -107,25 +106,3 @@ def resolve(target: str) -> Any:
         raise UsageError(f"target '{target}': {module} has no {name}.") from error
     except RuntimeError as error:  # MuJoCo refuses a MUJOCO_GL that it does not know when it is imported
         raise UsageError(f"target '{target}' cannot be imported: {error}.") from error
-
-
-def fill(cls: type, values: dict[str, Any], what: str) -> Any:
-    """An instance of the dataclass ``cls`` with ``values`` checked against its fields.
-
-    Raises:
-        UsageError: a key that ``cls`` lacks, with the nearest one it has, or a value of another type.
-    """
-    from omegaconf import OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-
-    from dima_isaac.config import as_dict, plain
-
-    assert is_dataclass(cls)
-    known = list(as_dict(cls()))
-    for key in values:
-        if key not in known:
-            raise unknown(f"key of {what}", key, known)
-    try:
-        return OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
-    except OmegaConfBaseException as error:
-        raise UsageError(f"{what}: {plain(error)}") from error

@@ -26,10 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dima_isaac.config import RunConfig, as_dict
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run.folder import find
 from dima_isaac.run.renamed import check_dropped, renamed_config, renamed_state
+from dima_isaac.schema import as_dict
 
 FORMAT = 1
 _END = b"PK\x05\x06"  # zip: end of central directory, 22 bytes with the length of the comment at 20

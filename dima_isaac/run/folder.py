@@ -27,9 +27,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from dima_isaac.config import AUTO, FREE, RunConfig, as_dict, leaves
+from dima_isaac.config import FREE, RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run.renamed import check_dropped, renamed_config
+from dima_isaac.schema import AUTO, as_dict, leaves
 
 ROOT = Path("runs")
 _CODE = ("task.target", "task.config", "engine.target", "engine.config")

@@ -18,8 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dima_isaac.config import RunConfig, as_dict
+from dima_isaac.config import RunConfig, WandbMode
 from dima_isaac.run.folder import RunFolder, write_whole
+from dima_isaac.schema import as_dict
 
 _LINE = (  # metric, word on the line
     ("train/return", "return"),
@@ -281,7 +282,7 @@ class WandbMirror:
                 settings=wandb.Settings(init_timeout=15, silent=True, console="off", disable_git=True),
             )
 
-        if cfg.wandb.mode == "online":
+        if cfg.wandb.mode is WandbMode.online:
             try:
                 return begin("online")
             except Exception as error:

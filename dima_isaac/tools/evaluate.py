@@ -17,12 +17,13 @@ from typing import Any
 import torch
 
 from dima_isaac.cli.options import Asked, EvaluateConfig, PlayConfig, Scripted
-from dima_isaac.config import AUTO, RunConfig
+from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import ROOT
+from dima_isaac.schema import AUTO
 from dima_isaac.tools import play, probe, table
 from dima_isaac.tools.restore import Policy, Restored, newest, policy_of, restore, scripted
 from dima_isaac.tools.statistics import bootstrap, iqm, mean

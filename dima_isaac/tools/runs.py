@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from dima_isaac.config import FREE, leaves
+from dima_isaac.config import FREE
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run.folder import read_config
+from dima_isaac.schema import leaves
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
 
 Array = np.ndarray

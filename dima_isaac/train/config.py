@@ -7,44 +7,50 @@ changing the algorithm.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
+
+from dima_isaac.schema import Count, CountOrZero, Few, Range, Size
+
+UpdateRatio = Annotated[float, Range(0.0, 1000.0)]
+"""Updates per environment step."""
 
 
 @dataclass
 class LearnConfig:
     """The work done per environment step; defaults give DIMA's 200 / 200 / 5 per 1000 steps."""
 
-    start: int = 4_000  # environment steps before the first world-model update
-    behaviour_start: int = 6_000  # ... and before the first policy update
-    round: int = 1_000  # collect this many steps between two learning phases
-    dynamics_per_step: float = 0.2  # denoiser updates
-    dynamics_batch: int = 192  # windows; DIMA's 64 make three passes each (world_model.unroll)
-    reward_per_step: float = 0.2
-    reward_batch: int = 256
-    decoder_per_step: float = 0.2  # only with a learned decoder
-    decoder_batch: int = 256
-    rollouts_per_step: float = 0.005
-    dreams: int = 600  # dreamt episodes per rollout
-    horizon: int = 15
+    start: CountOrZero = 4_000  # environment steps before the first world-model update
+    behaviour_start: CountOrZero = 6_000  # ... and before the first policy update
+    round: Count = 1_000  # collect this many steps between two learning phases
+    dynamics_per_step: UpdateRatio = 0.2  # denoiser updates
+    dynamics_batch: Size = 192  # windows; DIMA's 64 make three passes each (world_model.unroll)
+    reward_per_step: UpdateRatio = 0.2
+    reward_batch: Size = 256
+    decoder_per_step: UpdateRatio = 0.2  # only with a learned decoder
+    decoder_batch: Size = 256
+    rollouts_per_step: UpdateRatio = 0.005
+    dreams: Size = 600  # dreamt episodes per rollout
+    horizon: Few = 15
     # Training's environments start anew after this many control steps (0: only as the task says), which no model
     # learns as an end. A robot that has fallen on its back would lie there for the rest of a long episode, and most of
     # what is learnt from would show that.
-    episode: int = 250
+    episode: CountOrZero = 250
 
 
 @dataclass
 class EvalConfig:
     """Deterministic episodes on separate environments."""
 
-    every: int = 5_000  # environment steps; 0 never
-    episodes: int = 32  # one per evaluation environment
+    every: CountOrZero = 5_000  # environment steps; 0 never
+    episodes: Size = 32  # one per evaluation environment
 
 
 @dataclass
 class CheckpointConfig:
     """What is kept on disk."""
 
-    every: int = 10_000  # environment steps; 0 only at the end
-    keep: int = 2  # step_<n>.pt files beside last.pt
+    every: CountOrZero = 10_000  # environment steps; 0 only at the end
+    keep: Few = 2  # step_<n>.pt files beside last.pt
 
 
 @dataclass
@@ -54,5 +60,5 @@ class TrainConfig:
     learn: LearnConfig = field(default_factory=LearnConfig)
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
-    probe_every: int = 25_000  # environment steps between open-loop probes; 0 never
-    probe_horizon: int = 15  # steps of the open-loop probe, whatever the length of the policy's dreams
+    probe_every: CountOrZero = 25_000  # environment steps between open-loop probes; 0 never
+    probe_horizon: Few = 15  # steps of the open-loop probe, whatever the length of the policy's dreams

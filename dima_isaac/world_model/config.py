@@ -24,6 +24,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
+
+from dima_isaac.schema import (
+    Count,
+    CountOrZero,
+    Few,
+    FewOrZero,
+    Fraction,
+    Limit,
+    Log,
+    NonNegative,
+    Positive,
+    Range,
+    Size,
+)
 
 
 class Target(Enum):
@@ -78,11 +93,11 @@ class Precision(Enum):
 class OptimConfig:
     """AdamW. Biases, norms and embeddings are never decayed unless ``decay_all``."""
 
-    lr: float = 3e-4
-    weight_decay: float = 0.0
+    lr: Fraction = 3e-4
+    weight_decay: NonNegative = 0.0
     decay_all: bool = False
-    warmup: int = 0  # updates over which the rate rises from 0
-    clip: float = 1.0  # of the gradient's global norm
+    warmup: CountOrZero = 0  # updates over which the rate rises from 0
+    clip: Limit = 1.0  # of the gradient's global norm
 
 
 @dataclass
@@ -91,25 +106,25 @@ class DenoiserConfig:
 
     reveal: Reveal = Reveal.cumulative
     order: Order = Order.per_sample
-    full_fraction: float = 0.5  # cumulative training: how often every agent is visible
-    steps: int = 0  # K; 0 means N, or 2 N when N <= 2
-    sigma_data: float = 0.5
-    offset: float = 0.3
-    sigma_min: float = 0.002
-    sigma_max: float = 5.0
-    rho: float = 7.0
-    temperature: float = 1.0  # of the noise a dream starts from; 0 follows the most likely path
-    train_mean: float = -0.4  # of ln sigma in training
-    train_std: float = 1.2
-    train_max: float = 20.0
+    full_fraction: Fraction = 0.5  # cumulative training: how often every agent is visible
+    steps: FewOrZero = 0  # K; 0 means N, or 2 N when N <= 2
+    sigma_data: Positive = 0.5
+    offset: NonNegative = 0.3
+    sigma_min: Positive = 0.002
+    sigma_max: Positive = 5.0
+    rho: Annotated[float, Range(1.0, 100.0)] = 7.0
+    temperature: NonNegative = 1.0  # of the noise a dream starts from; 0 follows the most likely path
+    train_mean: Log = -0.4  # of ln sigma in training
+    train_std: NonNegative = 1.2
+    train_max: Positive = 20.0
     backbone: Backbone = Backbone.mlp
-    width: int = 256  # mlp: hidden units; unet: 64 channels are fixed by `channels`
-    blocks: int = 3  # mlp: residual blocks
-    channels: int = 64  # unet
-    fourier: int = 16  # numbers that describe the noise level
-    cond: int = 128  # width of the condition vector and of the action code
+    width: Size = 256  # mlp: hidden units; unet: 64 channels are fixed by `channels`
+    blocks: FewOrZero = 3  # mlp: residual blocks
+    channels: Annotated[int, Range(32, 4096, step=32)] = 64  # unet
+    fourier: Annotated[int, Range(2, 4096, step=2)] = 16  # numbers that describe the noise level
+    cond: Annotated[int, Range(2, 4096, step=2)] = 128  # width of the condition vector and of the action code
     actions: ActionEncoder = ActionEncoder.light
-    ema: float = 0.998  # dreams use this moving average of the weights, which generalises better; 0 (published) none
+    ema: Fraction = 0.998  # dreams use this moving average of the weights, which generalises better; 0 (published) none
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
 
 
@@ -118,11 +133,11 @@ class RewardConfig:
     """Reward and continuation."""
 
     kind: RewardKind = RewardKind.head
-    width: int = 256
-    layers: int = 2  # head: hidden layers; gpt: transformer layers
-    heads: int = 4  # gpt
-    block: int = 15  # gpt: steps of context
-    dropout: float = 0.0  # gpt
+    width: Size = 256
+    layers: Few = 2  # head: hidden layers; gpt: transformer layers
+    heads: Few = 4  # gpt
+    block: Few = 15  # gpt: steps of context
+    dropout: Annotated[float, Range(0.0, 0.99)] = 0.0  # gpt
     normalise: bool = True  # learn the reward in units of its running standard deviation
     double_step: bool = False  # published defect: two optimiser steps on the same gradient
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -133,12 +148,12 @@ class DecoderConfig:
     """State to observations."""
 
     kind: DecoderKind = DecoderKind.exact
-    tokens: int = 12
-    token_dim: int = 64  # vq
-    codes: int = 256  # vq
-    ema: float = 0.995  # vq
-    width: int = 256
-    commitment: float = 10.0
+    tokens: Few = 12
+    token_dim: Size = 64  # vq
+    codes: Size = 256  # vq
+    ema: Fraction = 0.995  # vq
+    width: Size = 256
+    commitment: NonNegative = 10.0
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(weight_decay=0.01, decay_all=True, clip=10.0))
 
 
@@ -146,36 +161,36 @@ class DecoderConfig:
 class WorldModelConfig:
     """The whole world model."""
 
-    history: int = 3
+    history: Annotated[int, Range(2, 64)] = 3
     # Training passes, each on the predictions of the one before; published 3. One pass over three times as many windows
     # costs the same and predicts better.
-    unroll: int = 1
+    unroll: Few = 1
     target: Target = Target.residual
-    linear_every: int = 50  # residual: updates between two solutions of the regression
-    linear_decay: float = 0.9995  # residual: what the regression keeps of older updates, per update
-    linear_penalty: float = 2.5e-4
+    linear_every: Count = 50  # residual: updates between two solutions of the regression
+    linear_decay: Fraction = 0.9995  # residual: what the regression keeps of older updates, per update
+    linear_penalty: NonNegative = 2.5e-4
     # Dreams believe each dimension of D as far as steps that it had not seen bore it out; a round keeps this much of
     # the evidence before it. 0 believes all (published).
-    trust_decay: float = 0.9
+    trust_decay: Fraction = 0.9
     # Every dreamt step errs as the model erred on unseen steps, by this share of whole misses drawn from the newest
     # ``doubt_rows`` of them: a model that knows its data by heart is surer than it is right, and its dreams lack
     # the accidents that a policy must learn to avoid. 0 (published) trusts the model's own spread. Where that is half
     # of a miss, 0.85 brings a step's errors to their true size; scripts/study_dream.py shows which value makes dreams
     # fail as often as the simulator. Readouts (contact forces), which only a regression predicts, take whole misses.
-    doubt: float = 1.0
-    doubt_rows: int = 4096
+    doubt: NonNegative = 1.0
+    doubt_rows: Count = 4096
     # Share of the denoiser's loss weights that follows how much the value of a state depends on each dimension of y
     # (VaGraM, Voelcker et al. 2022): of 398 numbers of two hands and an egg, the egg's velocity decides; of an ant's
     # 105, 78 are contact forces. 0 (published) weighs all alike.
-    value_weight: float = 0.7
-    residual_floor: float = 0.03  # residual: smallest unit of a dimension's residual, in units of its change
+    value_weight: Fraction = 0.7
+    residual_floor: NonNegative = 0.03  # residual: smallest unit of a dimension's residual, in units of its change
     copy_last_action: bool = True  # where the state repeats the action just taken, write it instead of predicting it
     clip_actions: bool = True  # to [-1, 1], as environments do
-    z_clamp: float = 10.0  # dreamt states stay within this many standard deviations; 0 = unbounded
+    z_clamp: NonNegative = 10.0  # dreamt states stay within this many standard deviations; 0 = unbounded
     # A step's change counts as at most so many of its standard deviations; 0 = unbounded. What nobody has touched yet
     # moves by rounding alone, and its first real move would be millions.
-    change_clamp: float = 30.0
-    prior_count: float = 0.0  # weight of the moments' prior N(0, 1); published 1e-4
+    change_clamp: NonNegative = 30.0
+    prior_count: NonNegative = 0.0  # weight of the moments' prior N(0, 1); published 1e-4
     precision: Precision = Precision.auto
     denoiser: DenoiserConfig = field(default_factory=DenoiserConfig)
     reward: RewardConfig = field(default_factory=RewardConfig)

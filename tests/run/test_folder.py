@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dima_isaac.config import RunConfig, as_dict
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run import folder as run_folder
 from dima_isaac.run.folder import RunFolder, changes, plan, read_config
+from dima_isaac.schema import as_dict
 
 ROOT = Path(__file__).resolve().parents[2]
 

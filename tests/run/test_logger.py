@@ -162,11 +162,11 @@ def init(mode, **kw):
     return Run()
 wandb.Settings, wandb.init = Settings, init
 sys.modules["wandb"] = wandb
-from dima_isaac.config import RunConfig
+from dima_isaac.config import RunConfig, WandbMode
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.folder import RunFolder
 cfg = RunConfig(task={"name": "Toy"}, wandb_activate=True)
-cfg.wandb.mode = "online"
+cfg.wandb.mode = WandbMode.online
 with RunFolder(Path(sys.argv[1])) as run:
     log = Logger(run, cfg, 10)
     for n in range(3):

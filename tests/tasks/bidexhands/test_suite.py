@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dima_isaac.config import as_dict
-from dima_isaac.run.catalog import CODE_KEYS, Catalog, fill, resolve
+from dima_isaac.run.catalog import CODE_KEYS, Catalog, resolve
+from dima_isaac.schema import as_dict, from_dict
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 from tests.tasks.bidexhands.stage import Stage
@@ -43,7 +43,7 @@ def task_of(name: str, **values) -> TwoHandTask:
     settings = Catalog().values("task", name)
     cls = resolve(settings["target"])
     own = {key: value for key, value in settings.items() if key not in CODE_KEYS}
-    return cls(fill(cls.Config, {**own, **values}, name))
+    return cls(from_dict(cls.Config, {**own, **values}))
 
 
 def test_the_twenty_are_all_there():
