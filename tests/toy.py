@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dima_isaac.envs.task import Outcome, TaskSpec
+from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.scene import Scene
@@ -74,7 +74,7 @@ class ToyEngine:
         self._staged.clear()
 
 
-class ToyTask:
+class ToyTask(Task):
     """State (pos, vel, last action); each agent sees all of it."""
 
     def __init__(self, episode_length: int = 20, fence: float = 3.0) -> None:

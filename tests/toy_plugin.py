@@ -28,11 +28,13 @@ class Toy(ToyTask):
 class Exact(Toy):
     """Its numbers are one engine's."""
 
-    first_engine = "mujoco"
+    preferred_engine = "mujoco"
 
 
 class OwnEngine(Toy):
     """Simulates itself."""
+
+    own_engine = True
 
     def build_engine(self, num_envs: int) -> ToyEngine:
         return ToyEngine(num_envs)

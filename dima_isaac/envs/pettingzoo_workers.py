@@ -26,20 +26,20 @@ from torch import Tensor
 from dima_isaac.envs.config import PettingZooConfig
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.parallel_worker import OK, RESET, STEP, STOP, Layout, build, numbers, serve
-from dima_isaac.envs.task import Outcome, TaskSpec
+from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 from dima_isaac.sim.engine import Capabilities
-from dima_isaac.sim.scene import Scene
 from dima_isaac.types import Dims
 
 _LOG = logging.getLogger(__name__)
 _SEEDS = 1 << 24  # as many as a float32 tells apart
 
 
-class PettingZooTask:
+class PettingZooTask(Task):
     """A task whose physics is the environment itself."""
 
     Config = PettingZooConfig
+    own_engine = True
 
     def __init__(self, cfg: PettingZooConfig) -> None:
         """Make one environment to read its agents and spaces.
@@ -91,14 +91,6 @@ class PettingZooTask:
         """The workers: this task brings its own engine."""
         return ParallelEngine(self.cfg, self.layout, num_envs)
 
-    def scene(self) -> Scene:
-        """None of ours.
-
-        Raises:
-            UsageError: always; the environment has its own world.
-        """
-        raise UsageError(f"{self.cfg.env_id} simulates itself and has no scene for an engine.")
-
     def bind(self, engine: Any) -> None:
         """Remember the workers' arrays."""
         self._arrays = engine.arrays
@@ -129,13 +121,6 @@ class PettingZooTask:
         arrays = self._arrays
         reward = arrays["reward"].clone()
         return Outcome(reward, arrays["terminal"].clone(), self._never, {}, truncated=arrays["truncated"].clone())
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Nothing."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Nothing to restore."""
 
 
 class ParallelEngine:

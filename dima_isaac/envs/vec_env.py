@@ -223,7 +223,7 @@ class VecEnv:
 
     def physics_state(self) -> tuple[Any, Any]:
         """Generalised positions and velocities, float64 arrays (E, nq), (E, nv), of tasks that offer them."""
-        return self._injectable().physics_state()
+        return self.task.physics_state()
 
     @torch.no_grad()
     def set_physics_state(self, qpos: Any, qvel: Any) -> Step:
@@ -233,12 +233,7 @@ class VecEnv:
             UsageError: a task without that door.
             ValueError: arrays of another shape.
         """
-        return self._started(self._injectable().set_physics_state(self.engine, qpos, qvel))
-
-    def _injectable(self) -> Any:
-        if not hasattr(self.task, "set_physics_state"):
-            raise UsageError(f"task {self.spec.name} has no physics_state; the Multi-Agent MuJoCo tasks have.")
-        return self.task
+        return self._started(self.task.set_physics_state(self.engine, qpos, qvel))
 
     def state_dict(self) -> dict:
         """Everything needed to continue bit for bit on a deterministic engine."""

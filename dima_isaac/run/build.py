@@ -106,7 +106,7 @@ def build_task(cfg: RunConfig) -> Task:
 
 def build_engine(cfg: RunConfig, task: Task, num_envs: int) -> Engine:
     """``num_envs`` copies of the task's scene on the engine of a resolved ``cfg``, or on the task's own engine."""
-    if hasattr(task, "build_engine"):
+    if task.own_engine:
         own: Engine = task.build_engine(num_envs)
         return own
     values = {key: value for key, value in cfg.engine.items() if key not in CODE_KEYS}
@@ -192,12 +192,11 @@ def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -
     """The engine's full description: its YAML, its dataclass's values and the user's on top."""
     chosen, refusals = cfg.engine["name"], []
     known = catalog.names("engine")
-    # a task that simulates itself does so on the CPU, whatever else this machine can run
-    task = resolve(cfg.task["target"])
-    alone = hasattr(task, "build_engine")
+    task: type[Task] = resolve(cfg.task["target"])
+    alone = task.own_engine
     if chosen == AUTO:
         candidates = [name for name in catalog.values("engine", AUTO)["candidates"] if name in known]
-        first = getattr(task, "first_engine", "")
+        first = task.preferred_engine
         if first in candidates and not _refusal(catalog.values("engine", first), cfg.sim_device, named=False):
             candidates, refusals = [first], ["this task's numbers are that engine's"]
         for name in candidates:

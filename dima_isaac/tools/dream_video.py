@@ -10,7 +10,6 @@ import torch
 
 from dima_isaac.cli.options import PlayConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import UsageError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.tools.restore import Policy, Restored
@@ -22,10 +21,8 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
     """Film both, one row per environment; returns what to tell the user.
 
     Raises:
-        UsageError: a task that cannot put a state back into the simulator.
+        UsageError: a task whose state does not determine the pose.
     """
-    if not hasattr(env.task, "pose"):
-        raise UsageError(f"world=dream cannot draw task {env.spec.name}: its state does not determine the pose.")
     world, horizon = restored.world(env), restored.cfg.train.probe_horizon
     stage = restored.build_env(env.num_envs, cfg.seed)
     everyone = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
@@ -42,7 +39,7 @@ def record(restored: Restored, env: VecEnv, policy: Policy, writer: video.Writer
         for tick in range(steps + 1):
             seen = step.state if context is None else context.state
             error = (world.space.z(seen) - world.space.z(step.state)).square().mean(1).sqrt()
-            stage.task.pose(stage.engine, seen.to(stage.engine.device))  # type: ignore[attr-defined]
+            stage.task.pose(stage.engine, seen.to(stage.engine.device))
             stage.engine.refresh(everyone.to(stage.engine.device))
             off = error.tolist()
             if context is not None:

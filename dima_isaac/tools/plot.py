@@ -46,7 +46,7 @@ def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> 
 def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
     found = probe(restored, cfg.num_envs, cfg.seed)
     spec = found.task.spec
-    name = getattr(found.task, "describe", lambda dimension: f"state dimension {dimension}")
+    name = found.task.describe
     title = f"{spec.name}, {restored.env_steps:,} environment steps, preset {restored.cfg.preset}, held-out episodes"
     folder = Path(cfg.out) if cfg.out else restored.run_folder / "plots"
     shown = open_loop.informative_dimensions(found.loop, spec.last_action_index)

@@ -6,7 +6,7 @@ MuJoCo's step leaves behind, one substep old with the Euler integrator: the benc
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from dima_isaac.envs.noise import Noise
-from dima_isaac.envs.task import Outcome, TaskSpec
+from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Scene
@@ -40,11 +40,11 @@ class Harl:
 _DTYPES = {Precision.float32: torch.float32, Precision.float64: torch.float64}
 
 
-class Robot(ABC):
+class Robot(Task):
     """Base of the robots. A robot says what its state is, what it is worth and when it has fallen."""
 
     Config = MamujocoConfig
-    first_engine = "mujoco"
+    preferred_engine = "mujoco"
     """What engine=auto takes, beside a GPU too: the benchmark is its float64 numbers, and a GPU's are others."""
 
     scenario: ClassVar[str]  # Gymnasium's name without the version
@@ -60,8 +60,6 @@ class Robot(ABC):
     local_categories: ClassVar[list[list[str]]] = [["qpos", "qvel"], ["qpos"]]
     normal_velocity: ClassVar[bool] = False  # initial velocities are normal, not uniform
     harl: ClassVar[Harl | None] = None  # None: that protocol never played this robot
-
-    spec: TaskSpec
 
     def __init__(self, cfg: MamujocoConfig) -> None:
         """Work out sizes, partition and observations; physics comes with ``bind``.
@@ -279,13 +277,6 @@ class Robot(ABC):
         terminal = self._fallen()
         reward, terms = self._value(terminal)
         return Outcome(reward.to(self._dtype), terminal, self._never, terms)
-
-    def state_dict(self) -> dict[str, Tensor]:
-        """Nothing: every quantity is read from the physics at the start of the step."""
-        return {}
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:  # noqa: B027 (a default, not a gap)
-        """Nothing to restore."""
 
     # ---- injection ---------------------------------------------------------------------------------------------
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
-from dima_isaac.envs.task import Outcome, TaskSpec
+from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.envs.vec_env import EpisodeTally, VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Capabilities
@@ -56,7 +56,7 @@ class Counter:
         pass
 
 
-class Game:
+class Game(Task):
     """Ends itself when the count reaches ``ends[e]``; times out after four steps; pays the count."""
 
     def __init__(self, ends: list[int]) -> None:

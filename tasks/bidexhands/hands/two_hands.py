@@ -19,17 +19,16 @@ index and scaled by one row.
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
-from dima_isaac.envs.task import Outcome, TaskSpec
+from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import from_rpy, rotate, to_rpy
@@ -106,11 +105,8 @@ class Hands:
         ]
 
 
-class TwoHandTask(ABC):
+class TwoHandTask(Task):
     """The shared part of a task; a task adds ``tail`` and ``compute_reward``."""
-
-    Config: ClassVar[type[Any]]
-    spec: TaskSpec
 
     def __init__(
         self,
