@@ -22,12 +22,12 @@ from torch import Tensor
 
 from dima_isaac.agent.returns import survival
 from dima_isaac.cli.main import guarded
-from dima_isaac.cli.options import EvaluateConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import study, table
+from dima_isaac.tools.config import EvaluateConfig
 from dima_isaac.tools.restore import Restored, restore
 from dima_isaac.train import probes
 from dima_isaac.types import Policy

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import torch
 
 from dima_isaac.cli.main import guarded
-from dima_isaac.cli.options import EvaluateConfig
 from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import study
+from dima_isaac.tools.config import EvaluateConfig
 from dima_isaac.tools.restore import restore
 from dima_isaac.train import probes
 from dima_isaac.world_model.config import Order, Reveal, Target, WorldModelConfig

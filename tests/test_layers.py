@@ -24,10 +24,9 @@ MAY = {  # layer -> what it may import beside itself
     "config": {"errors", "schema", "world_model.config", "agent.config", "replay.config", "train.config", "sim.config"},
     "run": BASE | {"sim", "envs", "replay", "world_model", "agent", "config", "cfg"},
     "train": BASE | {"envs", "replay", "nn", "world_model", "agent", "config", "run"},
-    "tools": BASE | {"sim", "envs", "replay", "nn", "world_model", "agent", "config", "run", "train", "cli.options"},
-    "bench": BASE
-    | {"sim", "envs", "nn", "world_model", "agent", "config", "run", "train", "tools.table", "cli.options"},
-    "cli": BASE | {"config", "run", "train", "tools"},
+    "tools": BASE | {"sim", "envs", "replay", "nn", "world_model", "agent", "config", "run", "train"},
+    "bench": BASE | {"sim", "envs", "nn", "world_model", "agent", "config", "run", "train", "tools.table"},
+    "cli": BASE | {"config", "run", "train", "tools", "bench"},
     "__init__": {"_checkout", "run", "envs"},
     "_checkout": set(),
     "tasks": BASE | {"sim", "envs"},

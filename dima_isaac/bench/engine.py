@@ -15,8 +15,8 @@ from typing import Any
 import torch
 
 from dima_isaac.bench import roofline
+from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.timing import gpu_memory, synchronize
-from dima_isaac.cli.options import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run import build

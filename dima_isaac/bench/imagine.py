@@ -20,9 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.bench import roofline
+from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.roofline import weight_bytes
 from dima_isaac.bench.timing import gpu_memory, synchronize
-from dima_isaac.cli.options import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
 from dima_isaac.errors import UsageError

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from dima_isaac.cli.options import Asked, BenchConfig, Suite
+from dima_isaac.bench.config import BenchConfig, Suite
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build
@@ -23,20 +23,19 @@ from dima_isaac.run.folder import versions
 _PACKAGES = ("torch", "numpy", "mujoco", "mujoco-warp", "warp-lang", "gymnasium-robotics", "dima-isaac")
 
 
-def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+def main(cfg: BenchConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
     """Run one suite, the module of its name. The last line printed is one JSON object.
 
     Raises:
         UsageError: no task, or an unknown preset to compare with.
     """
-    cfg: BenchConfig = asked.cfg
     if cfg.suite is not Suite.mamujoco and not cfg.task:
         raise UsageError(f"suite={cfg.suite.name} needs task=NAME. Known: {', '.join(catalog.names('task'))}.")
     if cfg.suite is Suite.imagine:
         catalog.check("preset", cfg.against)
 
     def resolved(*overrides: str) -> RunConfig:
-        run, _ = build.resolve_run(composed(*overrides), catalog)
+        run, _ = build.resolve_run(compose(*overrides), catalog)
         build.set_global_state(run)
         return run
 

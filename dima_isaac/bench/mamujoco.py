@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.engine import bench_engine
-from dima_isaac.cli.options import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.build import build_env_by_name, cores

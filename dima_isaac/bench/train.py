@@ -17,6 +17,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dima_isaac.bench import roofline
+from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.roofline import weight_bytes
 from dima_isaac.bench.timing import (
     DeviceTimer,
@@ -25,7 +26,6 @@ from dima_isaac.bench.timing import (
     gpu_utilization,
     synchronize,
 )
-from dima_isaac.cli.options import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.nn.captured import WARM

@@ -158,7 +158,7 @@ def _tool(name: str, argv: list[str]) -> int:
         return compose(command, [*checked, *more])
 
     _before_heavy_imports(getattr(asked.cfg, "checkpoint", ""))
-    return int(import_module(options.TOOLS[name][1]).main(asked, composed, catalog))
+    return int(import_module(options.TOOLS[name][1]).main(asked.cfg, asked.changes, composed, catalog))
 
 
 def compose(command: Command, overrides: list[str]) -> RunConfig:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import torch
 
-from dima_isaac.cli.options import PlayConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.tools.config import PlayConfig
 from dima_isaac.tools.restore import Policy, Restored
 from dima_isaac.train import video
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import torch
 
-from dima_isaac.cli.options import Asked, EvaluateConfig, PlayConfig, Scripted
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
@@ -25,19 +24,19 @@ from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import ROOT
 from dima_isaac.schema import AUTO
 from dima_isaac.tools import play, probe, table
+from dima_isaac.tools.config import EvaluateConfig, PlayConfig, Scripted
 from dima_isaac.tools.restore import Policy, Restored, newest, policy_of, restore, scripted
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
 from dima_isaac.train.evaluate import episodes
 
 
-def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+def main(cfg: EvaluateConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
     """``evaluate``: with a checkpoint, or a scripted policy on a task."""
-    cfg: EvaluateConfig = asked.cfg
-    restored = restore(cfg.checkpoint, catalog, cfg, asked.changes) if cfg.checkpoint else None
+    restored = restore(cfg.checkpoint, catalog, cfg, changes) if cfg.checkpoint else None
     if restored is None:
         if cfg.probe:
             raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
-        run, _ = build.resolve_run(composed(), catalog)
+        run, _ = build.resolve_run(compose(), catalog)
         build.set_global_state(run)
     else:
         if cfg.task:

@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dima_isaac.cli.options import Asked, PlayConfig, Viewer, World
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import dream_video
+from dima_isaac.tools.config import PlayConfig, Viewer, World
 from dima_isaac.tools.restore import HELD_OUT, Policy, Restored, policy_of, restore
 from dima_isaac.train import video
 from dima_isaac.types import Step
@@ -26,15 +26,14 @@ from dima_isaac.types import Step
 PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow it down
 
 
-def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
     """``play``: a checkpoint's team, or a scripted policy on a task."""
-    cfg: PlayConfig = asked.cfg
-    restored = restore(cfg.checkpoint, catalog, cfg, asked.changes) if cfg.checkpoint else None
+    restored = restore(cfg.checkpoint, catalog, cfg, changes) if cfg.checkpoint else None
     if restored and cfg.task:
         checkpoint.check_task(restored.path, restored.state, cfg.task)
     if cfg.world is World.dream and restored is None:
         raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
-    run = restored.cfg if restored else build.resolve_run(composed(), catalog)[0]
+    run = restored.cfg if restored else build.resolve_run(compose(), catalog)[0]
     if restored is None:
         build.set_global_state(run)
     env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)

@@ -8,20 +8,19 @@ from pathlib import Path
 
 import numpy as np
 
-from dima_isaac.cli.options import Asked, Axis, PlotConfig, references
 from dima_isaac.config import RunConfig
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import curves, figure, open_loop, runs, table
+from dima_isaac.tools.config import Axis, PlotConfig, references
 from dima_isaac.tools.probe import probe
 from dima_isaac.tools.restore import Restored, restore
 from dima_isaac.tools.runs import Group
 from dima_isaac.tools.statistics import bootstrap, iqm
 
 
-def main(asked: Asked, composed: Callable[..., RunConfig], catalog: Catalog) -> int:
+def main(cfg: PlotConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
     """Draw what the options name and print every path written."""
     figure.pyplot()
-    cfg: PlotConfig = asked.cfg
     written = []
     if cfg.open_loop:
         written.append(_open_loop(cfg, restore(cfg.checkpoint, catalog, cfg)))

@@ -16,7 +16,6 @@ import yaml
 from torch import Tensor
 
 from dima_isaac.agent.ppo import ActorCritic
-from dima_isaac.cli.options import Scripted
 from dima_isaac.config import RunConfig, typed
 from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
@@ -27,6 +26,7 @@ from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import CODE_KEYS, Catalog
 from dima_isaac.run.folder import ROOT, find
 from dima_isaac.schema import AUTO
+from dima_isaac.tools.config import Scripted
 from dima_isaac.world_model.world_model import WorldModel
 
 Policy = Callable[[Tensor], Tensor]

@@ -2,8 +2,10 @@
 
 import pytest
 
-from dima_isaac.cli.options import TOOLS, Scripted, Suite, parse, references, usage
+from dima_isaac.bench.config import Suite
+from dima_isaac.cli.options import TOOLS, parse, usage
 from dima_isaac.errors import UsageError
+from dima_isaac.tools.config import Scripted, references
 
 
 def test_words_become_typed_values():

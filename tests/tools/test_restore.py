@@ -5,9 +5,9 @@ from tests.tools.toy_runs import TOY
 
 def test_a_checkpoint_brings_no_code_along(runs, tmp_path):
     """Whatever target a file names, the catalogue's is used."""
-    from dima_isaac.cli.options import EvaluateConfig
     from dima_isaac.run import checkpoint
     from dima_isaac.run.catalog import Catalog
+    from dima_isaac.tools.config import EvaluateConfig
     from dima_isaac.tools.restore import restore
 
     state = checkpoint.read(runs / "0" / "checkpoints" / "last.pt")

@@ -1,0 +1,38 @@
+"""What ``bench`` can be told. Torch-free."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from dima_isaac.schema import AUTO
+
+
+class Suite(Enum):
+    """What is measured."""
+
+    engine = "engine"  # environment steps/s beside bare physics
+    imagine = "imagine"  # dreamt steps/s of two presets
+    train = "train"  # environment steps/s of the whole loop, and where the time goes
+    mamujoco = "mamujoco"  # beside gymnasium-robotics' own environments
+
+
+@dataclass
+class BenchConfig:
+    """Measure speed. The last line printed is one JSON object."""
+
+    suite: Suite = Suite.engine  # engine, imagine, train, mamujoco
+    task: str = ""
+    num_envs: int | str = AUTO
+    seconds: float = 20.0  # how long to measure, roughly
+    env_steps: int = 0  # engine: at least so many environment steps, to count what went wrong in them
+    trace: bool = False  # train on a GPU: trace one more round, for the share of time in which the GPU was busy
+    repeats: int = 3  # imagine: rounds, at least
+    batch: int | str = AUTO  # imagine: dreams; auto: 600, or fewer where that would take longer than `seconds`
+    horizon: int = 15  # imagine: steps of each
+    against: str = "paper"  # imagine: the preset compared with `preset`
+    seed: int = 0
+    engine: str = AUTO
+    sim_device: str = AUTO
+    rl_device: str = AUTO
+    threads: int | str = AUTO
