@@ -14,6 +14,7 @@ from tests.pretend_gpu import AVAILABLE
 from tests.pretend_gpu_cases import cases
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.skipif(not AVAILABLE, reason="this torch lets nobody pretend a device"),
     pytest.mark.timeout(600),
 ]

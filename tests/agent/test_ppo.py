@@ -23,6 +23,7 @@ def bandit(agent: ActorCritic, goal: torch.Tensor, cont: float = 1.0) -> Rollout
     return Rollout(obs, state, last, action, logp, reward, torch.full((64, 3), cont))
 
 
+@pytest.mark.slow
 def test_agents_find_their_own_goals():
     torch.manual_seed(0)
     cfg = AgentConfig(gamma=0.0)

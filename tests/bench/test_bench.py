@@ -8,6 +8,8 @@ import torch
 from dima_isaac.cli import main as cli
 from tests.tools.toy_runs import TOY, last_json
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("suite", ["imagine", "train"])
 def test_bench_ends_with_one_json_line(suite, capsys):

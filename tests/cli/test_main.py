@@ -82,12 +82,14 @@ def test_a_wrong_word_costs_one_sentence_and_no_torch(words, code, said, tmp_pat
     assert not list(tmp_path.iterdir()), "nothing may be created"
 
 
+@pytest.mark.slow
 def test_values_that_only_the_task_knows_are_refused_without_a_folder(tmp_path):
     done = script("task=ShadowHandOver", "task.profile=fxed", cwd=tmp_path)
     assert done.returncode == 2 and "profile" in done.stderr and "Traceback" not in done.stderr
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_another_task_is_refused_without_a_folder(tmp_path):
     save(tmp_path / "step_1.pt", {"format": FORMAT, "config": {"task": {"name": "ShadowHandPen"}}})
     done = script(*TOY, "checkpoint=step_1.pt", "run_dir=mine", cwd=tmp_path)
@@ -166,6 +168,7 @@ def whole(tmp_path_factory) -> Path:
     return place / "a"
 
 
+@pytest.mark.slow
 def test_the_end_says_what_to_do_next(tmp_path, capsys):
     assert cli.train([*TOY, f"run_dir={tmp_path}/run"]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-2:]
@@ -178,6 +181,7 @@ def test_steps_that_do_not_fit_the_agents_are_refused_before_a_folder_is_made(tm
     assert "choose a multiple of 2" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_leaves_what_the_contract_says(whole):
     written = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert all({"env_steps", "wall_time"} <= set(row) for row in written)
@@ -192,6 +196,7 @@ def test_a_run_leaves_what_the_contract_says(whole):
     assert state["env_steps"] == 512 and state["config"]["task"]["name"] == "Toy"
 
 
+@pytest.mark.slow
 def test_no_secret_reaches_the_run_folder(whole):
     assert (whole / "wandb").is_dir()
     for path in whole.rglob("*"):
@@ -199,6 +204,7 @@ def test_no_secret_reaches_the_run_folder(whole):
             assert b"canary-93b0" not in path.read_bytes(), path
 
 
+@pytest.mark.slow
 def test_killed_and_continued_equals_uninterrupted(whole, tmp_path):
     """SIGKILL after the checkpoint at 256, then the same command: the same bits at 512."""
     command = [
@@ -229,6 +235,7 @@ def test_killed_and_continued_equals_uninterrupted(whole, tmp_path):
     assert rows(folder) == rows(whole)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_signals_save_and_exit(tmp_path, name, code):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
@@ -243,6 +250,7 @@ def test_signals_save_and_exit(tmp_path, name, code):
     assert load(tmp_path / "r" / "checkpoints" / "last.pt")["env_steps"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
 def test_signals_before_training_are_one_line(tmp_path, name, code):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
@@ -256,6 +264,7 @@ def test_signals_before_training_are_one_line(tmp_path, name, code):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_last_save_that_fails_is_an_error(tmp_path):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
     pipe = subprocess.PIPE
@@ -271,6 +280,7 @@ def test_a_last_save_that_fails_is_an_error(tmp_path):
     assert not list((tmp_path / "r" / "checkpoints").glob("replay_*"))
 
 
+@pytest.mark.slow
 def test_refusals_have_their_exit_codes(whole, tmp_path):
     busy = script(*TOY, f"run_dir={whole}", cwd=tmp_path)
     assert busy.returncode == 2 and "add checkpoint=auto" in busy.stderr
@@ -284,6 +294,7 @@ def test_refusals_have_their_exit_codes(whole, tmp_path):
     assert sizes.returncode == 3 and "does not fit" in sizes.stderr and "Traceback" not in sizes.stderr
 
 
+@pytest.mark.slow
 def test_test_measures_the_named_folder_and_not_a_newer_run(whole, tmp_path):
     newer = tmp_path / "runs" / "Toy" / "newer" / "checkpoints"
     newer.mkdir(parents=True)
@@ -303,6 +314,7 @@ def test_a_run_made_meanwhile_in_the_planned_folder_is_left_alone(whole, tmp_pat
     assert (whole / "config.yaml").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_multirun_makes_one_folder_per_run(tmp_path):
     done = script(*TOY, "-m", "seed=1,2", "max_env_steps=64", "experiment=sweep", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

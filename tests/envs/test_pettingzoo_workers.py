@@ -20,6 +20,8 @@ from dima_isaac import make
 from dima_isaac.envs.parallel_worker import decode, numbers
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 
+pytestmark = pytest.mark.slow
+
 TOY = "tests.envs.parallel_toy:make"
 
 

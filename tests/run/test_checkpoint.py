@@ -297,6 +297,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_a_kill_during_saving_never_tears_a_checkpoint(tmp_path):
     for round_ in range(3):
         process = subprocess.Popen(

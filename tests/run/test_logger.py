@@ -176,6 +176,7 @@ print(calls)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("when", ["never", "midway"])
 def test_trouble_with_wandb_never_stops_a_run(tmp_path, when):
     command = [sys.executable, "-c", BROKEN, tmp_path / "run", when]

@@ -14,7 +14,7 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
 from tests.sim.toss import BALL, KINDS, TOSS, build, drive, everywhere, pose
 
-pytestmark = pytest.mark.timeout(1800)  # the first run on a machine compiles Warp's kernels for hands and convex bodies
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first run on a machine compiles Warp's kernels
 ENVS = 12
 
 

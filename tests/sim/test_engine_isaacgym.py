@@ -29,6 +29,8 @@ from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
 from dima_isaac.sim.scene import Actor, Box, Mjcf, Scene, Variation
 from tests.sim.toss import BALL, BOX, LOPSIDED, MARK, TOSS, everywhere, on, only, pose
 
+pytestmark = pytest.mark.slow
+
 FAKE = Path(__file__).with_name("fake_isaacgym")
 WORKER = Path(engine_isaacgym.__file__).with_name("worker.py")
 

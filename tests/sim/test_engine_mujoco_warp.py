@@ -15,7 +15,7 @@ from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Scene
 from tests.guard import no_synchronisation
 from tests.sim.toss import BALL, KINDS, TOSS, build, drive, everywhere, on, only, pose, views
 
-pytestmark = pytest.mark.timeout(1200)  # the first run on a machine compiles Warp's kernels
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]  # the first run on a machine compiles Warp's kernels
 WARP = KINDS[1:]
 
 

@@ -40,7 +40,11 @@ TOSS = Scene(
 """A pendulum, a ball that falls on a box, and a marker: everything an engine has, in a small world."""
 
 _no_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU here")
-KINDS = ["mujoco", "mujoco_warp", pytest.param("mujoco_warp on cuda", marks=[pytest.mark.gpu, _no_gpu])]
+KINDS = [
+    "mujoco",
+    pytest.param("mujoco_warp", marks=pytest.mark.slow),  # the first run on a machine compiles kernels for minutes
+    pytest.param("mujoco_warp on cuda", marks=[pytest.mark.gpu, pytest.mark.slow, _no_gpu]),
+]
 """Every engine that this machine can run; the last one is the same code on a GPU."""
 
 

@@ -2,9 +2,13 @@
 
 import shutil
 
+import pytest
+
 from dima_isaac.cli import main as cli
 from dima_isaac.world_model.config import Reveal
 from tests.tools.toy_runs import TOY, last_json
+
+pytestmark = pytest.mark.slow
 
 
 def test_evaluate_reports_policy_baselines_and_probe(runs, capsys):

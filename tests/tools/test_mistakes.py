@@ -38,11 +38,13 @@ def test_mistakes_cost_one_sentence(words, code, said, capsys, tmp_path, monkeyp
     assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
 
 
+@pytest.mark.slow
 def test_a_wrong_task_for_a_checkpoint_is_a_checkpoint_error(runs, capsys):
     assert cli.main(["evaluate", *TOY, f"checkpoint={runs}/0", "task=ShadowHandOver", "threads=1"]) == 3
     assert "was made on task Toy, not ShadowHandOver" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_task_elsewhere_asks_for_its_folder(runs, capsys):
     assert cli.main(["evaluate", f"checkpoint={runs}/0", "threads=1"]) == 3
     said = "was made on task Toy, which is not known here; if it is your own, add --config-dir DIR. Known: "

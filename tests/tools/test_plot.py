@@ -32,6 +32,7 @@ def test_lengths_are_drawn_where_nobody_has_a_goal(tmp_path):
     assert [panel[0] for panel in curves.panels([robot, hand], "env_steps")] == ["eval/return", "eval/success"]
 
 
+@pytest.mark.slow
 def test_plot_draws_curves_probes_and_a_table(runs, tmp_path, capsys):
     assert cli.main(["plot", str(runs), f"out={tmp_path}", "reference=hand-made:1.5"]) == 0
     said = capsys.readouterr().out
@@ -41,6 +42,7 @@ def test_plot_draws_curves_probes_and_a_table(runs, tmp_path, capsys):
     assert table.startswith("| group |") and "| Toy | 2 | 384 |" in table
 
 
+@pytest.mark.slow
 def test_plot_draws_the_open_loop_figure(runs, tmp_path):
     words = ["open_loop=True", f"checkpoint={runs}/0", f"out={tmp_path}", "num_envs=4", "threads=1"]
     assert cli.main(["plot", *TOY, *words]) == 0

@@ -1,8 +1,11 @@
 """A checkpoint is data."""
 
+import pytest
+
 from tests.tools.toy_runs import TOY
 
 
+@pytest.mark.slow
 def test_a_checkpoint_brings_no_code_along(runs, tmp_path):
     """Whatever target a file names, the catalogue's is used."""
     from dima_isaac.run import checkpoint

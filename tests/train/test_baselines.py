@@ -17,6 +17,8 @@ from dima_isaac.errors import WorkerError
 from dima_isaac.train.baselines import _observer, parameters
 from dima_isaac.types import Dims, Step
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("rl_games")
 
 

@@ -56,6 +56,7 @@ def learnt(folder, cfg: RunConfig, device: torch.device) -> tuple[Trainer, list[
     return trainer, rows
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in variants()])
 def test_a_hundred_updates_are_the_same(tmp_path, cfg, device):

@@ -66,6 +66,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
         assert same, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("captured", [False, True])
 def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, captured):
     whole = trained(tmp_path / "whole", replace(config(480), compile=captured))
@@ -98,6 +99,7 @@ def test_what_was_learnt_outlives_the_environments(tmp_path):
     assert trained(tmp_path / "run", config(240, "auto")).env_steps == 240
 
 
+@pytest.mark.slow
 def test_evaluation_and_probes_leave_no_trace(tmp_path):
     seldom = config(240, eval_every=0)
     seldom.train.probe_every = 0
@@ -107,6 +109,7 @@ def test_evaluation_and_probes_leave_no_trace(tmp_path):
     assert torch.equal(often.step.state, never.step.state)
 
 
+@pytest.mark.slow
 def test_update_ratios_do_not_depend_on_the_number_of_environments(tmp_path):
     done = []
     for envs in (2, 4, 8):
@@ -234,6 +237,7 @@ class StopAfter:
         return None if self.left >= 0 else "SIGTERM"
 
 
+@pytest.mark.slow
 def test_a_stop_between_two_rounds_loses_no_evaluation(tmp_path):
     def evaluations(name: str) -> list[tuple[int, float]]:
         rows = [json.loads(line) for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]

@@ -107,6 +107,7 @@ def test_a_window_at_the_start_of_an_episode_remembers_padding_as_zero():
     assert context.x[0, 2].abs().max() > 0 and context.x[1].abs().amax(1).min() > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reveal", list(Reveal))
 def test_a_linear_system_is_learnt(reveal):
     world, game = build(small(reveal=reveal, linear_every=1000)), Linear()  # nothing is left to the regression

@@ -189,6 +189,7 @@ def test_every_agents_action_moves_the_dream_as_it_moves_the_world(reveal, low, 
         assert low < ratio < high, (agent, ratio)
 
 
+@pytest.mark.slow
 def test_one_step_at_a_time_a_sequential_model_is_blind_to_somebody_and_the_regression_is_not():
     def total(every: int) -> float:
         world, game = taught(small(linear_every=every), updates=200)
@@ -242,6 +243,7 @@ def test_the_published_judge_in_one_pass_equals_token_by_token():
     assert torch.allclose(reward, stepped, atol=1e-5) and torch.allclose(cont, logit.sigmoid(), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_learned_decoder_learns_the_view():
     cfg = small()
     cfg.decoder = paper().decoder

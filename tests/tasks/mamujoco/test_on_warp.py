@@ -8,7 +8,7 @@ import torch
 from dima_isaac import make
 
 pytest.importorskip("mujoco_warp")
-pytestmark = pytest.mark.timeout(600)  # the first run on a machine compiles Warp's kernels for each robot
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the first run on a machine compiles Warp's kernels
 ENVS, TICKS = 4, 40
 
 

@@ -50,6 +50,7 @@ def seen_by(view: Any, agent: int) -> np.ndarray:
     return view._get_obs_agent(agent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", PARTITIONS)
 def test_rollouts_are_identical(scenario: str) -> None:
     raws = [single(scenario, PARTITIONS[scenario][0]) for _ in range(ENVS)]

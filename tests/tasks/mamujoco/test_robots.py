@@ -142,6 +142,7 @@ RANDOM_PLAY = {
 EPISODES = {"Ant": 16, "Hopper": 300, "Walker2d": 300, "Humanoid": 100, "Swimmer": 24, "HalfCheetah": 24}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scenario", RANDOM_PLAY)
 def test_random_play_earns_what_it_should(scenario: str) -> None:
     count = EPISODES[scenario]
