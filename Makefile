@@ -21,6 +21,5 @@ types: ## static types
 bench: ## speed of the engine, of dreams and of the whole loop on ShadowHandOver
 	for suite in engine imagine train; do $(PYTHON) scripts/bench.py suite=$$suite task=ShadowHandOver || exit; done
 
-docs: ## the pages and pictures that are made from the tasks
+docs: ## the pages that are made from the tasks
 	$(PYTHON) scripts/gen_task_docs.py
-	$(PYTHON) scripts/gallery.py

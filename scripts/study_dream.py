@@ -1,21 +1,22 @@
-"""Hold dreams against the simulator under the policy itself: what it is promised beside what it gets.
+"""Dreams against the simulator under the policy itself: the reward promised beside the reward earned.
 
-    python scripts/study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0] [doubt=0.6,1.0]
+    python scripts/study_dream.py RUN [--steps 30] [--envs 64] [--after 5 30] [--seed 0] [--doubt 0.6 1.0]
 
-From the same states, reached after 5 and after 30 control steps, the exploring policy acts on in the simulator and in
-the world model. The table gives the mean reward per step so far, the share of episodes that have failed (reward of the
-last five steps below half of the simulator's median: a robot on its back) and the share that still runs. A dream that
-pays more than the simulator, or fails less, is one that policies will learn to exploit. ``doubt`` dreams with other
-values of world_model.doubt than the run's own.
+From the same states, reached after so many control steps, the exploring policy acts on in the simulator and in the
+world model. The table gives the mean reward per step so far, the share of episodes that have failed (reward of the
+last five steps below half of the simulator's median: a robot on its back) and the share that still runs. Policies
+learn to exploit a dream that pays more than the simulator, or fails less. --doubt dreams with other values of
+world_model.doubt than the run's own.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from dataclasses import replace
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a bare clone, before any install
 
 import torch
 from torch import Tensor
@@ -24,9 +25,8 @@ from dima_isaac.agent.returns import survival
 from dima_isaac.cli.main import guarded
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
-from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
-from dima_isaac.tools import study, table
+from dima_isaac.tools import table
 from dima_isaac.tools.config import EvaluateConfig
 from dima_isaac.tools.restore import Restored, restore
 from dima_isaac.train import probes
@@ -36,7 +36,7 @@ from dima_isaac.world_model.world_model import WorldModel
 
 
 @torch.no_grad()
-def lived(env: VecEnv, policy: Policy, action: Tensor, steps: int) -> tuple[Tensor, Tensor]:
+def simulate(env: VecEnv, policy: Policy, action: Tensor, steps: int) -> tuple[Tensor, Tensor]:
     """Reward (E, steps) of the episodes that run on from ``action`` (E, N, A), and whether they still run."""
     alive = torch.ones(env.num_envs, dtype=torch.bool, device=action.device)
     rewards, running = [], []
@@ -50,67 +50,68 @@ def lived(env: VecEnv, policy: Policy, action: Tensor, steps: int) -> tuple[Tens
     return torch.stack(rewards, 1), torch.stack(running, 1)
 
 
-def _late(reward: Tensor, length: int) -> Tensor:
-    """What the last five of the first ``length`` steps of (E, steps) brought each episode, (E,)."""
-    return reward[:, max(0, length - 5) : length].mean(1)
+def world_models(restored: Restored, env: VecEnv, doubts: list[float]) -> dict[str, WorldModel]:
+    """The run's world model, or one for each of ``doubts``.
 
-
-def _worlds(restored: Restored, env: VecEnv, doubts: list[float]) -> dict[str, WorldModel]:
-    """The run's world model, or one of each doubt."""
+    Raises:
+        UsageError: a run without doubt, which has kept no errors to add.
+    """
     if not doubts:
         return {"dream": restored.world(env)}
     cfg = restored.cfg
-    if not all(doubt > 0.0 for doubt in [*doubts, cfg.world_model.doubt]):
-        raise UsageError("doubt= compares values above 0, of a run that had one above 0: else no misses were kept.")
-    made = {}
-    for doubt in doubts:
-        model = replace(cfg.world_model, doubt=doubt)
-        made[f"doubt={doubt:g}"] = replace(restored, cfg=replace(cfg, world_model=model)).world(env)
-    return made
+    if min([*doubts, cfg.world_model.doubt]) <= 0.0:
+        raise UsageError("--doubt compares values above 0, of a run whose world_model.doubt is above 0.")
+    configs = {f"doubt={doubt:g}": replace(cfg.world_model, doubt=doubt) for doubt in doubts}
+    return {name: replace(restored, cfg=replace(cfg, world_model=model)).world(env) for name, model in configs.items()}
 
 
-def compare(where: str, steps: int, envs: int, after: list[int], seed: int, doubts: list[float]) -> list[list[str]]:
-    """For each start and length one row of the simulator and one of each doubt's dream."""
-    restored = restore(where, Catalog(), EvaluateConfig(checkpoint=where))
-    build.set_global_state(restored.cfg)
+def rows(lengths: list[int], seen: dict[str, tuple[Tensor, Tensor]]) -> list[list[str]]:
+    """The table's rows: for each length one of the simulator and one of each dream, from reward and running (E, T)."""
+    out = []
+    for length in lengths:
+        late = {name: reward[:, max(0, length - 5) : length].mean(1) for name, (reward, _) in seen.items()}
+        usual = late["simulator"].median()
+        for name, (reward, running) in seen.items():
+            failed = float((late[name] < 0.5 * usual).float().mean())
+            share = float(running[:, length - 1].mean())
+            out.append([str(length), name, f"{float(reward[:, :length].mean()):.4f}", f"{failed:.4f}", f"{share:.2f}"])
+    return out
+
+
+def compare(run: str, steps: int, envs: int, after: list[int], seed: int, doubts: list[float]) -> list[list[str]]:
+    """The table of all starts."""
+    restored = restore(EvaluateConfig(checkpoint=run), Catalog())
     env = restored.build_env(envs, seed)
-    agent = restored.agent(env.spec)
-    worlds = _worlds(restored, env, doubts)
-    history = restored.cfg.world_model.history
-    rows = []
+    agent, worlds = restored.agent(env.spec), world_models(restored, env, doubts)
+    out = []
     for start in after:
-        kept = probes.record(env, agent.actor, episode=start, ticks=start, seed=seed)
-        newest = torch.zeros(envs, dtype=torch.int64, device=kept.device)
-        window = kept.gather(newest, torch.arange(envs, device=kept.device), history)
-        seen = {}
+        recorded = probes.record(env, agent.actor, episode=start, ticks=start, seed=seed)
+        newest = torch.zeros(envs, dtype=torch.int64, device=recorded.device)
+        window = recorded.gather(newest, torch.arange(envs, device=recorded.device), restored.cfg.world_model.history)
+        dreamt = {}
         for name, world in worlds.items():
-            rng = torch.Generator(kept.device).manual_seed(seed)
-            dream = imagine(world, agent.act, window, steps, rng)
-            chance = survival(dream.cont)
-            seen[name] = dream.reward * chance, chance
-        seen = {"simulator": lived(env, agent.act, window.action[:, -1], steps), **seen}
-        for length in sorted({1, 5, 10, 20, steps}):
-            for name, (reward, running) in seen.items() if length <= steps else ():
-                mean = float(reward[:, :length].mean())
-                usual = _late(seen["simulator"][0], length).median()
-                failed = float((_late(reward, length) < 0.5 * usual).float().mean())
-                share = float(running[:, length - 1].mean())
-                rows.append([str(start), str(length), name, f"{mean:.4f}", f"{failed:.4f}", f"{share:.2f}"])
-    return rows
+            generator = torch.Generator(recorded.device).manual_seed(seed)
+            rollout = imagine(world, agent.act, window, steps, generator)
+            running = survival(rollout.cont)
+            dreamt[name] = (rollout.reward * running, running)
+        seen = {"simulator": simulate(env, agent.act, window.action[:, -1], steps), **dreamt}
+        lengths = [length for length in sorted({1, 5, 10, 20, steps}) if length <= steps]
+        out += [[str(start), *row] for row in rows(lengths, seen)]
+    return out
 
 
 def main(words: list[str]) -> int:
-    """Study what the command line names."""
-    usage = "study_dream.py checkpoint=RUN [steps=30] [envs=64] [after=5,30] [seed=0] [doubt=0.6,1.0]"
-    given = study.asked(words, __doc__, usage)
-    if given is None:
-        return 0
-    steps, envs, seed = (int(given.get(name, value)) for name, value in (("steps", 30), ("envs", 64), ("seed", 0)))
-    starts = [int(value) for value in given.get("after", "5,30").split(",")]
-    doubts = [float(value) for value in given["doubt"].split(",")] if "doubt" in given else []
-    found = compare(given["checkpoint"], steps, envs, starts, seed, doubts)
-    head = ["after", "steps", "where", "reward", "failed", "running"]
-    print(table.text(head, found))
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", help="a run folder, a .pt file, or latest")
+    parser.add_argument("--steps", type=int, default=30)
+    parser.add_argument("--envs", type=int, default=64)
+    parser.add_argument("--after", type=int, nargs="+", default=[5, 30])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--doubt", type=float, nargs="+", default=[])
+    args = parser.parse_args(words)
+    found = compare(args.run, args.steps, args.envs, args.after, args.seed, args.doubt)
+    print(table.text(["after", "steps", "where", "reward", "failed", "running"], found))
     return 0
 
 
