@@ -1,4 +1,4 @@
-"""What ``bench`` can be told. Torch-free."""
+"""The options of ``bench``. Torch-free."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ class Suite(Enum):
     """What is measured."""
 
     engine = "engine"  # environment steps/s beside bare physics
-    imagine = "imagine"  # dreamt steps/s of two presets
+    imagine = "imagine"  # imagined steps/s of two presets
     train = "train"  # environment steps/s of the whole loop, and where the time goes
     mamujoco = "mamujoco"  # beside gymnasium-robotics' own environments
 
@@ -25,7 +25,7 @@ class BenchConfig:
     task: str = ""
     num_envs: int | str = AUTO
     seconds: float = 20.0  # how long to measure, roughly
-    env_steps: int = 0  # engine: at least so many environment steps, to count what went wrong in them
+    env_steps: int = 0  # engine: at least that many environment steps, to count what goes wrong in them
     trace: bool = False  # train on a GPU: trace one more round, for the share of time in which the GPU was busy
     repeats: int = 3  # imagine: rounds, at least
     batch: int | str = AUTO  # imagine: dreams; auto: 600, or fewer where that would take longer than `seconds`

@@ -220,7 +220,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.run import build, checkpoint
     from dima_isaac.run.logger import Logger, say
     from dima_isaac.run.signals import Signals
-    from dima_isaac.tools.play import window_on
+    from dima_isaac.tools.play import training_window
     from dima_isaac.train.baselines import train_baseline
     from dima_isaac.train.trainer import Trainer
 
@@ -235,7 +235,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     named = place.stored is not None or resolved.run_dir
     try:
         with (
-            window_on(env, not resolved.headless),
+            training_window(env, not resolved.headless),
             RunFolder(place.path) if named else RunFolder.fresh(place.path) as folder,
             Signals() as signals,
         ):

@@ -20,7 +20,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError, unknown
 from dima_isaac.run.catalog import CONFIG_DIR
 from dima_isaac.schema import AUTO, Seed, check_range
-from dima_isaac.tools.config import EvaluateConfig, PlayConfig, PlotConfig, Scripted, references
+from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig, PlotConfig, references
 
 Tool = PlayConfig | EvaluateConfig | PlotConfig | BenchConfig
 
@@ -112,7 +112,7 @@ def _check(tool: str, asked: Asked, given: dict[str, Any]) -> None:
     elif not asked.help and tool in ("play", "evaluate"):
         if not cfg.task:
             raise UsageError(f"{tool} needs checkpoint=RUN|FILE|latest, or task=NAME agent=zero|random.")
-        if cfg.agent is Scripted.trained:
+        if cfg.agent is Agent.trained:
             raise UsageError(f"{tool} task={cfg.task} without a checkpoint needs agent=zero or agent=random.")
     if tool == "plot" and not asked.help:
         references(cfg.reference)

@@ -1,4 +1,4 @@
-"""What ``play``, ``evaluate`` and ``plot`` can be told. Torch-free."""
+"""The options of ``play``, ``evaluate`` and ``plot``. Torch-free."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dima_isaac.errors import UsageError
 from dima_isaac.schema import AUTO
 
 
-class Scripted(Enum):
-    """Policies that need no checkpoint."""
+class Agent(Enum):
+    """Which policy acts."""
 
     trained = "trained"  # the checkpoint's
     zero = "zero"  # every action 0
@@ -47,7 +47,7 @@ class PlayConfig:
 
     checkpoint: str = ""  # a run folder, a .pt file, or latest (the newest under runs/)
     task: str = ""  # without a checkpoint: which task
-    agent: Scripted = Scripted.trained  # trained, zero, random
+    agent: Agent = Agent.trained  # trained, zero, random
     world: World = World.real  # real; dream: the simulator beside the world model's dream
     headless: bool = True  # False: a viewer instead of a video
     viewer: Viewer = Viewer.window  # window (MuJoCo's, needs a display), web (a page on localhost, needs viser)
@@ -73,7 +73,7 @@ class EvaluateConfig:
 
     checkpoint: str = ""  # a run folder, a .pt file, or latest (the newest under runs/)
     task: str = ""  # without a checkpoint: which task
-    agent: Scripted = Scripted.trained  # trained, zero, random
+    agent: Agent = Agent.trained  # trained, zero, random
     num_envs: int = 64
     episodes: int = 128
     explore: bool = False  # draw actions instead of taking the policy's mode
@@ -98,6 +98,9 @@ class PlotConfig:
     checkpoint: str = ""
     num_envs: int = 32  # open loop: environments
     seed: int = 0
+    engine: str = AUTO
+    sim_device: str = AUTO
+    rl_device: str = AUTO
     threads: int | str = AUTO
 
 

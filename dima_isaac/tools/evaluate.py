@@ -24,25 +24,22 @@ from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import ROOT
 from dima_isaac.schema import AUTO
 from dima_isaac.tools import play, probe, table
-from dima_isaac.tools.config import EvaluateConfig, PlayConfig, Scripted
-from dima_isaac.tools.restore import Policy, Restored, newest, policy_of, restore, scripted
+from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig
+from dima_isaac.tools.policies import Controller, controller
+from dima_isaac.tools.restore import Restored, newest, restore, restore_or_compose
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
 from dima_isaac.train.evaluate import episodes
 
 
 def main(cfg: EvaluateConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
-    """``evaluate``: with a checkpoint, or a scripted policy on a task."""
-    restored = restore(cfg.checkpoint, catalog, cfg, changes) if cfg.checkpoint else None
-    if restored is None:
-        if cfg.probe:
-            raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
-        run, _ = build.resolve_run(compose(), catalog)
-        build.set_global_state(run)
-    else:
-        if cfg.task:
-            checkpoint.check_task(restored.path, restored.state, cfg.task)
-        run = restored.cfg
-    return report(cfg, restored, run)
+    """Measure a checkpoint's policy, or a scripted one on a task.
+
+    Raises:
+        UsageError: a probe without a checkpoint.
+    """
+    if cfg.probe and not cfg.checkpoint:
+        raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
+    return report(cfg, *restore_or_compose(cfg, changes, compose, catalog))
 
 
 def test(cfg: RunConfig, catalog: Catalog) -> int:
@@ -51,20 +48,25 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     Raises:
         CheckpointError: it is missing, damaged or another task's.
     """
-    own = EvaluateConfig(seed=cfg.seed, num_envs=64 if cfg.num_envs == AUTO else int(cfg.num_envs))
-    own = replace(
-        own, sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads, engine=cfg.engine["name"]
-    )
     where = cfg.checkpoint
     if where in (AUTO, "latest"):
         where = str(newest(Path(cfg.run_dir or ROOT / (cfg.experiment or str(cfg.task["name"])))))
-    restored = restore(where, catalog, own)
+    own = EvaluateConfig(
+        checkpoint=where,
+        seed=cfg.seed,
+        num_envs=64 if cfg.num_envs == AUTO else int(cfg.num_envs),
+        engine=cfg.engine["name"],
+        sim_device=cfg.sim_device,
+        rl_device=cfg.rl_device,
+        threads=cfg.threads,
+    )
+    restored = restore(own, catalog)
     checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
     if cfg.headless:
         return report(own, restored, restored.cfg)
     env = restored.build_env(own.num_envs, own.seed)
     try:
-        return play.watch(env, policy_of(own, restored, env), PlayConfig())
+        return play.watch(env, controller(own, restored, env), PlayConfig())
     finally:
         env.close()
 
@@ -80,11 +82,11 @@ def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> in
         if restored:
             print(f"checkpoint  {restored.path}  ({restored.env_steps:,} environment steps, preset {run.preset})")
         print(f"episodes    {cfg.episodes} of {env.spec.episode_length} control steps at most\n")
-        exploring = " (exploring)" if cfg.agent is Scripted.trained and cfg.explore else ""
-        policies = {cfg.agent.name + exploring: policy_of(cfg, restored, env)}
+        exploring = " (exploring)" if cfg.agent is Agent.trained and cfg.explore else ""
+        names = {cfg.agent.name + exploring: cfg.agent}
         if cfg.baseline:
-            for kind in (Scripted.zero, Scripted.random):
-                policies.setdefault(kind.name, scripted(kind, env.spec, env.device, cfg.seed))
+            names |= {Agent.zero.name: Agent.zero, Agent.random.name: Agent.random}
+        policies = {name: controller(replace(cfg, agent=agent), restored, env) for name, agent in names.items()}
         results = {name: measure(env, policy, cfg.episodes) for name, policy in policies.items()}
     finally:
         env.close()
@@ -105,7 +107,7 @@ def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> in
     return 0
 
 
-def measure(env: VecEnv, policy: Policy, count: int) -> dict[str, float]:
+def measure(env: VecEnv, policy: Controller, count: int) -> dict[str, float]:
     """``count`` episodes of ``policy``: every environment's first, then its next, until there are enough.
 
     Returns return_mean, return_std, return_iqm and the ends of its 95 % interval, return_min, return_max, length and,

@@ -15,11 +15,12 @@ from torch import Tensor
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
-from dima_isaac.run import build, checkpoint
+from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import dream_video
 from dima_isaac.tools.config import PlayConfig, Viewer, World
-from dima_isaac.tools.restore import HELD_OUT, Policy, Restored, policy_of, restore
+from dima_isaac.tools.policies import Controller, controller
+from dima_isaac.tools.restore import HELD_OUT, Restored, restore_or_compose
 from dima_isaac.train import video
 from dima_isaac.types import Step
 
@@ -27,18 +28,17 @@ PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow 
 
 
 def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
-    """``play``: a checkpoint's team, or a scripted policy on a task."""
-    restored = restore(cfg.checkpoint, catalog, cfg, changes) if cfg.checkpoint else None
-    if restored and cfg.task:
-        checkpoint.check_task(restored.path, restored.state, cfg.task)
-    if cfg.world is World.dream and restored is None:
+    """Show a checkpoint's policy, or a scripted one on a task.
+
+    Raises:
+        UsageError: a dream without a checkpoint.
+    """
+    if cfg.world is World.dream and not cfg.checkpoint:
         raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
-    run = restored.cfg if restored else build.resolve_run(compose(), catalog)[0]
-    if restored is None:
-        build.set_global_state(run)
+    restored, run = restore_or_compose(cfg, changes, compose, catalog)
     env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)
     try:
-        policy = policy_of(cfg, restored, env)
+        policy = controller(cfg, restored, env)
         if cfg.viewer is Viewer.web or not cfg.headless:
             return watch(env, policy, cfg)
         return film(env, policy, cfg, restored)
@@ -46,25 +46,25 @@ def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunCon
         env.close()
 
 
-def film(env: VecEnv, policy: Policy, cfg: PlayConfig, restored: Restored | None) -> int:
+def film(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored | None) -> int:
     """One episode of every environment as a video; prints where it is."""
-    path = Path(cfg.out) if cfg.out else _place(env, cfg, restored)
+    path = Path(cfg.out) if cfg.out else _default_path(env, cfg, restored)
     fps = cfg.fps or 1.0 / env.spec.control_dt
     steps, size = cfg.steps or env.spec.episode_length, (cfg.width, cfg.height)
     started = time.perf_counter()
     with video.Writer(path, fps) as writer:
         if cfg.world is World.dream:
             assert restored is not None
-            told = dream_video.record(restored, env, policy, writer, cfg, steps)
+            summary = dream_video.record(restored, env, policy, writer, cfg, steps)
         else:
             total = video.record(env, policy, writer, cfg.episode, steps, size)
-            told = f"mean return {total:.2f}"
-    print(f"{told}, {writer.frames} frames in {time.perf_counter() - started:.1f} s")
+            summary = f"mean return {total:.2f}"
+    print(f"{summary}, {writer.frames} frames in {time.perf_counter() - started:.1f} s")
     print(f"video       {path}")
     return 0
 
 
-def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
+def watch(env: VecEnv, policy: Controller, cfg: PlayConfig) -> int:
     """Episode after episode in a window or a page, in real time, until it is closed or interrupted.
 
     Raises:
@@ -90,30 +90,30 @@ def watch(env: VecEnv, policy: Policy, cfg: PlayConfig) -> int:
 
 
 @contextmanager
-def window_on(env: VecEnv, wanted: bool, say: Callable[[str], None] = print) -> Iterator[None]:
-    """While it lasts, MuJoCo's window shows what somebody else does with ``env``, if ``wanted``; it may be closed.
+def training_window(env: VecEnv, enabled: bool, log: Callable[[str], None] = print) -> Iterator[None]:
+    """With ``enabled``, MuJoCo's window shows every step of ``env`` inside this context until the user closes it.
 
     Raises:
         UsageError: no display, or an engine without a viewer.
     """
-    if not wanted:
+    if not enabled:
         yield
         return
     _check_live(env)
     viewer: Any = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
-    say("viewer: [ and ] walk through the environments; training goes on when the window is closed.")
-    step, drawn = env.step, 0.0
+    log("viewer: [ and ] walk through the environments; training goes on when the window is closed.")
+    plain_step, drawn = env.step, 0.0
 
-    def stepped(action: Tensor) -> Step:
+    def step(action: Tensor) -> Step:
         nonlocal drawn
-        row = step(action)
+        row = plain_step(action)
         if time.perf_counter() - drawn >= PERIOD:
             drawn = time.perf_counter()
             if not viewer.show():
-                del env.step  # type: ignore[method-assign]  # the class's own again
+                del env.step  # type: ignore[method-assign]  # back to the class's own
         return row
 
-    env.step = stepped  # type: ignore[method-assign]
+    env.step = step  # type: ignore[method-assign]
     with viewer:
         yield
 
@@ -123,7 +123,7 @@ def _check_live(env: VecEnv) -> None:
         raise UsageError("this engine has no live viewer; use headless=True for a video.")
 
 
-def _place(env: VecEnv, cfg: PlayConfig, restored: Restored | None) -> Path:
+def _default_path(env: VecEnv, cfg: PlayConfig, restored: Restored | None) -> Path:
     suffix = "mp4" if video.can_write_mp4() else "gif"
     dream = "-dream" if cfg.world is World.dream else ""
     if restored is None:

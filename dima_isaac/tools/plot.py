@@ -23,7 +23,7 @@ def main(cfg: PlotConfig, changes: dict[str, str], compose: Callable[..., RunCon
     figure.pyplot()
     written = []
     if cfg.open_loop:
-        written.append(_open_loop(cfg, restore(cfg.checkpoint, catalog, cfg)))
+        written.append(_open_loop(cfg, restore(cfg, catalog)))
     if cfg.runs:
         found = runs.load(cfg.runs)
         groups = runs.group(found)

@@ -1,7 +1,7 @@
-"""A trained team (and its world model) from a checkpoint, for whoever watches or measures it.
+"""Agents, world model and replay from a checkpoint.
 
-The checkpoint says which task and engine by name and with which values; the code behind those names comes from the
-catalogue, never from the file.
+The checkpoint names task and engine and holds their values; the code behind those names comes from the catalogue,
+never from the file.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 import yaml
-from torch import Tensor
 
 from dima_isaac.agent.ppo import ActorCritic
 from dima_isaac.config import RunConfig, typed
@@ -26,16 +25,11 @@ from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import CODE_KEYS, Catalog
 from dima_isaac.run.folder import ROOT, find
 from dima_isaac.schema import AUTO
-from dima_isaac.tools.config import Scripted
+from dima_isaac.tools.config import EvaluateConfig, PlayConfig, PlotConfig
 from dima_isaac.world_model.world_model import WorldModel
-
-Policy = Callable[[Tensor], Tensor]
-"""obs (E, N, O) -> action (E, N, A)"""
 
 HELD_OUT = 2_000_003
 """Added to seeds: starts that neither training (seed) nor its evaluations (seed + 1,000,003) use."""
-
-RANDOM_STD = 0.64  # about what the untrained policy explores with
 
 
 @dataclass
@@ -64,7 +58,7 @@ class Restored:
         return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
 
     def agent(self, spec: TaskSpec) -> ActorCritic:
-        """The team as it was.
+        """Its agents.
 
         Raises:
             CheckpointError: it has other sizes than this task's.
@@ -74,7 +68,7 @@ class Restored:
         return agent
 
     def world(self, env: VecEnv) -> WorldModel:
-        """The world model as it was.
+        """Its world model, in evaluation mode.
 
         Raises:
             CheckpointError: it has other sizes than this task's.
@@ -87,7 +81,7 @@ class Restored:
         return world.eval()
 
     def replay(self, spec: TaskSpec) -> ReplayBuffer:
-        """The rows the run had kept, in a ring of just their size.
+        """The rows that its replay held, in a ring of their size.
 
         Raises:
             CheckpointError: their files are missing or altered.
@@ -106,44 +100,55 @@ class Restored:
             raise CheckpointError(f"{self.path} does not fit task {self.cfg.task['name']}: {reason}") from error
 
 
-def restore(where: str, catalog: Catalog, cfg: Any, changes: dict[str, str] | None = None) -> Restored:
-    """Read the checkpoint ``where``: a file, a run folder (its newest intact one), or ``latest``.
+def restore(
+    cfg: EvaluateConfig | PlayConfig | PlotConfig, catalog: Catalog, changes: dict[str, str] | None = None
+) -> Restored:
+    """Read ``cfg.checkpoint``: a file, a run folder (its newest intact checkpoint), or ``latest``.
 
-    ``cfg`` gives ``engine``, ``sim_device``, ``rl_device`` and ``threads`` (auto: the checkpoint's engine, this
-    machine's devices); ``changes`` are task.KEY and engine.KEY words.
+    An ``engine``, ``sim_device``, ``rl_device`` or ``threads`` of ``auto`` is the checkpoint's engine and this
+    machine's devices; ``changes`` are values of task.KEY and engine.KEY, as typed.
 
     Raises:
         CheckpointError: missing, torn or altered, or of a task that is not in the catalogue.
         UsageError: a change that the task or engine refuses, a device or engine that is not there.
     """
-    path, state = checkpoint.read_newest(newest(ROOT) if where in ("latest", AUTO) else find(where))
+    path, state = checkpoint.read_newest(newest(ROOT) if cfg.checkpoint in ("latest", AUTO) else find(cfg.checkpoint))
     stored = state["config"]
-    engine = stored["engine"] if getattr(cfg, "engine", AUTO) == AUTO else {"name": cfg.engine}
-    stored = {
-        **stored,
-        "task": _code(stored["task"], "task", catalog, path),
-        "engine": dict(engine),
-        "checkpoint": str(path),
-    }
+    engine = dict(stored["engine"]) if cfg.engine == AUTO else {"name": cfg.engine}
+    stored = {**stored, "task": _code(stored["task"], "task", catalog, path), "engine": engine, "checkpoint": str(path)}
     for key, text in (changes or {}).items():
         group, _, name = key.partition(".")
         try:
             stored[group][name] = yaml.safe_load(text)
         except yaml.YAMLError as error:
             raise UsageError(f"{key}={text} is not YAML: {' '.join(str(error).split())}.") from error
-    run = replace(
-        typed(stored),
-        sim_device=getattr(cfg, "sim_device", AUTO),
-        rl_device=getattr(cfg, "rl_device", AUTO),
-        threads=getattr(cfg, "threads", AUTO),
-    )
+    run = replace(typed(stored), sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads)
     resolved, _ = build.resolve_run(run, catalog)
     build.set_global_state(resolved)
     return Restored(path, resolved, state)
 
 
+def restore_or_compose(
+    cfg: EvaluateConfig | PlayConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog
+) -> tuple[Restored | None, RunConfig]:
+    """The checkpoint that ``cfg`` names and its run, or without one (None) the run composed from the command line.
+
+    Raises:
+        CheckpointError: as ``restore`` does, or the checkpoint is of another task than ``cfg.task``.
+        UsageError: as ``restore`` does, or for the composed run.
+    """
+    if cfg.checkpoint:
+        restored = restore(cfg, catalog, changes)
+        if cfg.task:
+            checkpoint.check_task(restored.path, restored.state, cfg.task)
+        return restored, restored.cfg
+    run, _ = build.resolve_run(compose(), catalog)
+    build.set_global_state(run)
+    return None, run
+
+
 def newest(folder: Path) -> Path:
-    """The last.pt written last in any run below ``folder``.
+    """The newest last.pt of all runs below ``folder``.
 
     Raises:
         CheckpointError: there is none.
@@ -152,27 +157,6 @@ def newest(folder: Path) -> Path:
     if not found:
         raise CheckpointError(f"there is no checkpoint under {folder.resolve()}; name a run folder or a file.")
     return found[-1]
-
-
-def scripted(kind: Scripted, spec: TaskSpec, device: torch.device, seed: int) -> Policy:
-    """A policy that knows nothing: no action, or actions N(0, 0.64^2) clipped to [-1, 1]."""
-    shape = (spec.dims.agents, spec.dims.action)
-    if kind is Scripted.zero:
-        return lambda obs: torch.zeros(obs.shape[0], *shape, device=device)
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def act(obs: Tensor) -> Tensor:
-        noise = torch.randn(obs.shape[0], *shape, device=device, generator=generator)
-        return (RANDOM_STD * noise).clamp(-1.0, 1.0)
-
-    return act
-
-
-def trained(agent: ActorCritic, explore: bool) -> Policy:
-    """The team's policy: its mode, or with ``explore`` what it would do in training."""
-    if not explore:
-        return agent.mode
-    return lambda obs: agent.act(obs)[0].clamp(-1.0, 1.0)
 
 
 def _code(values: dict[str, Any], group: str, catalog: Catalog, path: Path) -> dict[str, Any]:
@@ -185,16 +169,3 @@ def _code(values: dict[str, Any], group: str, catalog: Catalog, path: Path) -> d
     own = {key: value for key, value in values.items() if key not in CODE_KEYS}
     code = {key: value for key, value in catalog.values(group, name).items() if key in CODE_KEYS}
     return {**code, **own}
-
-
-def policy_of(cfg: Any, restored: Restored | None, env: VecEnv) -> Policy:
-    """What ``cfg.agent`` names: the checkpoint's team, or a scripted one.
-
-    Raises:
-        UsageError: a trained team without a checkpoint.
-    """
-    if cfg.agent is not Scripted.trained:
-        return scripted(cfg.agent, env.spec, env.device, cfg.seed)
-    if restored is None:
-        raise UsageError("agent=trained needs checkpoint=RUN|FILE|latest; or choose agent=zero or agent=random.")
-    return trained(restored.agent(env.spec), cfg.explore)

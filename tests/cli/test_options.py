@@ -5,7 +5,7 @@ import pytest
 from dima_isaac.bench.config import Suite
 from dima_isaac.cli.options import TOOLS, parse, usage
 from dima_isaac.errors import UsageError
-from dima_isaac.tools.config import Scripted, references
+from dima_isaac.tools.config import Agent, references
 
 
 def test_words_become_typed_values():
@@ -16,7 +16,7 @@ def test_words_become_typed_values():
 def test_what_belongs_to_the_run_is_passed_on():
     asked = parse("play", ["task=Toy", "agent=zero", "seed=3", "task.fence=2", "world_model.history=4"])
     assert asked.overrides == ["task=Toy", "seed=3", "task.fence=2", "world_model.history=4"]
-    assert asked.cfg.agent is Scripted.zero and asked.cfg.seed == 3
+    assert asked.cfg.agent is Agent.zero and asked.cfg.seed == 3
 
 
 def test_a_checkpoint_may_be_looked_at_under_other_physics():

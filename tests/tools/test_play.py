@@ -36,7 +36,7 @@ def test_training_in_a_window_is_the_same_training(monkeypatch, life):
     env, alone = toy_env(3), toy_env(3)
     env.engine.copy_env = None
     actions = [torch.rand(3, 2, 1) for _ in range(8)]
-    with play.window_on(env, True, said.append):
+    with play.training_window(env, True, said.append):
         seen = [env.reset(), *(env.step(action) for action in actions)]
     rows = [alone.reset(), *(alone.step(action) for action in actions)]
     assert all(torch.equal(a.state, b.state) for a, b in zip(seen, rows, strict=True))
@@ -45,9 +45,9 @@ def test_training_in_a_window_is_the_same_training(monkeypatch, life):
 
 def test_a_window_is_refused_where_there_is_none_and_not_opened_unasked(monkeypatch):
     monkeypatch.setattr("dima_isaac.sim.render.Viewer", lambda engine: pytest.fail("nobody asked"))
-    with play.window_on(toy_env(2), False):
+    with play.training_window(toy_env(2), False):
         pass
-    with pytest.raises(UsageError, match="no live viewer"), play.window_on(toy_env(2), True):
+    with pytest.raises(UsageError, match="no live viewer"), play.training_window(toy_env(2), True):
         pass
 
 

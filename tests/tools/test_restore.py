@@ -17,6 +17,6 @@ def test_a_checkpoint_brings_no_code_along(runs, tmp_path):
     state["config"]["task"]["target"] = "os:system"
     state["config"]["engine"]["target"] = "os:system"
     checkpoint.save(tmp_path / "evil.pt", state)
-    restored = restore(str(tmp_path / "evil.pt"), Catalog(TOY[1]), EvaluateConfig(threads=1))
+    restored = restore(EvaluateConfig(checkpoint=str(tmp_path / "evil.pt"), threads=1), Catalog(TOY[1]))
     assert restored.cfg.task["target"] == "tests.toy_plugin:Toy"
     assert restored.cfg.engine["target"] == "tests.toy_plugin:ToyPhysics"

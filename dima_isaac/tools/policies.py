@@ -1,0 +1,58 @@
+"""The policies that the tools run: a checkpoint's, zero actions, or random ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from dima_isaac.agent.ppo import ActorCritic
+from dima_isaac.envs.task import TaskSpec
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
+from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig
+from dima_isaac.tools.restore import Restored
+
+Controller = Callable[[Tensor], Tensor]
+"""obs (E, N, O) -> action (E, N, A)"""
+
+RANDOM_STD = 0.64  # about what the untrained policy explores with
+
+
+def controller(cfg: EvaluateConfig | PlayConfig, restored: Restored | None, env: VecEnv) -> Controller:
+    """What ``cfg.agent`` names.
+
+    Raises:
+        UsageError: the trained policy without a checkpoint.
+    """
+    if cfg.agent is Agent.zero:
+        return zero(env.spec, env.device)
+    if cfg.agent is Agent.random:
+        return random(env.spec, env.device, cfg.seed)
+    if restored is None:
+        raise UsageError("agent=trained needs checkpoint=RUN|FILE|latest; or choose agent=zero or agent=random.")
+    return trained(restored.agent(env.spec), cfg.explore)
+
+
+def zero(spec: TaskSpec, device: torch.device) -> Controller:
+    """Every action 0."""
+    return lambda obs: torch.zeros(obs.shape[0], spec.dims.agents, spec.dims.action, device=device)
+
+
+def random(spec: TaskSpec, device: torch.device, seed: int) -> Controller:
+    """Actions N(0, 0.64^2), clipped to [-1, 1]."""
+    generator = torch.Generator(device).manual_seed(seed)
+
+    def act(obs: Tensor) -> Tensor:
+        shape = (obs.shape[0], spec.dims.agents, spec.dims.action)
+        return (RANDOM_STD * torch.randn(shape, device=device, generator=generator)).clamp(-1.0, 1.0)
+
+    return act
+
+
+def trained(agent: ActorCritic, explore: bool) -> Controller:
+    """The mode of the agents' policy, or with ``explore`` actions drawn from it as in training."""
+    if not explore:
+        return agent.mode
+    return lambda obs: agent.act(obs)[0].clamp(-1.0, 1.0)
