@@ -15,7 +15,8 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, cube, palms_facing, table
+from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
+from dima_isaac.tasks.bidexhands.hands.props import cube, table
 
 START = 0.625  # height of the cube's centre at rest, m
 
@@ -38,7 +39,7 @@ class Template(HandleTask):
     Config = TemplateConfig
 
     def __init__(self, cfg: TemplateConfig) -> None:
-        # the scene: hands, then things (the first one is observed) and what they stand on
+        # the scene: hands, then objects (the first one is observed) and what they stand on
         super().__init__(
             "template",
             cfg,
@@ -46,14 +47,13 @@ class Template(HandleTask):
             [cube("cube", (0.0, 0.0, START), (0.9, 0.55, 0.2, 1.0)), table((0.5, 1.0, 0.6))],
             # points that hands reach for, in the axes of their link: the right hand's, then the left one's
             points=[("cube", (0.0, 0.025, 0.0)), ("cube", (0.0, -0.025, 0.0))],
-            camera=TABLETOP_VIEW,
         )
         self.cfg: TemplateConfig = cfg
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward as named terms (E,), when the episode ends, and when the task is solved."""
-        reach = self.reach(engine, self.points(engine))  # (E, 2)
-        height = self.root(engine, "cube")[:, 2] - START
+        reach = self.reach(self.points())  # (E, 2)
+        height = self.root("cube")[:, 2] - START
         terms = {
             "reach_right": 0.5 - reach[:, 0],
             "reach_left": 0.5 - reach[:, 1],

@@ -24,8 +24,8 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.placement import BasePoint, Hands
 from dima_isaac.tasks.bidexhands.hands.props import cube, cube_goal, table
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands
 
 PLACES = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))  # of the right (bottom) and the left (top) cube
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
@@ -76,7 +76,7 @@ class ShadowHandBlockStack(HandleTask):
             ],
             points=[("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0))],
             tail_size=13 + 13 + PADDING,
-            things=(0, 13),
+            objects=(0, 13),
             camera=((1.1, 0.2, 1.25), (0.0, 0.04, 0.63)),
         )
         self.cfg: ShadowHandBlockStackConfig = cfg
@@ -89,13 +89,13 @@ class ShadowHandBlockStack(HandleTask):
 
     def tail(self, engine: Engine) -> list[Tensor]:
         """13 numbers of the right cube and of the left one, four zeros."""
-        return [self.root(engine, "right"), self.root(engine, "left"), self._padding]
+        return [self.root("right"), self.root("left"), self._padding]
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the stack."""
         cfg = self.cfg
-        cubes = self.points(engine)
-        reach = self.reach(engine, cubes)
+        cubes = self.points()
+        reach = self.reach(cubes)
         gap = distance(cubes, self._places_of_cubes)
         right, left = cubes.unbind(1)
         near = (reach < cfg.near).all(1)

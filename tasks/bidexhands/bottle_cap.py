@@ -22,8 +22,8 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands
+from dima_isaac.tasks.bidexhands.hands.placement import BasePoint, Hands
+from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
 PLACE, BOTTLE, CAP = 0, 1, 2
 
@@ -60,7 +60,7 @@ class ShadowHandBottleCap(HandleTask):
             cfg,
             hands,
             [
-                thing("bottle", "bottle", (0.0, -0.6, 0.5), (0.0, -0.7, 0.0), friction=5.0),
+                authored("bottle", "bottle", (0.0, -0.6, 0.5), (0.0, -0.7, 0.0), friction=5.0),
                 table((0.3, 0.3, 0.1), at=(0.0, -0.6)),
             ],
             points=[("bottle", (0.0, 0.0, 0.15)), ("bottle", (0.0, 0.0, 0.0)), ("bottle/cap", (0.0, 0.0, 0.0))],
@@ -72,7 +72,7 @@ class ShadowHandBottleCap(HandleTask):
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a bottle dropped, and the cap off."""
         cfg = self.cfg
-        points, palms, tips = self.points(engine), self.palms(engine), self.tips(engine)
+        points, palms, tips = self.points(), self.palms(), self.tips()
         place, bottle, cap = points.unbind(1)
         reach: Tensor = distance(tips[:, 0], place.unsqueeze(1)).sum(1)
         hold = distance(bottle, palms[:, 1])

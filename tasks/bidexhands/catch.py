@@ -24,8 +24,9 @@ from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.placement import HANDS, Hands
 from dima_isaac.tasks.bidexhands.hands.props import egg, egg_goal
-from dima_isaac.tasks.bidexhands.hands.two_hands import HANDS, Hands, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 
 
 class Throw(Enum):
@@ -120,7 +121,7 @@ class Catch(TwoHandTask):
         """For every egg its 13 numbers; its goal's pose, and the turn from goal to egg."""
         parts = []
         for i in range(self._count):
-            shell, goal = self.root(engine, f"egg{i}"), self.root(engine, f"goal{i}")
+            shell, goal = self.root(f"egg{i}"), self.root(f"goal{i}")
             parts += [shell, goal[:, :7], quat_div(shell[:, 3:7], goal[:, 3:7])]
         return parts
 
@@ -129,7 +130,7 @@ class Catch(TwoHandTask):
         terms, gaps = {}, []
         terminal = self._strayed(engine)
         for i in range(self._count):
-            shell, goal = self.root(engine, f"egg{i}"), self.root(engine, f"goal{i}")
+            shell, goal = self.root(f"egg{i}"), self.root(f"goal{i}")
             gap, theta = distance(shell[:, :3], goal[:, :3]), angle_between(shell[:, 3:7], goal[:, 3:7])
             terms[f"catch{i}"] = torch.exp(-0.2 * (self.cfg.distance_scale * gap + theta))
             terminal = terminal | (shell[:, 2] <= self.cfg.drop_height)

@@ -26,7 +26,8 @@ from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import palms_facing, thing
+from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
+from dima_isaac.tasks.bidexhands.hands.props import authored
 
 LEAVES = ("right_hinge", "left_hinge")
 START = 1.57  # rad at which doors to be closed start, and the published rad/s at which they turn then
@@ -83,7 +84,7 @@ class Door(HandleTask):
             f"ShadowHandDoor{cfg.aim.value}{cfg.swing.value}",
             cfg,
             palms_facing(0.6, x, y, self_collision=True),
-            [thing("door", "door", (0.0, 0.0, 0.7), rpy, fixed=True, friction=0.1, joints=start, joint_vel=speed)],
+            [authored("door", "door", (0.0, 0.0, 0.7), rpy, fixed=True, friction=0.1, joints=start, joint_vel=speed)],
             points=[("door/right", (side, -0.39, -0.5)), ("door/left", (side, 0.39, -0.5))],
             seen=(1, 0),
             camera=((1.75, 1.0, 1.5), (0.1, 0.0, 0.62)),
@@ -98,8 +99,8 @@ class Door(HandleTask):
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the door where it should be."""
         cfg = self.cfg
-        points = self.points(engine)
-        reach = self.reach(engine, points)
+        points = self.points()
+        reach = self.reach(points)
         gap = (points[:, 0, 1] - points[:, 1, 1]).abs()
         near = (reach < cfg.near).all(1)
         angles = engine.dof_pos.index_select(1, self._hinges)

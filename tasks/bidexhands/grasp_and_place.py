@@ -21,7 +21,8 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, cube, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.hands.placement import palms_down
+from dima_isaac.tasks.bidexhands.hands.props import authored, cube, table
 
 FLOOR, RIM = -0.05, 0.0445  # z in the bucket's frame, m
 
@@ -50,26 +51,25 @@ class ShadowHandGraspAndPlace(HandleTask):
             cfg,
             palms_down(),
             [
-                thing("bucket", "bucket", (0.0, 0.2, 0.653)),
+                authored("bucket", "bucket", (0.0, 0.2, 0.653)),
                 cube("cube", (0.0, -0.2, 0.625), (0.9, 0.55, 0.2, 1.0), (1.57, 1.57, 0.0)),
                 table((1.0, 1.0, 0.6)),
             ],
             points=[("bucket", (0.0, 0.0, 0.0)), ("cube", (0.0, 0.0, 0.0))],
             tail_size=13 + 7 + 7,
-            camera=TABLETOP_VIEW,
         )
         self.cfg: ShadowHandGraspAndPlaceConfig = cfg
 
     def tail(self, engine: Engine) -> list[Tensor]:
         """The bucket's 13 numbers, then the poses of bucket and cube."""
-        bucket, cube_ = self.root(engine, "bucket"), self.root(engine, "cube")
+        bucket, cube_ = self.root("bucket"), self.root("cube")
         return [bucket, bucket[:, :7], cube_[:, :7]]
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the cube in the bucket."""
         cfg = self.cfg
-        bucket, cube_ = self.root(engine, "bucket"), self.root(engine, "cube")
-        reach = self.reach(engine, torch.stack([bucket[:, :3], cube_[:, :3]], 1))
+        bucket, cube_ = self.root("bucket"), self.root("cube")
+        reach = self.reach(torch.stack([bucket[:, :3], cube_[:, :3]], 1))
         gap = distance(bucket[:, :3], cube_[:, :3])
         right, left = torch.exp(-10.0 * reach).unbind(1)
         terms = {"reach_right": right, "reach_left": left, "place": 2.0 * torch.exp(-10.0 * gap)}

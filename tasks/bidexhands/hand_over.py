@@ -19,7 +19,9 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, length, quat_div
 from dima_isaac.sim.scene import Actor, Ellipsoid
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.placement import Hands
+from dima_isaac.tasks.bidexhands.hands.starts import Prop
+from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 
 EGG = (0.03, 0.03, 0.04)  # semi-axes, m
 
@@ -51,14 +53,14 @@ class ShadowHandOver(TwoHandTask):
     def bind(self, engine: Engine) -> None:
         """Resolve names, and slice the two poses once."""
         super().bind(engine)
-        egg, goal = self.root(engine, "egg"), self.root(engine, "goal")
+        egg, goal = self.root("egg"), self.root("goal")
         self._egg_pos, self._egg_quat, self._egg_height = egg[:, :3], egg[:, 3:7], egg[:, 2]
         self._goal_pos, self._goal_quat = goal[:, :3], goal[:, 3:7]
 
     def tail(self, engine: Engine) -> list[Tensor]:
         """The egg's 13 numbers; the goal's pose, and the turn from goal to egg."""
         relative = quat_div(self._egg_quat, self._goal_quat)
-        return [self.root(engine, "egg"), self.root(engine, "goal")[:, :7], relative]
+        return [self.root("egg"), self.root("goal")[:, :7], relative]
 
     def describe_tail(self, index: int) -> str:
         """A short name of one number of the egg's and the goal's part."""

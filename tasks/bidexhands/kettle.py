@@ -22,8 +22,9 @@ from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.sim.scene import Actor, Ellipsoid
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_facing, table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import Prop
+from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
+from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, authored, table
+from dima_isaac.tasks.bidexhands.hands.starts import Prop
 
 HANDLE, BUCKET, SPOUT = 0, 1, 2
 BALL = 0.005  # radius, m
@@ -58,8 +59,8 @@ class ShadowHandKettle(HandleTask):
             cfg,
             palms_facing(0.6),
             [
-                thing("kettle", "kettle", (0.0, 0.0, 0.474), (0.0, 0.0, 1.57)),
-                thing("bucket", "bucket", (0.0, -0.3, 0.453)),
+                authored("kettle", "kettle", (0.0, 0.0, 0.474), (0.0, 0.0, 1.57)),
+                authored("bucket", "bucket", (0.0, -0.3, 0.453)),
                 table((0.5, 1.0, 0.4)),
                 *_balls(cfg.balls),
             ],
@@ -78,8 +79,8 @@ class ShadowHandKettle(HandleTask):
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a bucket dropped, and the water poured."""
         cfg = self.cfg
-        points = self.points(engine)
-        reach = self.reach(engine, points[:, :2])
+        points = self.points()
+        reach = self.reach(points[:, :2])
         gap = distance(points[:, BUCKET], points[:, SPOUT])
         near = (reach < cfg.near).all(1)
         terms = {
@@ -96,7 +97,7 @@ class ShadowHandKettle(HandleTask):
     def poured(self, engine: Engine) -> Tensor:
         """How many balls (E,) are in the bucket."""
         radius, low, high = INSIDE
-        bucket = self.root(engine, "bucket").unsqueeze(1)
+        bucket = self.root("bucket").unsqueeze(1)
         local = rotate_inverse(bucket[..., 3:7], engine.root_state[:, self._balls, :3] - bucket[..., :3])
         level = (local[..., 2] > low) & (local[..., 2] < high)
         return (level & (length(local[..., :2]) < radius)).sum(1)

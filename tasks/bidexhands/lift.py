@@ -20,8 +20,9 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Actor, Ellipsoid, Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import MARKER, table, thing
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, Prop
+from dima_isaac.tasks.bidexhands.hands.placement import BasePoint, Hands
+from dima_isaac.tasks.bidexhands.hands.props import MARKER, authored, table
+from dima_isaac.tasks.bidexhands.hands.starts import Prop
 
 GOAL: Vec3 = (0.0, -0.6, 0.85)
 
@@ -51,7 +52,7 @@ class ShadowHandLiftUnderarm(HandleTask):
             cfg,
             Hands(pos=((0.0, 0.05, 0.45), (0.0, -1.25, 0.45)), base_point=BasePoint.palm, self_collision=True),
             [
-                thing("pot", "pot", (0.0, -0.6, 0.465), friction=3.0),
+                authored("pot", "pot", (0.0, -0.6, 0.465), friction=3.0),
                 table((0.3, 0.3, 0.4), at=(0.0, -0.6), friction=3.0),
                 Prop(goal),
             ],
@@ -63,9 +64,9 @@ class ShadowHandLiftUnderarm(HandleTask):
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a pot dropped or let go, and the pot lifted."""
         cfg = self.cfg
-        grip = distance(self.points(engine), self.palms(engine))  # (E, 2)
-        pot = self.root(engine, "pot")[:, :3]
-        away = distance(pot, self.root(engine, "goal")[:, :3])
+        grip = distance(self.points(), self.palms())  # (E, 2)
+        pot = self.root("pot")[:, :3]
+        away = distance(pot, self.root("goal")[:, :3])
         held = (grip < cfg.near).all(1)
         terms = {
             "grip_right": 0.1 - grip[:, 0],

@@ -18,7 +18,8 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.hands.placement import palms_down
+from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
 
 @dataclass
@@ -43,16 +44,15 @@ class ShadowHandPen(HandleTask):
             "ShadowHandPen",
             cfg,
             palms_down(self_collision=True),
-            [thing("pen", "pen", (0.0, 0.0, 0.6115), (1.57, 1.57, 0.0)), table((0.5, 1.0, 0.6))],
+            [authored("pen", "pen", (0.0, 0.0, 0.6115), (1.57, 1.57, 0.0)), table((0.5, 1.0, 0.6))],
             points=[("pen/cap", (0.0, 0.0, -0.1)), ("pen", (0.0, 0.0, 0.07))],
-            camera=TABLETOP_VIEW,
         )
         self.cfg: ShadowHandPenConfig = cfg
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the cap off."""
-        points = self.points(engine)
-        reach = self.reach(engine, points)
+        points = self.points()
+        reach = self.reach(points)
         pull = 5.0 * distance(points[:, 0], points[:, 1])
         near = (reach < self.cfg.near).all(1)
         right, left = torch.exp(-10.0 * reach).unbind(1)

@@ -21,7 +21,8 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import cube, cube_goal, palms_down, table
+from dima_isaac.tasks.bidexhands.hands.placement import palms_down
+from dima_isaac.tasks.bidexhands.hands.props import cube, cube_goal, table
 
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
 TURN: Vec3 = (1.57, 1.57, 0.0)
@@ -74,12 +75,12 @@ class ShadowHandPushBlock(HandleTask):
 
     def tail(self, engine: Engine) -> list[Tensor]:
         """The right cube's 13 numbers, both cubes' positions, both goals (left first), five zeros."""
-        return [self.root(engine, "right"), self.points(engine).flatten(1), self._seen_goals]
+        return [self.root("right"), self.points().flatten(1), self._seen_goals]
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and both cubes home."""
-        cubes = self.points(engine)
-        reach = self.reach(engine, cubes)
+        cubes = self.points()
+        reach = self.reach(cubes)
         gap = distance(cubes, self._targets_of_cubes)  # (E, 2)
         terms = {
             "reach_right": 1.2 - reach[:, 0],

@@ -25,9 +25,10 @@ from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Actor, Mjcf, Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.placement import Hands
 from dima_isaac.tasks.bidexhands.hands.props import ASSETS
-from dima_isaac.tasks.bidexhands.hands.starts import spin
-from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.starts import Prop, spin
+from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 
 GOALS = 8
 UNJUDGED = -1  # goals reached by a start: what it happens to meet is paid after its first control step
@@ -63,7 +64,7 @@ class ShadowHandReOrientation(TwoHandTask):
             props.append(Prop(Actor(f"goal{i}", marker, (x, y, GOAL_HEIGHT), marker=True), spin="goal"))
         hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), free=False)
         camera = ((1.05, -0.575, 1.1), (0.0, -0.575, 0.5))
-        super().__init__("ShadowHandReOrientation", cfg, hands, props, 2 * (13 + 11), things=(0, 24), camera=camera)
+        super().__init__("ShadowHandReOrientation", cfg, hands, props, 2 * (13 + 11), objects=(0, 24), camera=camera)
         self.cfg: ShadowHandReOrientationConfig = cfg
 
     def bind(self, engine: Engine) -> None:
@@ -84,7 +85,7 @@ class ShadowHandReOrientation(TwoHandTask):
         hit = self._hit(self._angles(engine)) & (self._reached > UNJUDGED)
         turn = self._goals.gather(1, (self._reached % GOALS).view(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
         for i in range(2):
-            goal = self.root(engine, f"goal{i}")
+            goal = self.root(f"goal{i}")
             engine.set_root_state(hit, self._actor[f"goal{i}"], torch.cat([goal[:, :3], turn, goal[:, 7:]], 1))
         self._reached = (self._reached + hit).clamp_min(0)
         super().act(engine, action)
@@ -93,14 +94,14 @@ class ShadowHandReOrientation(TwoHandTask):
         """For each cube its 13 numbers; its goal's pose, and the turn from goal to cube."""
         parts = []
         for i in range(2):
-            cube, goal = self.root(engine, f"cube{i}"), self.root(engine, f"goal{i}")
+            cube, goal = self.root(f"cube{i}"), self.root(f"goal{i}")
             parts += [cube, goal[:, :7], quat_div(cube[:, 3:7], goal[:, 3:7])]
         return parts
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, drops and goals reached."""
         cfg = self.cfg
-        pairs = [(self.root(engine, f"cube{i}"), self.root(engine, f"goal{i}")) for i in range(2)]
+        pairs = [(self.root(f"cube{i}"), self.root(f"goal{i}")) for i in range(2)]
         gap = torch.stack([distance(cube[:, :3], goal[:, :3]) for cube, goal in pairs], 1)
         theta = self._angles(engine)
         hit = self._hit(theta)
@@ -115,7 +116,7 @@ class ShadowHandReOrientation(TwoHandTask):
 
     def _angles(self, engine: Engine) -> Tensor:
         """(E, 2) angle of each cube to its goal."""
-        pairs = [(self.root(engine, f"cube{i}"), self.root(engine, f"goal{i}")) for i in range(2)]
+        pairs = [(self.root(f"cube{i}"), self.root(f"goal{i}")) for i in range(2)]
         return torch.stack([angle_between(cube[:, 3:7], goal[:, 3:7]) for cube, goal in pairs], 1)
 
     def _hit(self, theta: Tensor) -> Tensor:

@@ -16,7 +16,8 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.hands.placement import palms_down
+from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
 SHUT = 0.59  # rad below zero
 
@@ -40,14 +41,13 @@ class ShadowHandScissors(HandleTask):
     Config = ShadowHandScissorsConfig
 
     def __init__(self, cfg: ShadowHandScissorsConfig) -> None:
-        scissors = thing("scissors", "scissors", (0.0, 0.0, 0.6062), (0.0, 0.0, 1.57), joints={"pivot": -SHUT})
+        scissors = authored("scissors", "scissors", (0.0, 0.0, 0.6062), (0.0, 0.0, 1.57), joints={"pivot": -SHUT})
         super().__init__(
             "ShadowHandScissors",
             cfg,
             palms_down(self_collision=True),
             [scissors, table((0.5, 1.0, 0.6))],
             points=[("scissors/blade", (0.1, -0.2, 0.0)), ("scissors", (-0.1, -0.15, 0.0))],
-            camera=TABLETOP_VIEW,
         )
         self.cfg: ShadowHandScissorsConfig = cfg
 
@@ -58,7 +58,7 @@ class ShadowHandScissors(HandleTask):
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands gone astray, and the scissors open."""
-        reach = self.reach(engine, self.points(engine))
+        reach = self.reach(self.points())
         angle = engine.dof_pos[:, self._pivot]
         near = (reach < self.cfg.near).all(1)
         opening = torch.where(near, 5.0 * (SHUT + angle), 0.0)

@@ -21,7 +21,8 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, from_rpy
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_facing, table, thing
+from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
+from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
 GOAL_YAW = 1.5 * math.pi  # half a turn from the start
 
@@ -51,11 +52,10 @@ class ShadowHandSwingCup(HandleTask):
             cfg,
             palms_facing(0.8, x=0.35, self_collision=True),
             [
-                thing("mug", "mug", (0.0, 0.0, 0.684), (0.0, 0.0, 1.57), friction=0.5),
+                authored("mug", "mug", (0.0, 0.0, 0.684), (0.0, 0.0, 1.57), friction=0.5),
                 table((0.3, 0.3, 0.6)),
             ],
             points=[("mug", (0.062, 0.0, 0.0)), ("mug", (-0.06, 0.0, 0.0))],
-            camera=TABLETOP_VIEW,
         )
         self.cfg: ShadowHandSwingCupConfig = cfg
 
@@ -67,8 +67,8 @@ class ShadowHandSwingCup(HandleTask):
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, a mug dropped, and the mug turned."""
         cfg = self.cfg
-        mug = self.root(engine, "mug")
-        reach = self.reach(engine, self.points(engine))
+        mug = self.root("mug")
+        reach = self.reach(self.points())
         theta = angle_between(mug[:, 3:7], self._goal)
         near = (reach < cfg.near).all(1)
         turn = cfg.rotation_scale / (theta + cfg.rotation_eps) - 1.0

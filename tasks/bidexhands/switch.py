@@ -23,7 +23,8 @@ from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
-from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, palms_down, table, thing
+from dima_isaac.tasks.bidexhands.hands.placement import palms_down
+from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
 SWITCHES = ("right", "left")
 REST = 0.5585  # rad, the upper stop
@@ -47,7 +48,7 @@ class ShadowHandSwitch(HandleTask):
     def __init__(self, cfg: ShadowHandSwitchConfig) -> None:
         rpy: Vec3 = (math.pi, 1.57, 0.0)
         switches = [
-            thing(name, "switch", (0.0, y, 0.65), rpy, fixed=True, joints={"rocker_hinge": REST})
+            authored(name, "switch", (0.0, y, 0.65), rpy, fixed=True, joints={"rocker_hinge": REST})
             for name, y in zip(SWITCHES, (0.2, -0.2), strict=True)
         ]
         super().__init__(
@@ -56,7 +57,6 @@ class ShadowHandSwitch(HandleTask):
             palms_down(self_collision=True),
             [*switches, table((0.5, 1.0, 0.55))],
             points=[(f"{name}/rocker", (0.0, 0.05, -0.02)) for name in SWITCHES],
-            camera=TABLETOP_VIEW,
         )
         self.cfg: ShadowHandSwitchConfig = cfg
 
@@ -68,8 +68,8 @@ class ShadowHandSwitch(HandleTask):
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, and both switches pressed."""
-        points = self.points(engine)
-        reach = self.reach(engine, points)
+        points = self.points()
+        reach = self.reach(points)
         height = points[..., 2].sum(1)
         angles = engine.dof_pos.index_select(1, self._rockers)
         terms = {

@@ -17,7 +17,7 @@ def test_reward_ends_and_success_by_hand():
     stage = Stage("template").put("cube", (0.0, 0.0, 0.625))
     for height, success in ((0.0, False), (0.099, False), (0.101, True)):
         stage.put("cube", (0.0, 0.0, 0.625 + height))
-        right, left = stage.task.points(stage.engine)[0].tolist()
+        right, left = stage.task.points()[0].tolist()
         stage.tips(0, tuple(right), 0.4).tips(1, tuple(left), 0.3)
         outcome = stage.compute_reward()
         assert float(outcome.reward) == pytest.approx(1.0 - 0.7 + 5.0 * height, abs=1e-4)

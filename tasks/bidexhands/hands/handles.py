@@ -1,4 +1,4 @@
-"""Tasks about points on things that fingertips reach for: handles, grips, spouts and targets."""
+"""Tasks about points on objects that fingertips reach for: handles, grips, spouts and targets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import length
 from dima_isaac.sim.scene import Scene, Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.two_hands import Hands, Prop, TwoHandTask, attached
+from dima_isaac.tasks.bidexhands.hands.placement import Hands
+from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW
+from dima_isaac.tasks.bidexhands.hands.starts import Prop
+from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask, attached
 
 GRIP = 10.0
 Place = tuple[str, Vec3]
@@ -21,10 +24,10 @@ Place = tuple[str, Vec3]
 
 
 class HandleTask(TwoHandTask):
-    """Two hands and named points on things.
+    """Two hands and points on objects.
 
     The first two points are the right and the left hand's (hand 0, hand 1). The tail of the state is the first
-    thing's 13 numbers and then the ``seen`` points; a task with another tail overrides ``tail``.
+    prop's 13 numbers and then the ``seen`` points; a task with another tail overrides ``tail``.
     """
 
     def __init__(
@@ -36,24 +39,21 @@ class HandleTask(TwoHandTask):
         points: Sequence[Place],
         seen: Sequence[int] = (0, 1),
         tail_size: int = 0,
-        things: Sequence[int] = (0,),
-        camera: tuple[Vec3, Vec3] | None = None,
-        notes: Sequence[str] = (),
+        objects: Sequence[int] = (0,),
+        camera: tuple[Vec3, Vec3] = TABLETOP_VIEW,
     ) -> None:
-        """``props[0]`` is the thing observed; ``tail_size`` 0 means the standard tail."""
+        """``points`` that are ``seen`` stand in the tail; ``tail_size`` 0 means the standard tail."""
         self._places, self._seen = list(points), list(seen)
         self._in_order = self._seen == list(range(len(self._places)))
-        extra = {} if camera is None else {"camera": camera}
         super().__init__(
             name,
             cfg,
             hands,
             props,
             tail_size=tail_size or 13 + 3 * len(self._seen),
-            things=things,
+            objects=objects,
             links=tuple(dict.fromkeys(link for link, _ in points)),
-            notes=notes,
-            **extra,
+            camera=camera,
         )
 
     def scene(self) -> Scene:
@@ -63,22 +63,23 @@ class HandleTask(TwoHandTask):
     def bind(self, engine: Engine) -> None:
         """Resolve the points' links, too."""
         super().bind(engine)
+        self._frames = engine.body_state
         self._point_link = names_to_index(engine.link_names, [link for link, _ in self._places], engine.device)
         self._point_offset = torch.tensor([[offset for _, offset in self._places]], device=engine.device)  # (1, P, 3)
         self._seen_index = torch.tensor(self._seen, dtype=torch.int64, device=engine.device)
 
-    def points(self, engine: Engine) -> Tensor:
+    def points(self) -> Tensor:
         """World positions (E, P, 3) of the points."""
-        return attached(engine.body_state.index_select(1, self._point_link), self._point_offset)
+        return attached(self._frames.index_select(1, self._point_link), self._point_offset)
 
     def tail(self, engine: Engine) -> list[Tensor]:
-        """The thing's 13 numbers, then the seen points."""
-        seen = self.points(engine) if self._in_order else self.points(engine).index_select(1, self._seen_index)
-        return [self.root(engine, self.props[0].actor.name), seen.flatten(1)]
+        """The first prop's 13 numbers, then the seen points."""
+        seen = self.points() if self._in_order else self.points().index_select(1, self._seen_index)
+        return [self.root(self.props[0].actor.name), seen.flatten(1)]
 
-    def reach(self, engine: Engine, points: Tensor) -> Tensor:
+    def reach(self, points: Tensor) -> Tensor:
         """F (E, 2): each hand's summed distance from its five fingertips to its point of ``points`` (E, 2, 3)."""
-        return distance(self.tips(engine), points.unsqueeze(2)).sum(-1)
+        return distance(self.tips(), points.unsqueeze(2)).sum(-1)
 
 
 def distance(a: Tensor, b: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Things that tasks are made of: authored objects, supports, eggs, cubes and their markers, and where hands wait."""
+"""What stands and lies beside the hands: authored objects, supports, eggs, cubes and their goal markers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from dima_isaac.sim.rotations import from_rpy
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf, Vec3
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, Prop
+from dima_isaac.tasks.bidexhands.hands.starts import Prop
 
 ASSETS = Path(__file__).parents[1] / "assets"
 EGG: Vec3 = (0.03, 0.03, 0.04)  # semi-axes, m
@@ -17,7 +17,7 @@ MARKER: Color = (0.25, 0.75, 0.35, 0.35)
 _WOOD: Color = (0.72, 0.62, 0.5, 1.0)
 
 
-def thing(
+def authored(
     name: str,
     asset: str,
     pos: Vec3,
@@ -59,27 +59,3 @@ def cube(
 def cube_goal(name: str, pos: Vec3, color: Color) -> Prop:
     """Where a cube should be."""
     return Prop(Actor(name, Box(CUBE, color=(*color[:3], 0.3)), pos, marker=True))
-
-
-def palms_down(self_collision: bool = False) -> Hands:
-    """Above a table, palms down, fingers toward -x, 0.4 m apart."""
-    rpy = (3.14159, 0.0, 1.57)
-    return Hands(
-        pos=((0.55, 0.2, 0.8), (0.55, -0.2, 0.8)),
-        rpy=(rpy, rpy),
-        base_point=BasePoint.palm,
-        self_collision=self_collision,
-    )
-
-
-def palms_facing(
-    height: float, x: float = 0.55, y: float = 0.2, self_collision: bool = False, friction: float = 1.0
-) -> Hands:
-    """Fingers toward -x, palms facing each other."""
-    return Hands(
-        pos=((x, y, height), (x, -y, height)),
-        rpy=((3.14159, 1.57, 1.57), (3.14159, -1.57, 1.57)),
-        base_point=BasePoint.palm,
-        friction=friction,
-        self_collision=self_collision,
-    )

@@ -1,7 +1,7 @@
 """Where episodes begin: spawn joints and roots, and the noise that each episode draws.
 
-On a CPU a few environments start per control step, so a start costs its operations and not its numbers: all noise of
-a start is one draw, and all roots are worked out together.
+On a CPU few environments start in one control step, and the number of operations decides what a start costs: all noise
+of a start is one draw, and all roots are computed together.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Actor
 
 
 @dataclass(frozen=True)
 class Prop:
-    """One more actor, and how it starts. Props with the same ``jitter`` or ``spin`` label share a sample."""
+    """An actor beside the hands, and how it starts. Props with the same ``jitter`` or ``spin`` label share a sample."""
 
     actor: Actor
     jitter: str = ""  # position noise of this label, if any
@@ -26,6 +27,21 @@ class Prop:
     spin: str = ""  # random orientation Rx(pi u) Ry(pi v) of this label, if any
     joints: dict[str, float] = field(default_factory=dict)  # its joints that do not start at 0
     joint_vel: dict[str, float] = field(default_factory=dict)
+
+
+def spawn_joints(
+    engine: Engine, hands: Sequence[str], hand_start: dict[str, float], props: Sequence[Prop]
+) -> tuple[Tensor, Tensor]:
+    """Positions and velocities (dofs,) of all joints as the scene has them, on the engine's device."""
+    start = {f"{hand}/{joint}": value for hand in hands for joint, value in hand_start.items()}
+    start |= {f"{prop.actor.name}/{joint}": value for prop in props for joint, value in prop.joints.items()}
+    speed = {f"{prop.actor.name}/{joint}": value for prop in props for joint, value in prop.joint_vel.items()}
+    rows = []
+    for values in (start, speed):
+        row = torch.zeros(len(engine.dof_names))
+        row[names_to_index(engine.dof_names, list(values))] = torch.tensor(list(values.values()))
+        rows.append(row.to(engine.device))
+    return rows[0], rows[1]
 
 
 class JointStart:

@@ -64,7 +64,7 @@ def test_a_task_takes_it_and_its_thumb_is_on_the_other_side():
         values = {"left_hand": left, "reset_dof_noise": 0.0}
         env = make("ShadowHandCatchUnderarm", num_envs=1, engine="mujoco", device="cpu", **values)
         env.reset()
-        tips = env.task.tips(env.engine)[0]
+        tips = env.task.tips()[0]
         sides[left] = (float(tips[1, 4, 0]), float(tips[0, 4, 0]))
         assert torch.isfinite(env.step(torch.zeros(1, 2, 26)).state).all()
         env.close()

@@ -70,7 +70,7 @@ def root(tmp_path: Path) -> Path:
 def test_points_are_where_the_authored_objects_have_them(root, name):
     env = make(name, num_envs=1, engine="mujoco", device="cpu", assets_root=str(root))
     env.reset()
-    for point, expected in zip(env.task.points(env.engine)[0].tolist(), START_POINTS[name], strict=False):
+    for point, expected in zip(env.task.points()[0].tolist(), START_POINTS[name], strict=False):
         assert point == pytest.approx(expected, abs=1.2e-3)
     env.close()
 
@@ -100,7 +100,7 @@ def test_leaves_swing_as_the_hinges_say(root):
     engine.set_dof_state(everyone(env), pos, pos * 0)
     engine.refresh(everyone(env))
     assert bool(env.task.compute_reward(engine).success)
-    assert (env.task.points(engine)[0, :2, 0] > 0.3).all()  # toward the hands
+    assert (env.task.points()[0, :2, 0] > 0.3).all()  # toward the hands
     env.close()
 
 

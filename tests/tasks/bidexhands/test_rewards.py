@@ -141,7 +141,7 @@ def test_a_reached_goal_is_replaced_by_the_next_one_for_both_cubes():
 
 def reach(stage: Stage, right: float, left: float, count: int = 2) -> Stage:
     """Put the fingertips at summed distances ``right`` and ``left`` from the task's first two points."""
-    points = stage.task.points(stage.engine)[0, :count]
+    points = stage.task.points()[0, :count]
     for side, total in enumerate((right, left)):
         stage.tips(side, tuple(points[side].tolist()), total)
     return stage

@@ -230,8 +230,8 @@ POINTS = {
 @pytest.mark.parametrize("name", sorted(POINTS))
 def test_fingertips_start_as_far_from_their_points_as_the_tables_say(name):
     stage = Stage(name)
-    points = stage.task.points(stage.engine)[:, :2]
-    found = stage.task.reach(stage.engine, points)[0].tolist()
+    points = stage.task.points()[:, :2]
+    found = stage.task.reach(points)[0].tolist()
     for side in range(2):
         pos, rpy = SPAWN[name][f"hand{side}"]
         tips = np.array(pos) + TIPS @ matrix(rpy).T

@@ -42,7 +42,7 @@ class World(Stage):
 
     def bring(self, side: int, target: Tensor, by_palm: bool = False) -> World:
         """Shift a free hand so that its fingertips' centre (or its palm's) is at ``target`` (3,)."""
-        place = self.task.palms(self.engine)[0, side] if by_palm else self.task.tips(self.engine)[0, side].mean(0)
+        place = self.task.palms()[0, side] if by_palm else self.task.tips()[0, side].mean(0)
         root = self.engine.root_state[0, self.engine.actor_names.index(f"hand{side}"), :3]
         return self.move(f"hand{side}", tuple((root + target - place).tolist()))
 
@@ -157,7 +157,7 @@ def test_solved_states_fire_and_starts_do_not(name, profile):
     if profile == "fixed" or name != "ShadowHandKettle":  # the published pouring has nothing to do with the bucket
         assert world.success()
     if world.task.hands.free and hasattr(world.task, "points"):
-        points = world.task.points(world.engine)[0]
+        points = world.task.points()[0]
         world.bring(0, points[0], name in BY_PALM)
         world.bring(1, points[1], name in BY_PALM or name == "ShadowHandBottleCap")
         world.settle()

@@ -256,7 +256,7 @@ START_POINTS = {
 @pytest.mark.parametrize("name", START_POINTS)
 def test_points_at_the_start(name):
     stage = Stage(name)
-    points = stage.task.points(stage.engine)[0].tolist()
+    points = stage.task.points()[0].tolist()
     for point, expected in zip(points, START_POINTS[name], strict=False):
         for value, wanted in zip(point, expected, strict=True):
             assert wanted is None or value == pytest.approx(wanted, abs=1.1e-3)
@@ -264,13 +264,13 @@ def test_points_at_the_start(name):
 
 def test_bottle_cap_is_closed_at_the_published_distance():
     stage = Stage("ShadowHandBottleCap")
-    _, bottle, cap = stage.task.points(stage.engine)[0]
+    _, bottle, cap = stage.task.points()[0]
     assert float((cap - bottle).norm()) == pytest.approx(0.0103, abs=1e-5)
 
 
 def test_palms_of_lift_are_at_the_published_distance():
     stage = Stage("ShadowHandLiftUnderarm")
-    grip = (stage.task.points(stage.engine) - stage.task.palms(stage.engine)).norm(dim=-1)[0]
+    grip = (stage.task.points() - stage.task.palms()).norm(dim=-1)[0]
     assert grip.tolist() == pytest.approx([0.148, 0.148], abs=5e-3)
 
 

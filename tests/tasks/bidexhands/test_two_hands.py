@@ -14,7 +14,8 @@ from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.two_hands import BasePoint, Hands, TwoHandTask
+from dima_isaac.tasks.bidexhands.hands.placement import BasePoint, Hands
+from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 
 
 class Idle(TwoHandTask):
@@ -26,8 +27,8 @@ class Idle(TwoHandTask):
         hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), base_point=base_point, start={"THJ0": -1.0})
         super().__init__("Idle", cfg, hands, [], tail_size=0)
 
-    def tail(self, engine: Engine) -> Tensor:
-        return torch.zeros(engine.num_envs, 0)
+    def tail(self, engine: Engine) -> list[Tensor]:
+        return []
 
     def compute_reward(self, engine: Engine) -> Outcome:
         nothing = torch.zeros(engine.num_envs)
