@@ -171,7 +171,7 @@ def runs() -> dict[str, RunConfig]:
         "published": replace(slow, world_model=replace(world, reward=published, denoiser=denoiser,
                              decoder=DecoderConfig(kind=DecoderKind.vq, width=16))),
         "regression": replace(slow, world_model=replace(world, doubt=0.5, linear_every=7)),
-        "minibatches": replace(base, agent=replace(base.agent, kl_stop=0.01, minibatches=2),
+        "minibatches": replace(base, agent=replace(base.agent, minibatches=2),
                                world_model=replace(world, denoiser=replace(world.denoiser, reveal=Reveal.cumulative))),
     }  # fmt: skip
 

@@ -8,14 +8,6 @@ from enum import Enum
 from dima_isaac.schema import Few, Fraction, Limit, Log, NonNegative, Positive, Size, Sizes
 
 
-class PolicyKind(Enum):
-    """Which distribution an action is drawn from."""
-
-    gaussian = "gaussian"  # state-independent deviation, unbounded; the environment clips
-    squashed = "squashed"  # tanh of a Gaussian
-    beta = "beta"  # a Beta distribution on [-1, 1]
-
-
 class Activation(Enum):
     """What follows a linear layer."""
 
@@ -29,7 +21,6 @@ class Activation(Enum):
 class ActorConfig:
     """One network for all agents."""
 
-    kind: PolicyKind = PolicyKind.gaussian
     hidden: Sizes = field(default_factory=lambda: [128, 128, 128])
     activation: Activation = Activation.silu
     agent_id: bool = True  # append a one-hot of the agent, so that hands with like observations may differ
@@ -82,6 +73,5 @@ class AgentConfig:
     entropy: NonNegative = 0.001
     grad_clip: Limit = 10.0
     weigh_by_survival: bool = True  # weight each dreamt step by the probability that the episode got there
-    kl_stop: NonNegative = 0.0  # stop the epochs' policy steps once the mean KL exceeds this; 0 never stops
     advantage_eps: Positive = 1e-4
     explore: ExploreConfig = field(default_factory=ExploreConfig)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from dima_isaac.agent.actor import Actor
-from dima_isaac.agent.config import AgentConfig, PolicyKind
+from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.critic import Critic
 from dima_isaac.agent.returns import lambda_returns, survival
 from dima_isaac.nn.optim import optimizer_step
@@ -45,8 +45,7 @@ class ActorCritic(nn.Module):
 
     def clip(self, action: Tensor) -> Tensor:
         """What the environment and the world model receive for a drawn ``action``."""
-        bounded = self.cfg.actor.kind is not PolicyKind.gaussian or not self.cfg.actor.clip_action
-        return action if bounded else action.clamp(-1.0, 1.0)
+        return action.clamp(-1.0, 1.0) if self.cfg.actor.clip_action else action
 
     def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
         """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
@@ -77,15 +76,13 @@ class ActorCritic(nn.Module):
         count = rows[0].shape[0]
         size = count // cfg.minibatches
         totals: dict[str, Tensor] = {}
-        running = torch.ones((), dtype=torch.bool, device=target.device)  # False once the KL stop fired
         for _ in range(cfg.epochs):
             order = None
             if cfg.minibatches > 1:
                 order = torch.randperm(count, device=target.device, generator=self.generator)
             for m in range(cfg.minibatches):
                 part = rows if order is None else [column[order[m * size : (m + 1) * size]] for column in rows]
-                metrics, running = self._minibatch(part, running)
-                for name, metric in metrics.items():
+                for name, metric in self._minibatch(part).items():
                     totals[name] = totals.get(name, 0.0) + metric
         steps = cfg.epochs * cfg.minibatches
         out = {name: total / steps for name, total in totals.items()}
@@ -95,7 +92,7 @@ class ActorCritic(nn.Module):
         out["agent/cont"] = rollout.cont.mean()
         return out
 
-    def _minibatch(self, rows: list[Tensor], running: Tensor) -> tuple[Metrics, Tensor]:
+    def _minibatch(self, rows: list[Tensor]) -> Metrics:
         obs, action, old_logp, state, last_action, old_value, target, advantage, weight = rows
         cfg = self.cfg
         logp, entropy = self.actor.evaluate(obs, action)  # (M, N)
@@ -105,12 +102,10 @@ class ActorCritic(nn.Module):
             ratio * advantage.unsqueeze(1), ratio.clamp(1 - cfg.clip, 1 + cfg.clip) * advantage.unsqueeze(1)
         ).mean(1)
         kl = _mean((ratio - 1 - log_ratio).mean(1), weight).detach()
-        if cfg.kl_stop > 0:
-            running = running & (kl <= cfg.kl_stop)
         policy_loss = -_mean(surrogate, weight)
         bonus = _mean(entropy.mean(1), weight)
         loss = policy_loss - cfg.entropy * bonus
-        actor_grad = optimizer_step(self.actor_optim, self.actor.parameters(), loss, cfg.grad_clip, keep=running)
+        actor_grad = optimizer_step(self.actor_optim, self.actor.parameters(), loss, cfg.grad_clip)
 
         self.critic.units.update(target, weight)
         wanted = self.critic.units.normalise(target)
@@ -129,7 +124,7 @@ class ActorCritic(nn.Module):
             "agent/clipped": ((ratio - 1).abs() > cfg.clip).float().mean(),
             "agent/grad_norm": actor_grad,
             "agent/critic_grad_norm": critic_grad,
-        }, running
+        }
 
     def optim_state(self) -> dict:
         """Optimisers and random state, for the checkpoint."""

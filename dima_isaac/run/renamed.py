@@ -21,6 +21,8 @@ DROPPED: dict[str, tuple[Any, ...]] = {
     "world_model.denoiser.linear_skip": (False,),
     "world_model.decoder.levels": (),
     "world_model.decoder.revive": (0.0, 0.1),  # 0.1, the default, meant nothing without a learned decoder
+    "agent.actor.kind": ("gaussian",),
+    "agent.kl_stop": (0.0,),
 }
 """Removed dotted key -> the stored values that mean what the program does now; () where any value does."""
 

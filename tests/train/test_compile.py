@@ -22,7 +22,7 @@ DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def variants():
-    """Every part that a graph could get wrong: counters, warm-up, averages, codebooks, dropout, early stops."""
+    """Every part that a graph could get wrong: counters, warm-up, averages, codebooks, dropout, minibatches."""
     base = config(10**6, eval_every=0)
     learn = replace(base.train.learn, dynamics_per_step=0.125, reward_per_step=0.125, decoder_per_step=0.125,
                     rollouts_per_step=0.125, horizon=2)  # fmt: skip
@@ -35,7 +35,7 @@ def variants():
                           optim=replace(world.reward.optim, warmup=20))  # fmt: skip
     decoder = DecoderConfig(kind=DecoderKind.vq, width=16)
     changed = replace(world, denoiser=denoiser, reward=reward, decoder=decoder, linear_every=7, doubt=0.5)
-    yield "counters", replace(base, world_model=changed, agent=replace(base.agent, kl_stop=0.01, minibatches=2))
+    yield "counters", replace(base, world_model=changed, agent=replace(base.agent, minibatches=2))
 
 
 def learnt(folder, cfg: RunConfig, device: torch.device) -> tuple[Trainer, list[dict]]:
