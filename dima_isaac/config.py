@@ -85,7 +85,7 @@ class RunConfig:
 FREE = (
     *("max_env_steps", "sim_device", "rl_device", "threads", "compile", "headless", "experiment", "run_dir"),
     *("checkpoint", "test", "capture_video", "wandb_activate", "wandb", "train.eval", "train.checkpoint"),
-    *("train.probe_every", "train.probe_horizon"),
+    "train.probe_every",
 )
 """What may differ between a run and its continuation in the same folder."""
 
@@ -108,10 +108,8 @@ def validate(run: RunConfig) -> None:
         UsageError: the first of them.
     """
     dreamt = run.train.learn.dreams * run.train.learn.horizon
-    if dreamt < run.agent.minibatches:
-        raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.minibatches.")
-    if not sum(run.replay.age_weights) > 0:
-        raise UsageError(f"replay.age_weights={run.replay.age_weights}: at least one weight must be above 0.")
+    if dreamt < run.agent.ppo.minibatches:
+        raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches.")
     world = run.world_model
     if world.denoiser.backbone is Backbone.unet and (world.history + 1) % 4:  # its signal is halved twice
         raise UsageError(f"world_model.history={world.history}: the U-Net takes 3, 7, 11, ...")

@@ -85,7 +85,7 @@ def compare(run: str, steps: int, envs: int, after: list[int], seed: int, doubts
     agent, worlds = restored.agent(env.spec), world_models(restored, env, doubts)
     out = []
     for start in after:
-        recorded = probes.record(env, agent.actor, episode=start, ticks=start, seed=seed)
+        recorded = probes.record(env, agent.act, episode=start, ticks=start, seed=seed)
         newest = torch.zeros(envs, dtype=torch.int64, device=recorded.device)
         window = recorded.gather(newest, torch.arange(envs, device=recorded.device), restored.cfg.world_model.history)
         dreamt = {}

@@ -161,7 +161,7 @@ def dream_video(device: torch.device) -> None:
 def runs() -> dict[str, RunConfig]:
     """Learners that differ in what they compute."""
     base = config(120, eval_every=0)
-    base = replace(base, train=replace(base.train, probe_every=80, probe_horizon=3))
+    base = replace(base, train=replace(base.train, probe_every=80))
     world, learn = base.world_model, replace(base.train.learn, decoder_per_step=0.125)
     slow = replace(base, train=replace(base.train, learn=learn))
     published = RewardConfig(width=16, kind=RewardKind.gpt, layers=1, dropout=0.1, double_step=True)
@@ -171,7 +171,7 @@ def runs() -> dict[str, RunConfig]:
         "published": replace(slow, world_model=replace(world, reward=published, denoiser=denoiser,
                              decoder=DecoderConfig(kind=DecoderKind.vq, width=16))),
         "regression": replace(slow, world_model=replace(world, doubt=0.5, linear_every=7)),
-        "minibatches": replace(base, agent=replace(base.agent, minibatches=2),
+        "minibatches": replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)),
                                world_model=replace(world, denoiser=replace(world.denoiser, reveal=Reveal.cumulative))),
     }  # fmt: skip
 

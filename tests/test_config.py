@@ -119,12 +119,10 @@ def test_every_key_has_one_type():
         ({"world_model": {"reward": {"kind": "gpt", "heads": 3}}}, "width=256 is not a multiple of 8 and of heads=3"),
         ({"train": {"learn": {"dynamics_per_step": -0.1}}}, "train.learn.dynamics_per_step=-0.1 is not between"),
         ({"train": {"learn": {"reward_per_step": float("nan")}}}, "train.learn.reward_per_step=nan is not between"),
-        ({"replay": {"age_weights": []}}, "replay.age_weights=[] has 0 entries, not 1 to 64"),
-        ({"replay": {"age_weights": [0.5, -1]}}, "replay.age_weights[1]=-1.0 is not between 0.0 and"),
-        ({"replay": {"age_weights": [0, 0]}}, "at least one weight must be above 0"),
+        ({"agent": {"actor": {"hidden": [8] * 65}}}, "has 65 entries, not 0 to 64"),
         (
             {"train": {"learn": {"dreams": 1, "horizon": 3}}},
-            "3 dreamt steps (train.learn.dreams x horizon) do not fill agent.minibatches",
+            "3 dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches",
         ),
         ({"num_envs": "many"}, "num_envs=many: expected a whole number or auto"),
         ({"compile": "perhaps"}, "compile=perhaps: expected True or False or auto"),
@@ -172,7 +170,7 @@ def test_paths_survive_hydra_s_grammar():
         (["sead=1"], "did you mean seed"),
         (["task=Toy", "fence=1"], "unknown key 'fence'; did you mean task.fence"),
         (["engine=toy", "drag=1"], "unknown key 'drag'; did you mean engine.drag"),
-        (["lr=1"], "agent.actor.lr or agent.critic.lr"),
+        (["lr=1"], "did you mean agent.lr or"),
         (["world_model.denoiser.revel=joint"], "did you mean world_model.denoiser.reveal"),
         (["world_model.denoiser.reveal=all"], "cumulative, joint, sequential"),
         (["max_iterations=5"], "max_env_steps"),
@@ -220,10 +218,10 @@ def test_garbage_never_becomes_a_traceback():
     ("word", "said"),
     [
         ("seed=4_294_967_296", "seed=4294967296 is not between 0 and 4_294_967_295"),
-        ("agent.actor.lr=-1", "agent.actor.lr=-1.0 is not between 0.0 and 1.0"),
-        ("agent.critic.lr=inf", "agent.critic.lr=inf is not between 0.0 and 1.0"),
+        ("agent.lr=-1", "agent.lr=-1.0 is not between 0.0 and 1.0"),
+        ("agent.ppo.lam=inf", "agent.ppo.lam=inf is not between 0.0 and 1.0"),
         ("agent.critic.hidden=[8,0]", "agent.critic.hidden[1]=0 is not between 1 and"),
-        ("agent.actor.activation=rellu", "did you mean relu?"),
+        ("agent.learner=ppp", "did you mean ppo?"),
         ("world_model.denoiser.width=0", "world_model.denoiser.width=0 is not between 1 and"),
         ("train.learn.reward_per_step=inf", "train.learn.reward_per_step=inf is not between 0.0 and 1_000.0"),
         ("world_model.denoiser.width.x=3", "Keys of world_model.denoiser: world_model.denoiser.reveal,"),
@@ -235,8 +233,9 @@ def test_numbers_that_no_layer_can_use_are_refused(word, said):
 
 
 def test_what_may_be_negative_or_unbounded_is_taken():
-    cfg = composed("agent.actor.std_init=-1", "world_model.denoiser.train_mean=-2", "agent.grad_clip=inf")
-    assert (cfg.agent.actor.std_init, cfg.world_model.denoiser.train_mean) == (-1.0, -2.0)
+    cfg = composed("world_model.denoiser.train_mean=-2", "world_model.denoiser.optim.clip=inf")
+    optim = cfg.world_model.denoiser.optim
+    assert (cfg.world_model.denoiser.train_mean, optim.clip) == (-2.0, float("inf"))
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a\\", "it's", "a\\'b", "a\\\\", "x=(1),[é] $"])

@@ -1,1 +1,1 @@
-"""The team of policies and its critic, improved on rollouts; it cannot tell dream from reality."""
+"""The team of policies and its critic, improved on rollouts, whether these are dreamt or real."""

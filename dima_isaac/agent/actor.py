@@ -12,6 +12,8 @@ from dima_isaac.nn.moments import Moments
 from dima_isaac.nn.orthogonal import orthogonal_mlp
 from dima_isaac.types import Dims
 
+STD_MAX = 0.5  # standard deviation = STD_MAX * sigmoid(l), l learned per action dimension
+STD_INIT = 1.0  # the initial l
 _LOG_2PI = math.log(2.0 * math.pi)
 
 
@@ -21,23 +23,28 @@ class Actor(nn.Module):
     mask: Tensor
     identity: Tensor
 
-    def __init__(self, cfg: ActorConfig, dims: Dims, action_mask: Tensor | None = None) -> None:
-        """``action_mask`` (N, A) is False where a shorter agent's action is padding."""
+    def __init__(
+        self, cfg: ActorConfig, dims: Dims, action_mask: Tensor | None = None, published: bool = False
+    ) -> None:
+        """``action_mask`` (N, A) is False where a shorter agent's action is padding.
+
+        ``published``: ReLU and LayerNorm on the raw observation, in place of SiLU and running statistics per agent.
+        """
         super().__init__()
         self.cfg = cfg
         inputs = dims.obs + (dims.agents if cfg.agent_id else 0)
-        self.norm = None if cfg.normalise else nn.LayerNorm(dims.obs)
-        self.moments = Moments(dims.agents * dims.obs) if cfg.normalise else None
-        self.net = orthogonal_mlp(inputs, cfg.hidden, dims.action, cfg.activation.name, out_gain=0.01)
-        self.log_std = nn.Parameter(torch.full((dims.action,), cfg.std_init))
+        self.norm = nn.LayerNorm(dims.obs) if published else None
+        self.moments = None if published else Moments(dims.agents * dims.obs)
+        self.net = orthogonal_mlp(inputs, cfg.hidden, dims.action, "relu" if published else "silu", out_gain=0.01)
+        self.log_std = nn.Parameter(torch.full((dims.action,), STD_INIT))
         mask = torch.ones(dims.agents, dims.action) if action_mask is None else action_mask.float()
         self.register_buffer("mask", mask, persistent=False)
         self.register_buffer("identity", torch.eye(dims.agents), persistent=False)
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation (A,); at the start std_max * sigmoid(std_init)."""
-        return self.cfg.std_max * torch.sigmoid(self.log_std)
+        """Standard deviation (A,); at the start 0.3655."""
+        return STD_MAX * torch.sigmoid(self.log_std)
 
     def track(self, obs: Tensor) -> None:
         """Update the observation statistics with real observations (..., N, O)."""

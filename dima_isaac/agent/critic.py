@@ -9,6 +9,8 @@ from dima_isaac.agent.config import CriticConfig
 from dima_isaac.nn.orthogonal import orthogonal_mlp
 from dima_isaac.types import Dims
 
+VALUE_DECAY, PUBLISHED_VALUE_DECAY = 0.999, 0.99999  # of the return statistics that values are normalised by
+
 
 class ValueNorm(nn.Module):
     """Debiased exponential averages of a target's mean and second moment (Yu et al. 2022, MAPPO)."""
@@ -24,10 +26,10 @@ class ValueNorm(nn.Module):
             self.register_buffer(name, torch.zeros(()))
 
     def update(self, target: Tensor, weight: Tensor) -> None:
-        """Take in targets with ``weight`` of the same shape; where their mean or square is not finite, none of them."""
+        """Average in targets with ``weight`` of the same shape, unless their mean or mean square is not finite."""
         total = weight.sum().clamp_min(1e-8)
         mean, square = ((value * weight).sum() / total for value in (target, target**2))
-        good = mean.isfinite() & square.isfinite()  # an average never forgets an infinity
+        good = mean.isfinite() & square.isfinite()  # an infinity would stay in the average for ever
         for own, value in ((self.mean, mean), (self.square, square), (self.weight, torch.ones_like(mean))):
             own.lerp_(torch.where(good, value, own), 1.0 - self.decay)
 
@@ -48,16 +50,19 @@ class ValueNorm(nn.Module):
 
 
 class Critic(nn.Module):
-    """(state x (..., D), the joint action that led to it (..., N, A)) -> value (...,) in normalised units."""
+    """(state x (..., D), the joint action that led to it (..., N, A)) -> value (...,) in normalised units.
 
-    def __init__(self, cfg: CriticConfig, dims: Dims) -> None:
+    Only the ``published`` critic sees the action; it has ReLU in place of SiLU and slower statistics.
+    """
+
+    def __init__(self, cfg: CriticConfig, dims: Dims, published: bool = False) -> None:
         super().__init__()
-        self.cfg = cfg
-        inputs = dims.state + (dims.agents * dims.action if cfg.sees_action else 0)
-        layers = orthogonal_mlp(inputs, cfg.hidden, 1, cfg.activation.name, out_gain=1.0)
+        self.sees_action = published
+        inputs = dims.state + (dims.agents * dims.action if self.sees_action else 0)
+        layers = orthogonal_mlp(inputs, cfg.hidden, 1, "relu" if published else "silu", out_gain=1.0)
         self.net = nn.Sequential(nn.LayerNorm(inputs), *layers)
-        self.units = ValueNorm(cfg.value_decay)
+        self.units = ValueNorm(PUBLISHED_VALUE_DECAY if published else VALUE_DECAY)
 
     def forward(self, state: Tensor, last_action: Tensor) -> Tensor:
-        inputs = torch.cat([state, last_action.flatten(-2)], dim=-1) if self.cfg.sees_action else state
+        inputs = torch.cat([state, last_action.flatten(-2)], dim=-1) if self.sees_action else state
         return self.net(inputs).squeeze(-1)

@@ -1,4 +1,4 @@
-"""Slow noise on the actions of a share of training's episodes, so that replay shows what the policy does not dare."""
+"""Slow noise on the actions of a share of training's episodes, so that replay holds more than the policy does alone."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from torch import Tensor
 from dima_isaac.agent.config import ExploreConfig
 from dima_isaac.types import Dims, restore_generator
 
+CORRELATION = 0.9  # of the noise from one control step to the next
+
 
 class Explorer:
-    """An AR(1) process per environment and action, switched on for whole episodes."""
+    """An AR(1) process of unit variance per environment and action, switched on for whole episodes."""
 
     def __init__(self, cfg: ExploreConfig, dims: Dims, num_envs: int, device: torch.device, seed: int) -> None:
         self.cfg = cfg
@@ -22,18 +24,17 @@ class Explorer:
 
     def __call__(self, action: Tensor, first: Tensor) -> Tensor:
         """``action`` (E, N, A) and, where this episode explores, the noise; ``first`` (E,) marks new episodes."""
-        cfg = self.cfg
-        if cfg.share <= 0.0:
+        if self.cfg.share <= 0.0:
             return action
         fresh = torch.randn(self.noise.shape, device=action.device, generator=self._generator)
-        drawn = torch.rand(first.shape, device=action.device, generator=self._generator) < cfg.share
+        drawn = torch.rand(first.shape, device=action.device, generator=self._generator) < self.cfg.share
         self.active = torch.where(first, drawn, self.active)
-        on = math.sqrt(1.0 - cfg.correlation**2)
-        self.noise = torch.where(first[:, None, None], fresh, cfg.correlation * self.noise + on * fresh)
-        return action + cfg.std * self.noise * self.active[:, None, None]
+        innovation = math.sqrt(1.0 - CORRELATION**2)
+        self.noise = torch.where(first[:, None, None], fresh, CORRELATION * self.noise + innovation * fresh)
+        return action + self.noise * self.active[:, None, None]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Noise, who explores, and the random state."""
+        """The noise, which environments explore, and the random state."""
         return {"noise": self.noise, "active": self.active, "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

@@ -1,6 +1,8 @@
-"""The team: a shared actor and a centralised critic, improved by PPO on dreamt rollouts (MAPPO, Yu et al. 2022)."""
+"""PPO for a team: a shared actor and a centralised critic, improved on dreamt rollouts (MAPPO, Yu et al. 2022)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,39 +15,55 @@ from dima_isaac.agent.returns import lambda_returns, survival
 from dima_isaac.nn.optim import optimizer_step
 from dima_isaac.types import Dims, Metrics, Rollout, restore_generator
 
+GRAD_CLIP = 10.0  # of each network's gradient norm
+HUBER = 10.0  # where the value loss becomes linear, in normalised units
+ADVANTAGE_EPS = 1e-4
 
-class ActorCritic(nn.Module):
-    """``act(obs)`` anywhere; ``update(rollout)`` on experience of any origin."""
+
+class PPO(nn.Module):
+    """The ``Learner`` of ``agent.learner=ppo``."""
+
+    captured = ("update",)
 
     def __init__(
-        self, cfg: AgentConfig, dims: Dims, device: torch.device, action_mask: Tensor | None = None, seed: int = 0
-    ):
+        self,
+        cfg: AgentConfig,
+        dims: Dims,
+        device: torch.device,
+        action_mask: Tensor | None = None,
+        *,
+        clip_actions: bool = True,
+        seed: int = 0,
+    ) -> None:
+        """See ``build_learner``."""
         super().__init__()
-        self.cfg = cfg
-        self.actor = Actor(cfg.actor, dims, action_mask)
-        self.critic = Critic(cfg.critic, dims)
+        self.cfg, self._clip_actions = cfg, clip_actions
+        self.actor = Actor(cfg.actor, dims, action_mask, cfg.ppo.published)
+        self.critic = Critic(cfg.critic, dims, cfg.ppo.published)
         self.to(device)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.actor_optim = torch.optim.Adam(self.actor.parameters(), lr=cfg.actor.lr, eps=1e-5, fused=True)
-        self.critic_optim = torch.optim.Adam(self.critic.parameters(), lr=cfg.critic.lr, eps=1e-5, fused=True)
+        self.actor_optim = torch.optim.Adam(self.actor.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
+        self.critic_optim = torch.optim.Adam(self.critic.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
+
+    @property
+    def steps_per_update(self) -> int:
+        """Minibatches of all epochs."""
+        return self.cfg.ppo.epochs * self.cfg.ppo.minibatches
 
     @torch.no_grad()
-    def act(self, obs: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw actions (..., N, A) as the environment takes them, and the log-probability (..., N) of the draw."""
-        return self.actor.act(obs, self.generator)
+    def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw actions (..., N, A) and give the log-probability (..., N) of each draw."""
+        return self.actor.act(obs, generator or self.generator)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:
-        """The deterministic team action (..., N, A), clipped as the environment would."""
-        return self.clip(self.actor.mode(obs))
+        """The mean actions (..., N, A), as the environment takes them."""
+        action = self.actor.mode(obs)
+        return action.clamp(-1.0, 1.0) if self._clip_actions else action
 
     def track(self, obs: Tensor) -> None:
         """Update the actor's observation statistics with real observations (..., N, O)."""
         self.actor.track(obs)
-
-    def clip(self, action: Tensor) -> Tensor:
-        """What the environment and the world model receive for a drawn ``action``."""
-        return action.clamp(-1.0, 1.0) if self.cfg.actor.clip_action else action
 
     def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
         """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
@@ -61,13 +79,13 @@ class ActorCritic(nn.Module):
         One scalar advantage per joint step goes to every agent; steps count by the probability that the
         episode still runs there (``weigh_by_survival``).
         """
-        cfg = self.cfg
+        gamma, cfg = self.cfg.gamma, self.cfg.ppo
         with torch.no_grad():
             value = self.critic(rollout.state, rollout.last_action)  # (B, H + 1), normalised units
             raw = self.critic.units.denormalise(value)
-            target = lambda_returns(rollout.reward, raw[:, 1:], rollout.cont, cfg.gamma, cfg.lam, cfg.gamma_twice)
+            target = lambda_returns(rollout.reward, raw[:, 1:], rollout.cont, gamma, cfg.lam, gamma_twice=cfg.published)
             weight = survival(rollout.cont) if cfg.weigh_by_survival else torch.ones_like(target)
-            advantage = _standardise(target - raw[:, :-1], weight, cfg.advantage_eps)
+            advantage = _standardise(target - raw[:, :-1], weight, ADVANTAGE_EPS)
         rows = [  # (B * H, ...)
             column.flatten(0, 1)
             for column in (rollout.obs, rollout.action, rollout.logp, rollout.state[:, :-1],
@@ -84,8 +102,7 @@ class ActorCritic(nn.Module):
                 part = rows if order is None else [column[order[m * size : (m + 1) * size]] for column in rows]
                 for name, metric in self._minibatch(part).items():
                     totals[name] = totals.get(name, 0.0) + metric
-        steps = cfg.epochs * cfg.minibatches
-        out = {name: total / steps for name, total in totals.items()}
+        out = {name: total / self.steps_per_update for name, total in totals.items()}
         out["agent/dream_reward"] = _mean(rollout.reward, weight)
         out["agent/dream_return"] = target[:, 0].mean()
         out["agent/value"] = raw[:, 0].mean()
@@ -93,8 +110,9 @@ class ActorCritic(nn.Module):
         return out
 
     def _minibatch(self, rows: list[Tensor]) -> Metrics:
+        """One step of the actor and one of the critic on M rows."""
         obs, action, old_logp, state, last_action, old_value, target, advantage, weight = rows
-        cfg = self.cfg
+        cfg = self.cfg.ppo
         logp, entropy = self.actor.evaluate(obs, action)  # (M, N)
         log_ratio = logp - old_logp
         ratio = log_ratio.exp()
@@ -105,17 +123,17 @@ class ActorCritic(nn.Module):
         policy_loss = -_mean(surrogate, weight)
         bonus = _mean(entropy.mean(1), weight)
         loss = policy_loss - cfg.entropy * bonus
-        actor_grad = optimizer_step(self.actor_optim, self.actor.parameters(), loss, cfg.grad_clip)
+        actor_grad = optimizer_step(self.actor_optim, self.actor.parameters(), loss, GRAD_CLIP)
 
         self.critic.units.update(target, weight)
         wanted = self.critic.units.normalise(target)
         value = self.critic(state, last_action)
-        loss = F.huber_loss(value, wanted, reduction="none", delta=cfg.critic.huber)
-        if cfg.critic.clip_value:
+        loss = F.huber_loss(value, wanted, reduction="none", delta=HUBER)
+        if cfg.published:
             near = old_value + (value - old_value).clamp(-cfg.clip, cfg.clip)
-            loss = torch.maximum(loss, F.huber_loss(near, wanted, reduction="none", delta=cfg.critic.huber))
+            loss = torch.maximum(loss, F.huber_loss(near, wanted, reduction="none", delta=HUBER))
         value_loss = _mean(loss, weight)
-        critic_grad = optimizer_step(self.critic_optim, self.critic.parameters(), value_loss, cfg.grad_clip)
+        critic_grad = optimizer_step(self.critic_optim, self.critic.parameters(), value_loss, GRAD_CLIP)
         return {
             "agent/policy": policy_loss.detach(),
             "agent/value_loss": value_loss.detach(),
@@ -126,16 +144,16 @@ class ActorCritic(nn.Module):
             "agent/critic_grad_norm": critic_grad,
         }
 
-    def optim_state(self) -> dict:
-        """Optimisers and random state, for the checkpoint."""
+    def optim_state(self) -> dict[str, Any]:
+        """Optimisers and random state: what ``state_dict`` lacks to continue bit for bit."""
         return {
             "actor": self.actor_optim.state_dict(),
             "critic": self.critic_optim.state_dict(),
             "generator": self.generator.get_state(),
         }
 
-    def load_optim_state(self, state: dict) -> None:
-        """Continue from ``optim_state``."""
+    def load_optim_state(self, state: dict[str, Any]) -> None:
+        """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
         self.actor_optim.load_state_dict(state["actor"])
         self.critic_optim.load_state_dict(state["critic"])
         restore_generator(self.generator, state["generator"])

@@ -18,7 +18,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from dima_isaac.agent.ppo import ActorCritic
+from dima_isaac.agent.learner import build_learner
 from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.roofline import weight_bytes
@@ -78,7 +78,7 @@ class Dreaming:
         self.world = (
             WorldModel(cfg.world_model, dims, task.observe, spec.last_action_index, spec.output_only).to(device).eval()
         )
-        self.agent = ActorCritic(cfg.agent, dims, device, spec.action_mask, cfg.seed)
+        self.agent = build_learner(cfg.agent, dims, device, spec.action_mask, seed=cfg.seed)
         length = max(self.world.history, self.world.window)
         state = torch.randn(batch, length, dims.state, device=device)
         action = torch.randn(batch, length, dims.agents, dims.action, device=device).clamp(-1.0, 1.0)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from dima_isaac.agent.learner import Learner
 from dima_isaac.bench.timing import DeviceTimer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
@@ -84,7 +85,7 @@ def sentence(what: str, limit: dict[str, Any]) -> str:
     )
 
 
-def weight_bytes(module: nn.Module | None) -> int:
+def weight_bytes(module: nn.Module | Learner | None) -> int:
     """Bytes of the parameters of ``module``."""
     return 0 if module is None else sum(p.numel() * p.element_size() for p in module.parameters())
 

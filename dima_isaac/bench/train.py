@@ -180,11 +180,10 @@ def _bytes(trainer: Trainer) -> float:
     (read and written) and the weights written: 9 numbers per parameter; of every dream, the networks once per call.
     """
     learn, world, agent = trainer.cfg.train.learn, trainer.world, trainer.agent
-    ppo = agent.cfg.epochs * agent.cfg.minibatches
     updates = learn.dynamics_per_step * weight_bytes(world.denoiser)
     updates += learn.reward_per_step * weight_bytes(world.reward)
     updates += learn.decoder_per_step * weight_bytes(world.decoder)
-    updates += learn.rollouts_per_step * ppo * weight_bytes(agent)
+    updates += learn.rollouts_per_step * agent.steps_per_update * weight_bytes(agent)
     dream = learn.horizon * (world.steps * weight_bytes(world.dreamer) + weight_bytes(agent.actor))
     return 9.0 * updates + learn.rollouts_per_step * dream
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+WEIGHTS = (0.7, 0.1, 0.1, 0.1)  # probability mass of the newest to the oldest quarter of what is stored (DIMA's)
 
-def age_edges(weights: list[float]) -> Tensor:
-    """Where the newest part ends, the two newest, ...; ``weights`` go from the oldest part to the newest."""
-    return torch.tensor(weights).flip(0).cumsum(0)
+
+def age_edges(device: torch.device) -> Tensor:
+    """The cumulative mass (4,) up to the end of each quarter, from the newest on."""
+    return torch.tensor(WEIGHTS).cumsum(0).to(device)
 
 
 def draw_ages(batch: int, size: int, edges: Tensor, generator: torch.Generator) -> Tensor:
-    """Ages (B,) in [0, ``size``), 0 the newest row; ``edges`` are ``age_edges`` on the generator's device.
+    """Ages (B,) in [0, ``size``), 0 the newest row; ``edges`` are ``age_edges`` of the generator's device.
 
-    Parts have equal lengths up to rounding. With fewer rows than parts the draw is uniform.
+    Quarters have equal lengths up to rounding. With fewer rows than quarters the draw is uniform.
     """
-    parts = edges.shape[0]
+    quarters = edges.shape[0]
     u = torch.rand(2, batch, device=edges.device, generator=generator)
-    if size < parts:
+    if size < quarters:
         return (u[0] * size).long().clamp_max(size - 1)
-    part = torch.bucketize(u[0] * edges[-1], edges).clamp_max(parts - 1)
-    return ((part + u[1]) * (size / parts)).long().clamp_max(size - 1)
+    quarter = torch.bucketize(u[0] * edges[-1], edges).clamp_max(quarters - 1)
+    return ((quarter + u[1]) * (size / quarters)).long().clamp_max(size - 1)

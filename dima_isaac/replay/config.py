@@ -1,11 +1,10 @@
-"""What the replay keeps and which part of it is drawn."""
+"""What the replay keeps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated
+from dataclasses import dataclass
 
-from dima_isaac.schema import Count, NonNegative, Range
+from dima_isaac.schema import Count
 
 
 @dataclass
@@ -13,5 +12,3 @@ class ReplayConfig:
     """Sizes count environment steps over all environments."""
 
     capacity: Count = 1_000_000
-    # Probability mass of the oldest to the newest quarter of what is stored (DIMA's [.1, .1, .1, .7]).
-    age_weights: Annotated[list[NonNegative], Range(1, 64)] = field(default_factory=lambda: [0.1, 0.1, 0.1, 0.7])

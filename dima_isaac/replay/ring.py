@@ -31,7 +31,7 @@ class ReplayBuffer:
         self.terminal = torch.zeros(shape, dtype=torch.bool, device=device)
         self._columns = ("state", "action", "reward", "first", "last", "terminal")
         self._added = 0  # rows ever written; the next one goes to _added % rows
-        self._edges = age_edges(cfg.age_weights).to(device)
+        self._edges = age_edges(device)
         self._generator = torch.Generator(device).manual_seed(seed)
 
     def __len__(self) -> int:

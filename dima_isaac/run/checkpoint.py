@@ -29,7 +29,7 @@ from torch import Tensor
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run.folder import find
-from dima_isaac.run.renamed import check_dropped, renamed_config, renamed_state
+from dima_isaac.run.renamed import check_expressible, renamed_config, renamed_state
 from dima_isaac.schema import as_dict
 
 FORMAT = 1
@@ -274,7 +274,7 @@ def read(path: Path) -> State:
     if state.get("format") != FORMAT:
         raise CheckpointError(f"{path} has format {state.get('format')}; this version reads {FORMAT}.")
     state["config"] = renamed_config(state["config"])
-    check_dropped(state["config"], path)
+    check_expressible(state["config"], path)
     return renamed_state(state)
 
 

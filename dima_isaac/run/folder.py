@@ -29,7 +29,7 @@ from typing import Any
 
 from dima_isaac.config import FREE, RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
-from dima_isaac.run.renamed import check_dropped, renamed_config
+from dima_isaac.run.renamed import check_expressible, renamed_config
 from dima_isaac.schema import AUTO, as_dict, leaves
 
 ROOT = Path("runs")
@@ -61,7 +61,7 @@ def plan(cfg: RunConfig) -> Plan:
         for folder in sorted(_runs(parent), key=_started, reverse=True):
             try:
                 stored = read_config(folder)
-                check_dropped(stored or {}, folder)
+                check_expressible(stored or {}, folder)
             except CheckpointError as error:  # nobody asked for that run
                 print(f"{error} That run is passed over.")
                 continue
@@ -86,7 +86,7 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
         return Plan(folder, None)
     if cfg.checkpoint not in CONTINUE:
         raise UsageError(f"{folder} holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
-    check_dropped(stored, folder)
+    check_expressible(stored, folder)
     changed = changes(stored, cfg)
     if changed:
         listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])

@@ -13,8 +13,12 @@ from dima_isaac.errors import CheckpointError
 
 RENAMED: dict[str, str] = {
     "world_model.exact_echo": "world_model.copy_last_action",
+    "agent.actor.lr": "agent.lr",
+    "agent.critic.lr": "agent.lr",
+    **{f"agent.{key}": f"agent.ppo.{key}" for key in ("lam", "epochs", "minibatches", "clip", "entropy")},
+    "agent.weigh_by_survival": "agent.ppo.weigh_by_survival",
 }
-"""Old dotted key (a leaf or a branch) -> today's."""
+"""Old dotted key (a leaf or a branch) -> today's. Two that have become one must have had the same value."""
 
 DROPPED: dict[str, tuple[Any, ...]] = {
     "world_model.denoiser.members": (1,),
@@ -22,9 +26,44 @@ DROPPED: dict[str, tuple[Any, ...]] = {
     "world_model.decoder.levels": (),
     "world_model.decoder.revive": (0.0, 0.1),  # 0.1, the default, meant nothing without a learned decoder
     "agent.actor.kind": ("gaussian",),
+    "agent.actor.clip_action": (),  # follows world_model.clip_actions, which had the same value in every preset
+    "agent.actor.std_max": (0.5,),
+    "agent.actor.std_init": (1.0,),
+    "agent.critic.huber": (10.0,),
+    "agent.grad_clip": (10.0,),
     "agent.kl_stop": (0.0,),
+    "agent.advantage_eps": (1e-4,),
+    "agent.explore.std": (1.0,),
+    "agent.explore.correlation": (0.9,),
+    "replay.age_weights": ([0.1, 0.1, 0.1, 0.7],),
+    "train.learn.decoder_batch": (256, 16),
+    "train.probe_horizon": (),
 }
 """Removed dotted key -> the stored values that mean what the program does now; () where any value does."""
+
+MERGED: dict[str, dict[Any, dict[str, Any]]] = {
+    "agent.ppo.published": {
+        False: {
+            "agent.actor.activation": "silu",
+            "agent.actor.normalise": True,
+            "agent.critic.activation": "silu",
+            "agent.critic.sees_action": False,
+            "agent.critic.value_decay": 0.999,
+            "agent.critic.clip_value": False,
+            "agent.gamma_twice": False,
+        },
+        True: {
+            "agent.actor.activation": "relu",
+            "agent.actor.normalise": False,
+            "agent.critic.activation": "relu",
+            "agent.critic.sees_action": True,
+            "agent.critic.value_decay": 0.99999,
+            "agent.critic.clip_value": True,
+            "agent.gamma_twice": True,
+        },
+    },
+}
+"""Key of today -> each of its values with the values of the removed keys that it stands for."""
 
 STATE: dict[str, dict[str, str | None]] = {
     "world": {"space.relevance": "space.value_weights"},
@@ -37,34 +76,42 @@ _MISSING = object()
 def renamed_config(config: dict[str, Any]) -> dict[str, Any]:
     """A copy of the stored ``config`` (nested) under today's keys.
 
-    A removed key stays where its value cannot be expressed any more; ``check_dropped`` refuses it.
+    A key that cannot be expressed any more stays where it is; ``check_expressible`` refuses it.
     """
     config = copy.deepcopy(config)
     for old, new in RENAMED.items():
-        value = _pop(config, old)
-        if value is not _MISSING:
+        value = _get(config, old)
+        if value is not _MISSING and _get(config, new) in (_MISSING, value):
+            _pop(config, old)
             _put(config, new, value)
     for key, accepted in DROPPED.items():
-        value = _pop(config, key)
-        if value is not _MISSING and accepted and value not in accepted:
-            _put(config, key, value)
+        if not accepted or _get(config, key) in accepted:
+            _pop(config, key)
+    for new, meanings in MERGED.items():
+        for value, parts in meanings.items():
+            stored = {key: _get(config, key) for key in parts}
+            present = {key: part for key, part in stored.items() if part is not _MISSING}
+            if present and all(part == parts[key] for key, part in present.items()):
+                _put(config, new, value)
+                for key in present:
+                    _pop(config, key)
+                break
     return config
 
 
-def check_dropped(config: dict[str, Any], where: object) -> None:
+def check_expressible(config: dict[str, Any], where: object) -> None:
     """Refuse a ``renamed_config``, read from ``where``, that needs what this version cannot do.
 
     Raises:
         CheckpointError: it sets a removed key to a value that meant something else than what is done now.
     """
-    for key, accepted in DROPPED.items():
-        value = _pop(copy.deepcopy(config), key)
-        if value is not _MISSING:
-            kept = " or ".join(map(str, accepted))
-            raise CheckpointError(
-                f"{where} was made with {key}={value}, which this version no longer has (it does what {kept} did);"
-                " use the version that made it (versions.json in the run folder names its commit)."
-            )
+    gone = [*RENAMED, *DROPPED, *(key for meanings in MERGED.values() for key in next(iter(meanings.values())))]
+    left = [f"{key}={value}" for key in gone if (value := _get(config, key)) is not _MISSING]
+    if left:
+        raise CheckpointError(
+            f"{where} was made with {', '.join(left)}, which this version cannot do any more; use the version that"
+            " made it (versions.json in the run folder names its commit)."
+        )
 
 
 def renamed_state(state: dict[str, Any]) -> dict[str, Any]:
@@ -82,11 +129,12 @@ def advice(key: str) -> str:
     for old, new in RENAMED.items():
         if key == old or key.startswith(old + "."):
             return f"{key} is now called {new + key[len(old) :]}."
-    for old, accepted in DROPPED.items():
-        if key == old or key.startswith(old + "."):
-            return f"{key} no longer exists" + (
-                f"; the program does what {old}={accepted[0]} did." if accepted else "."
-            )
+    for new, meanings in MERGED.items():
+        if any(key in parts for parts in meanings.values()):
+            return f"{key} is now part of {new}."
+    if key in DROPPED:
+        accepted = DROPPED[key]
+        return f"{key} no longer exists" + (f"; the program does what {key}={accepted[0]} did." if accepted else ".")
     return ""
 
 
@@ -97,14 +145,23 @@ def _renamed(name: str, prefixes: dict[str, str | None]) -> str | None:
     return name
 
 
-def _pop(config: dict[str, Any], key: str) -> Any:
-    """Remove dotted ``key`` from the nested ``config`` and return its value, or _MISSING."""
+def _branch(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:
+    """The dictionary that holds dotted ``key`` ({} if there is none) and the key's last part."""
     *branches, leaf = key.split(".")
     for branch in branches:
-        config = config.get(branch, {})
-        if not isinstance(config, dict):
-            return _MISSING
-    return config.pop(leaf, _MISSING)
+        below = config.get(branch)
+        config = below if isinstance(below, dict) else {}
+    return config, leaf
+
+
+def _get(config: dict[str, Any], key: str) -> Any:
+    branch, leaf = _branch(config, key)
+    return branch.get(leaf, _MISSING)
+
+
+def _pop(config: dict[str, Any], key: str) -> None:
+    branch, leaf = _branch(config, key)
+    branch.pop(leaf, None)
 
 
 def _put(config: dict[str, Any], key: str, value: Any) -> None:

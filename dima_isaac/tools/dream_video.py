@@ -15,7 +15,7 @@ from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.tools.config import PlayConfig
 from dima_isaac.tools.policies import Controller
 from dima_isaac.tools.restore import Restored
-from dima_isaac.train import video
+from dima_isaac.train import probes, video
 
 
 @torch.no_grad()
@@ -27,7 +27,7 @@ def record(
     Raises:
         UsageError: a task whose state does not determine the pose.
     """
-    world, horizon = restored.world(env), restored.cfg.train.probe_horizon
+    world, horizon = restored.world(env), probes.HORIZON
     display = restored.build_env(env.num_envs, cfg.seed)
     newest = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     index = torch.arange(env.num_envs, device=env.device)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dima_isaac.agent.ppo import ActorCritic
+from dima_isaac.agent.learner import Learner
 from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
@@ -51,7 +51,7 @@ def random(spec: TaskSpec, device: torch.device, seed: int) -> Controller:
     return act
 
 
-def trained(agent: ActorCritic, explore: bool) -> Controller:
+def trained(agent: Learner, explore: bool) -> Controller:
     """The mode of the agents' policy, or with ``explore`` actions drawn from it as in training."""
     if not explore:
         return agent.mode

@@ -24,14 +24,14 @@ class Probe:
 
 def probe(restored: Restored, num_envs: int, seed: int) -> Probe:
     """Measure the world model of ``restored`` on ``num_envs`` environments that start as ``seed`` says."""
-    horizon = restored.cfg.train.probe_horizon
+    horizon = probes.HORIZON
     env = restored.build_env(num_envs, seed + restored.cfg.seed)
     try:
         world, agent = restored.world(env), restored.agent(env.spec)
         linear = probes.LinearModel(world, restored.replay(env.spec))
-        held_out = probes.record(env, agent.actor, 1, max(2 * env.spec.episode_length, 3 * horizon), seed)
+        held_out = probes.record(env, agent.act, 1, max(2 * env.spec.episode_length, 3 * horizon), seed)
         loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
-        return Probe(env.task, loop, probes.sensitivity(world, env, agent.actor, 1))
+        return Probe(env.task, loop, probes.sensitivity(world, env, agent.act, 1))
     finally:
         env.close()
 

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 import yaml
 
-from dima_isaac.agent.ppo import ActorCritic
+from dima_isaac.agent.learner import Learner, build_learner
 from dima_isaac.config import RunConfig, typed
 from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
@@ -57,13 +57,14 @@ class Restored:
         """``num_envs`` copies of the task, with starts held out from training."""
         return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
 
-    def agent(self, spec: TaskSpec) -> ActorCritic:
+    def agent(self, spec: TaskSpec) -> Learner:
         """Its agents.
 
         Raises:
             CheckpointError: it has other sizes than this task's.
         """
-        agent = ActorCritic(self.cfg.agent, spec.dims, self.device, spec.action_mask)
+        clip = self.cfg.world_model.clip_actions
+        agent = build_learner(self.cfg.agent, spec.dims, self.device, spec.action_mask, clip_actions=clip)
         self._load(agent, "agent")
         return agent
 
@@ -92,7 +93,7 @@ class Restored:
         kept.load_state_dict({**stored, "rows": kept.rows})
         return kept
 
-    def _load(self, module: torch.nn.Module, part: str) -> None:
+    def _load(self, module: Learner | WorldModel, part: str) -> None:
         try:
             module.load_state_dict(self.state[part])
         except (RuntimeError, KeyError) as error:

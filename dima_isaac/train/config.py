@@ -27,7 +27,6 @@ class LearnConfig:
     reward_per_step: UpdateRatio = 0.2
     reward_batch: Size = 256
     decoder_per_step: UpdateRatio = 0.2  # only with a learned decoder
-    decoder_batch: Size = 256
     rollouts_per_step: UpdateRatio = 0.005
     dreams: Size = 600  # dreamt episodes per rollout
     horizon: Few = 15
@@ -61,4 +60,3 @@ class TrainConfig:
     eval: EvalConfig = field(default_factory=EvalConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     probe_every: CountOrZero = 25_000  # environment steps between open-loop probes; 0 never
-    probe_horizon: Few = 15  # steps of the open-loop probe, whatever the length of the policy's dreams

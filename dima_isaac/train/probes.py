@@ -6,17 +6,22 @@ Errors are in z, one standard deviation of each state dimension.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dima_isaac.agent.actor import Actor
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.types import Window
 from dima_isaac.world_model.world_model import Context, WorldModel
+
+HORIZON = 15  # steps of the open-loop probe, whatever the length of the policy's dreams
+
+Draw = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
+"""obs (E, N, O), random stream -> action (E, N, A), log-probability (E, N)"""
 
 
 @dataclass
@@ -66,19 +71,18 @@ class LinearModel:
 
 
 @torch.no_grad()
-def record(env: VecEnv, actor: Actor, episode: int, ticks: int, seed: int) -> ReplayBuffer:
+def record(env: VecEnv, draw: Draw, episode: int, ticks: int, seed: int) -> ReplayBuffer:
     """``ticks`` rows of the exploring policy on ``env``, held out from training, as a replay of their own.
 
     Afterwards ``env`` stands at the newest row, whose action has been drawn but not taken.
     """
-    device = next(actor.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
-    kept = ReplayBuffer(ReplayConfig(capacity=ticks * env.num_envs), env.spec.dims, env.num_envs, device, seed)
+    generator = torch.Generator(env.device).manual_seed(seed)
+    kept = ReplayBuffer(ReplayConfig(capacity=ticks * env.num_envs), env.spec.dims, env.num_envs, env.device, seed)
     step, action = env.restart(episode), None
     for _ in range(ticks):
         if action is not None:
             step = env.step(action)
-        action = actor.act(step.obs, generator)[0].clamp(-1.0, 1.0)
+        action = draw(step.obs, generator)[0].clamp(-1.0, 1.0)
         kept.add(step, action)
     return kept
 
@@ -132,7 +136,7 @@ def _dream(world: WorldModel, context: Context, actions: Tensor, horizon: int, g
 
 @torch.no_grad()
 def sensitivity(
-    world: WorldModel, env: VecEnv, actor: Actor, episode: int, delta: float = 0.5, warmup: int = 10
+    world: WorldModel, env: VecEnv, draw: Draw, episode: int, delta: float = 0.5, warmup: int = 10
 ) -> Sensitivity:
     """Perturb one agent's current action by ``delta`` in the simulator and in the dream, noise held fixed.
 
@@ -141,7 +145,7 @@ def sensitivity(
     """
     dims = env.spec.dims
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
-    kept = record(env, actor, episode, max(warmup, world.history), seed=episode)
+    kept = record(env, draw, episode, max(warmup, world.history), seed=episode)
     window = kept.gather(now, torch.arange(env.num_envs, device=now.device), world.history)
     start, action, context = env.clone_state(), window.action[:, -1], world.context(window)
     physical = torch.ones(dims.state, device=action.device)

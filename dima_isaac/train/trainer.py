@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from dima_isaac.agent.explore import Explorer
-from dima_isaac.agent.ppo import ActorCritic
+from dima_isaac.agent.learner import build_learner
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
@@ -23,6 +23,7 @@ from dima_isaac.types import Rollout, Step, Window
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
 
+DECODER_BATCH = 256  # states; only with a learned decoder
 _HOPELESS = 10  # rounds in a row without one finite loss before the run gives up
 
 
@@ -38,7 +39,10 @@ class Trainer:
         self.world = WorldModel(
             cfg.world_model, spec.dims, env.task.observe, spec.last_action_index, spec.output_only
         ).to(to)
-        self.agent = ActorCritic(cfg.agent, spec.dims, to, spec.action_mask, seed=cfg.seed + 1)
+        self.clip_actions = cfg.world_model.clip_actions
+        self.agent = build_learner(
+            cfg.agent, spec.dims, to, spec.action_mask, clip_actions=self.clip_actions, seed=cfg.seed + 1
+        )
         self.replay = ReplayBuffer(cfg.replay, spec.dims, env.num_envs, to, seed=cfg.seed + 2)
         self.explorer = Explorer(cfg.agent.explore, spec.dims, env.num_envs, to, seed=cfg.seed + 3)
         self.env_steps = self.learnt = 0
@@ -106,7 +110,9 @@ class Trainer:
         self.world.track(step.state)
         self.agent.track(step.obs)
         action, _ = self.agent.act(step.obs)
-        action = self.agent.clip(self.explorer(action, step.first))
+        action = self.explorer(action, step.first)
+        if self.clip_actions:
+            action = action.clamp(-1.0, 1.0)
         self.step = self.env.step(action)  # first: who is lost in it must not be remembered twice
         self.replay.add(step, action)
         self.env_steps += self.env.num_envs
@@ -123,7 +129,7 @@ class Trainer:
         for _ in range(self.due["reward"](self.env_steps)):
             self.logger.add(world.update_reward(self.replay.sample(learn.reward_batch, world.reward_window)))
         for _ in range(self.due["decoder"](self.env_steps) if world.decoder is not None else 0):
-            self.logger.add(world.update_decoder(self.replay.sample(learn.decoder_batch, 1).state[:, 0]))
+            self.logger.add(world.update_decoder(self.replay.sample(DECODER_BATCH, 1).state[:, 0]))
 
     def learn_behaviour(self) -> None:
         """Improve the policy on dreams that start in replayed states and never touch the simulator."""
@@ -142,7 +148,7 @@ class Trainer:
 
     def capture(self) -> None:
         """From now on play the dream and the updates as graphs, with the same results (``compile``)."""
-        for owner, names in ((self.world, self.world.captured), (self.agent, ("update",)), (self, ("dream",))):
+        for owner, names in ((self.world, self.world.captured), (self.agent, self.agent.captured), (self, ("dream",))):
             for name in names:
                 played = Captured(getattr(owner, name), lambda: (self.world.generator, self.agent.generator))
                 setattr(owner, name, played)
@@ -158,11 +164,11 @@ class Trainer:
 
     def probe(self) -> None:
         """Hold the world model against the simulator, on the evaluation's environments."""
-        horizon = self.cfg.train.probe_horizon
-        held_out = probes.record(self.eval_env, self.agent.actor, -self.evaluations, 3 * horizon, seed=self.env_steps)
+        horizon = probes.HORIZON
+        held_out = probes.record(self.eval_env, self.agent.act, -self.evaluations, 3 * horizon, seed=self.env_steps)
         linear = probes.LinearModel(self.world, self.replay, seed=self.env_steps)
         result = probes.open_loop(self.world, held_out, linear, horizon, seed=self.env_steps, dreams=8)
-        moved = probes.sensitivity(self.world, self.eval_env, self.agent.actor, -self.evaluations)
+        moved = probes.sensitivity(self.world, self.eval_env, self.agent.act, -self.evaluations)
         for name in ("model", "average", "repeat", "linear"):
             errors = getattr(result, name)
             self.logger.add({f"probe/{name}_{h + 1:02d}": errors[h] for h in range(horizon)})

@@ -2,32 +2,34 @@
 
 import math
 
+import pytest
 import torch
 from torch import distributions as dist
 
 from dima_isaac.agent.actor import Actor
-from dima_isaac.agent.config import Activation, ActorConfig, CriticConfig
+from dima_isaac.agent.config import ActorConfig, CriticConfig
 from dima_isaac.agent.critic import Critic, ValueNorm
 from dima_isaac.types import Dims
 
 DIMS = Dims(agents=2, state=17, obs=19, action=3)
-PAPER = {"normalise": False, "agent_id": False, "activation": Activation.relu}
+ANT = Dims(agents=2, state=111, obs=113, action=4)
+PEN = Dims(agents=2, state=417, obs=218, action=26)
 
 
-def test_published_parameter_counts():
-    assert sum(p.numel() for p in Actor(ActorConfig(**PAPER), DIMS).parameters()) == 36_780
-    critic = Critic(CriticConfig(activation=Activation.relu, sees_action=True), DIMS)
-    assert sum(p.numel() for p in critic.parameters()) == 73_263
-    ant = Dims(agents=2, state=111, obs=113, action=4)
-    assert sum(p.numel() for p in Actor(ActorConfig(**PAPER), ant).parameters()) == 49_130
-    assert sum(p.numel() for p in Critic(CriticConfig(sees_action=True), ant).parameters()) == 98_031
-    pen = Dims(agents=2, state=417, obs=218, action=26)
-    assert sum(p.numel() for p in Actor(ActorConfig(**PAPER), pen).parameters()) == 65_640
-    assert sum(p.numel() for p in Critic(CriticConfig(sees_action=True), pen).parameters()) == 188_331
+def published_actor(dims: Dims) -> Actor:
+    return Actor(ActorConfig(agent_id=False), dims, published=True)
+
+
+@pytest.mark.parametrize(
+    ("dims", "actor", "critic"), [(DIMS, 36_780, 73_263), (ANT, 49_130, 98_031), (PEN, 65_640, 188_331)]
+)
+def test_published_parameter_counts(dims, actor, critic):
+    assert sum(p.numel() for p in published_actor(dims).parameters()) == actor
+    assert sum(p.numel() for p in Critic(CriticConfig(), dims, published=True).parameters()) == critic
 
 
 def test_initial_deviation_and_entropy():
-    actor = Actor(ActorConfig(**PAPER), DIMS)
+    actor = published_actor(DIMS)
     torch.testing.assert_close(actor.std, torch.full((3,), 0.3655), atol=1e-4, rtol=0)
     _, entropy = actor.evaluate(torch.randn(5, 2, 19), torch.zeros(5, 2, 3))
     torch.testing.assert_close(entropy, torch.full((5, 2), 3 * 0.4124), atol=1e-3, rtol=0)

@@ -1,9 +1,9 @@
-"""Slow noise for whole episodes: its spread, its memory, and who gets it."""
+"""Slow noise for whole episodes: its spread, its correlation, and which episodes get it."""
 
 import torch
 
 from dima_isaac.agent.config import ExploreConfig
-from dima_isaac.agent.explore import Explorer
+from dima_isaac.agent.explore import CORRELATION, Explorer
 from dima_isaac.types import Dims
 
 DIMS = Dims(agents=2, state=3, obs=3, action=4)
@@ -31,21 +31,19 @@ def test_a_share_of_episodes_explores_from_start_to_end():
     assert torch.equal(after[200:], seen[0][200:]) and not torch.equal(after[:200], seen[0][:200])
 
 
-def test_noise_keeps_its_spread_and_remembers():
-    noisy, still = explorer(share=1.0, std=0.8, correlation=0.9), torch.zeros(400, 2, 4)
+def test_noise_keeps_its_spread_and_is_correlated_in_time():
+    noisy, still = explorer(share=1.0), torch.zeros(400, 2, 4)
     path = torch.stack([noisy(still, firsts(400, t == 0)) for t in range(60)])
-    assert torch.allclose(path.std((1, 2, 3)), torch.tensor(0.8), atol=0.05), "from the first step on"
+    assert torch.allclose(path.std((1, 2, 3)), torch.tensor(1.0), atol=0.06), "from the first step on"
     for lag in (1, 5):
         correlation = (path[lag:] * path[:-lag]).mean() / path.square().mean()
-        assert abs(correlation - 0.9**lag) < 0.03
+        assert abs(correlation - CORRELATION**lag) < 0.03
 
 
-def test_a_new_episode_forgets_the_noise_of_the_one_before():
-    noisy, still = explorer(share=1.0, correlation=1.0), torch.zeros(400, 2, 4)
-    before = noisy(still, firsts(400, True))
-    assert torch.equal(noisy(still, firsts(400, False)), before)
-    after = noisy(still, firsts(400, True))
-    assert abs((before * after).mean()) < 0.1
+def test_a_new_episode_starts_with_noise_of_its_own():
+    noisy, still = explorer(share=1.0), torch.zeros(400, 2, 4)
+    path = [noisy(still, firsts(400, t != 1)) for t in range(3)]
+    assert (path[0] * path[1]).mean() > 0.8 and abs((path[1] * path[2]).mean()) < 0.1
 
 
 def test_it_continues_bit_for_bit():

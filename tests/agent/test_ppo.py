@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from dima_isaac.agent import ppo
-from dima_isaac.agent.config import AgentConfig, CriticConfig
-from dima_isaac.agent.ppo import ActorCritic, _standardise
+from dima_isaac.agent.config import AgentConfig, PpoConfig
+from dima_isaac.agent.ppo import PPO, _standardise
 from dima_isaac.types import Dims, Rollout
 
 DIMS = Dims(agents=2, state=4, obs=4, action=1)
 
 
-def bandit(agent: ActorCritic, goal: torch.Tensor, cont: float = 1.0) -> Rollout:
+def bandit(agent: PPO, goal: torch.Tensor, cont: float = 1.0) -> Rollout:
     """Reward is minus the squared distance of each agent's action to its goal."""
     obs = torch.randn(64, 3, 2, 4)
     action, logp = agent.act(obs)
@@ -27,7 +27,7 @@ def bandit(agent: ActorCritic, goal: torch.Tensor, cont: float = 1.0) -> Rollout
 def test_agents_find_their_own_goals():
     torch.manual_seed(0)
     cfg = AgentConfig(gamma=0.0)
-    agent = ActorCritic(cfg, DIMS, torch.device("cpu"), seed=1)
+    agent = PPO(cfg, DIMS, torch.device("cpu"), seed=1)
     goal = torch.tensor([0.4, -0.6])
     for _ in range(40):
         metrics = agent.update(bandit(agent, goal))
@@ -37,7 +37,7 @@ def test_agents_find_their_own_goals():
 
 def test_steps_after_a_certain_end_do_not_teach():
     torch.manual_seed(0)
-    agent = ActorCritic(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
+    agent = PPO(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
     weight = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     one = _standardise(torch.tensor([[1.0, 50.0], [3.0, -9.0]]), weight, 0.0)
     torch.testing.assert_close(one[:, 0], torch.tensor([-1.0, 1.0]))
@@ -45,7 +45,7 @@ def test_steps_after_a_certain_end_do_not_teach():
     other = Rollout(**vars(rollout))
     other.reward = rollout.reward.clone()
     other.reward[:, 1:] = 1e3  # unreachable
-    twin = ActorCritic(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
+    twin = PPO(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
     twin.load_state_dict(agent.state_dict())
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     agent.update(rollout)
@@ -57,8 +57,8 @@ def test_steps_after_a_certain_end_do_not_teach():
 class ByHand:
     """The two losses, one number at a time, from the textbook: GAE in its lambda-return form, PPO's clipped ratio."""
 
-    def __init__(self, agent: ActorCritic, dream: Rollout) -> None:
-        self.agent, self.dream, cfg = agent, dream, agent.cfg
+    def __init__(self, agent: PPO, dream: Rollout) -> None:
+        self.agent, self.dream, gamma, cfg = agent, dream, agent.cfg.gamma, agent.cfg.ppo
         batch, horizon = dream.reward.shape
         self.where = [(b, t) for b in range(batch) for t in range(horizon)]
         mean, std = (float(x) for x in agent.critic.units.stats())
@@ -68,8 +68,9 @@ class ByHand:
         for b in range(batch):
             ahead, alive = worth[b, horizon], 1.0
             for t in reversed(range(horizon)):
-                ahead = (1 - cfg.lam) * worth[b, t + 1] + cfg.lam * ahead
-                ahead = float(dream.reward[b, t]) + cfg.gamma * float(dream.cont[b, t]) * ahead
+                twice = gamma if cfg.published else 1.0
+                ahead = twice * (1 - cfg.lam) * worth[b, t + 1] + cfg.lam * ahead
+                ahead = float(dream.reward[b, t]) + gamma * float(dream.cont[b, t]) * ahead
                 self.target[b, t] = ahead
             for t in range(horizon):
                 self.weight[b, t] = alive
@@ -77,7 +78,7 @@ class ByHand:
         raw = {at: self.target[at] - worth[at] for at in self.where}
         centre = self.mean(raw)
         deviation = math.sqrt(self.mean({at: (a - centre) ** 2 for at, a in raw.items()}))
-        self.advantage = {at: (a - centre) / (deviation + cfg.advantage_eps) for at, a in raw.items()}
+        self.advantage = {at: (a - centre) / (deviation + ppo.ADVANTAGE_EPS) for at, a in raw.items()}
 
     def mean(self, numbers: dict) -> float:
         return sum(self.weight[at] * numbers[at] for at in self.where) / sum(self.weight.values())
@@ -86,7 +87,7 @@ class ByHand:
         return float(self.agent.critic(self.dream.state[b, t], self.dream.last_action[b, t]).detach())
 
     def policy_loss(self) -> float:
-        cfg, gains, spread = self.agent.cfg, {}, {}
+        cfg, gains, spread = self.agent.cfg.ppo, {}, {}
         for at in self.where:
             logp, entropy = self.agent.actor.evaluate(self.dream.obs[at], self.dream.action[at])
             ratios = (logp - self.dream.logp[at]).exp().tolist()
@@ -96,12 +97,14 @@ class ByHand:
         return -self.mean(gains) - cfg.entropy * self.mean(spread)
 
     def value_loss(self) -> float:
-        cfg, misses = self.agent.cfg, {}
+        cfg, misses = self.agent.cfg.ppo, {}
         mean, std = (float(x) for x in self.agent.critic.units.stats())
         for at in self.where:
             wanted, value = (self.target[at] - mean) / std, self.value(*at)
-            near = self.old[at] + min(max(value - self.old[at], -cfg.clip), cfg.clip)
-            misses[at] = max(_huber(value - wanted, cfg.critic.huber), _huber(near - wanted, cfg.critic.huber))
+            misses[at] = _huber(value - wanted, ppo.HUBER)
+            if cfg.published:
+                near = self.old[at] + min(max(value - self.old[at], -cfg.clip), cfg.clip)
+                misses[at] = max(misses[at], _huber(near - wanted, ppo.HUBER))
         return self.mean(misses)
 
 
@@ -109,11 +112,13 @@ def _huber(miss: float, delta: float) -> float:
     return 0.5 * miss**2 if abs(miss) <= delta else delta * (abs(miss) - 0.5 * delta)
 
 
-def test_losses_are_the_textbooks(monkeypatch):
+@pytest.mark.parametrize("published", [False, True])
+def test_losses_are_the_textbooks(monkeypatch, published):
     torch.manual_seed(0)
-    critic = CriticConfig(sees_action=True, clip_value=True, huber=0.5, lr=0.03)
-    cfg = AgentConfig(critic=critic, epochs=3, minibatches=1, gamma=0.9, lam=0.7, entropy=0.05)
-    agent = ActorCritic(cfg, DIMS, torch.device("cpu"), seed=1)
+    monkeypatch.setattr(ppo, "HUBER", 0.5)  # within reach
+    settings = PpoConfig(epochs=3, minibatches=1, lam=0.7, entropy=0.05, published=published)
+    cfg = AgentConfig(gamma=0.9, lr=0.03, ppo=settings)
+    agent = PPO(cfg, DIMS, torch.device("cpu"), seed=1)
     agent.critic.units.update(torch.tensor([4.0, 9.0]), torch.ones(2))
     obs, state, last = torch.randn(5, 4, 2, 4), torch.randn(5, 5, 4), torch.randn(5, 5, 2, 1)
     action, logp = agent.act(obs)
@@ -136,7 +141,7 @@ def test_losses_are_the_textbooks(monkeypatch):
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_one_broken_dream_is_not_learnt_from(bad):
     torch.manual_seed(0)
-    agent = ActorCritic(AgentConfig(minibatches=1), DIMS, torch.device("cpu"), seed=1)
+    agent = PPO(AgentConfig(ppo=PpoConfig(minibatches=1)), DIMS, torch.device("cpu"), seed=1)
     good = bandit(agent, torch.tensor([0.4, -0.6]))
     agent.update(good)
     before = {name: value.clone() for name, value in agent.state_dict().items() if isinstance(value, torch.Tensor)}
@@ -150,24 +155,24 @@ def test_one_broken_dream_is_not_learnt_from(bad):
     assert all(torch.isfinite(value).all() for value in agent.parameters())
 
 
-def test_slope_is_the_mean_squared_gradient_of_the_value():
+def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
     torch.manual_seed(0)
-    agent = ActorCritic(AgentConfig(critic=CriticConfig(sees_action=True)), DIMS, torch.device("cpu"))
-    state, last = torch.randn(6, 4), torch.randn(6, 2, 1)
-    step, expected = 1e-2, torch.zeros(4)
+    agent = PPO(AgentConfig(ppo=PpoConfig(published=True)), DIMS, torch.device("cpu")).double()
+    state, last = torch.randn(6, 4).double(), torch.randn(6, 2, 1).double()
+    step, expected = 1e-6, torch.zeros(4).double()
     for i in range(4):
-        push = step * torch.eye(4)[i]
+        push = step * torch.eye(4).double()[i]
         above, below = agent.critic(state + push, last), agent.critic(state - push, last)
         expected[i] = (((above - below) / (2 * step)) ** 2).mean()
-    torch.testing.assert_close(agent.value_gradient(state, last), expected.detach(), rtol=0.02, atol=1e-4)
+    torch.testing.assert_close(agent.value_gradient(state, last), expected.detach(), rtol=1e-4, atol=1e-8)
 
 
 def test_continues_bit_for_bit():
     torch.manual_seed(0)
-    agent = ActorCritic(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
+    agent = PPO(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
     rollout = bandit(agent, torch.tensor([0.4, 0.1]))
     agent.update(rollout)
-    twin = ActorCritic(AgentConfig(), DIMS, torch.device("cpu"), seed=2)
+    twin = PPO(AgentConfig(), DIMS, torch.device("cpu"), seed=2)
     twin.load_state_dict(agent.state_dict())
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     twin.load_optim_state(copy.deepcopy(agent.optim_state()))

@@ -54,7 +54,7 @@ ERRORS = [
     (["task=ShadowHandOver", "task.episode_lenght=1"], 2, "did you mean episode_length?"),
     (["task=ShadowHandOver", "agent.gamma=2"], 2, "agent.gamma=2.0 is not between 0.0 and 1.0"),
     (["task=ShadowHandOver", "seed=-1"], 2, "seed=-1 is not between 0 and"),
-    (["task=ShadowHandOver", "replay.age_weights=3"], 2, "replay.age_weights"),
+    (["task=ShadowHandOver", "agent.actor.hidden=3"], 2, "agent.actor.hidden"),
     (["task=ShadowHandOver", "agent.gamma=[1"], 2, "agent.gamma"),
     (["task=ShadowHandOver", "checkpoint=auto", "run_dir=/dev/null/x"], 2, "is a file"),
     (["task=ShadowHandOver", "train.learn.round=0"], 2, "train.learn.round=0 is not between 1 and"),

@@ -21,7 +21,10 @@ OLD = {
 @pytest.fixture
 def tables(monkeypatch):
     """A history of renamings."""
-    monkeypatch.setattr(renamed, "RENAMED", {"agent.speed": "agent.rate", "agent.beta": "agent.rate.decay"})
+    moved = {"agent.speed": "agent.rate", "agent.beta": "agent.rate.decay", "agent.a": "agent.c", "agent.b": "agent.c"}
+    monkeypatch.setattr(renamed, "RENAMED", moved)
+    merged = {False: {"agent.x": 0, "agent.y": "no"}, True: {"agent.x": 1, "agent.y": "yes"}}
+    monkeypatch.setattr(renamed, "MERGED", {"agent.flag": merged})
     monkeypatch.setattr(renamed, "DROPPED", {"agent.kind": ("plain", "usual")})
     monkeypatch.setattr(renamed, "STATE", {"world": {"space.old": "space.new", "gone": None}})
 
@@ -29,8 +32,10 @@ def tables(monkeypatch):
 def test_every_entry_leads_to_a_key_of_today_and_none_starts_at_one():
     today = dict(schema(RunConfig))
     free = ("task.", "engine.")
-    assert all(new in today or new.startswith(free) for new in renamed.RENAMED.values())
-    assert not [old for old in (*renamed.RENAMED, *renamed.DROPPED) if old in today]
+    targets = [*renamed.RENAMED.values(), *renamed.MERGED]
+    assert all(new in today or new.startswith(free) for new in targets)
+    parts = [key for meanings in renamed.MERGED.values() for meaning in meanings.values() for key in meaning]
+    assert not [old for old in (*renamed.RENAMED, *renamed.DROPPED, *parts) if old in today]
 
 
 def test_a_configuration_of_today_is_left_alone():
@@ -38,7 +43,7 @@ def test_a_configuration_of_today_is_left_alone():
     assert renamed.renamed_config(config) == config
 
 
-def test_an_echo_of_the_first_release_is_read():
+def test_a_run_of_the_first_release_is_read():
     assert dict(leaves(renamed.renamed_config({"world_model": {"exact_echo": False}}))) == {
         "world_model.copy_last_action": False
     }
@@ -50,13 +55,24 @@ def test_leaves_and_branches_move_and_dropped_keys_go(tables):
     new = renamed.renamed_config(OLD)
     assert new["agent"] == {"rate": {"most": 3.0, "least": 0.0, "decay": 0.5}} and new["seed"] == 4
     assert OLD["agent"]["kind"] == "plain", "the caller's copy is untouched"
-    renamed.check_dropped(new, "run")
+    renamed.check_expressible(new, "run")
 
 
 def test_a_value_that_cannot_be_expressed_is_refused(tables):
     new = renamed.renamed_config({"agent": {"kind": "beta"}})
-    with pytest.raises(CheckpointError, match=r"runs/a was made with agent\.kind=beta,.* does what plain or"):
-        renamed.check_dropped(new, "runs/a")
+    with pytest.raises(CheckpointError, match=r"runs/a was made with agent\.kind=beta, which"):
+        renamed.check_expressible(new, "runs/a")
+
+
+@pytest.mark.parametrize(("x", "y", "flag"), [(0, "no", False), (1, "yes", True)])
+def test_several_keys_become_one(tables, x, y, flag):
+    assert renamed.renamed_config({"agent": {"x": x, "y": y}}) == {"agent": {"flag": flag}}
+
+
+@pytest.mark.parametrize("mixed", [{"x": 1, "y": "no"}, {"a": 1.0, "b": 2.0}])
+def test_keys_that_became_one_with_values_that_do_not_agree_are_refused(tables, mixed):
+    with pytest.raises(CheckpointError, match="cannot do any more"):
+        renamed.check_expressible(renamed.renamed_config({"agent": mixed}), "x.pt")
 
 
 def test_state_is_renamed_by_whole_prefixes(tables):
@@ -87,4 +103,5 @@ def test_neither_a_folder_nor_a_checkpoint_with_a_lost_setting_is_continued(tabl
 def test_advice_for_a_key_that_was_typed(tables):
     assert renamed.advice("agent.speed.most") == "agent.speed.most is now called agent.rate.most."
     assert "agent.kind=plain did" in renamed.advice("agent.kind")
+    assert renamed.advice("agent.x") == "agent.x is now part of agent.flag."
     assert renamed.advice("agent.speedy") == ""

@@ -26,7 +26,8 @@ pytest.importorskip("rl_games")
 def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", f"algo={algo}", "num_envs=32", "max_env_steps=1000", f"run_dir={run}"]
-    assert train([*words, "task.episode_length=40", "train.eval.episodes=2", "threads=1"]) == 0
+    words += ["task.episode_length=40", "train.eval.episodes=2", "threads=1"]
+    assert train(words) == 0
     said = capsys.readouterr().out
     assert "2,048 / 1,000 | return" in said and "a baseline cannot be continued" in said and "fps step" not in said
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]

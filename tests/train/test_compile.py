@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dima_isaac.agent.config import PpoConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
@@ -26,7 +27,8 @@ def variants():
     base = config(10**6, eval_every=0)
     learn = replace(base.train.learn, dynamics_per_step=0.125, reward_per_step=0.125, decoder_per_step=0.125,
                     rollouts_per_step=0.125, horizon=2)  # fmt: skip
-    base = replace(base, train=replace(base.train, learn=learn, probe_every=0), agent=replace(base.agent, epochs=1))
+    agent = replace(base.agent, ppo=PpoConfig(epochs=1))
+    base = replace(base, train=replace(base.train, learn=learn, probe_every=0), agent=agent)
     world = base.world_model
     optim = replace(world.denoiser.optim, warmup=40)
     yield "default", base
@@ -35,7 +37,8 @@ def variants():
                           optim=replace(world.reward.optim, warmup=20))  # fmt: skip
     decoder = DecoderConfig(kind=DecoderKind.vq, width=16)
     changed = replace(world, denoiser=denoiser, reward=reward, decoder=decoder, linear_every=7, doubt=0.5)
-    yield "counters", replace(base, world_model=changed, agent=replace(base.agent, minibatches=2))
+    agent = replace(agent, ppo=PpoConfig(epochs=1, minibatches=2))
+    yield "counters", replace(base, world_model=changed, agent=agent)
 
 
 def learnt(folder, cfg: RunConfig, device: torch.device) -> tuple[Trainer, list[dict]]:

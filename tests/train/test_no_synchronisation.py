@@ -75,7 +75,7 @@ def _loops():
     yield "captured", replace(base, compile=True, world_model=replace(world, denoiser=warmup))
     decoder = DecoderConfig(kind=DecoderKind.vq, width=16)
     yield "vq", replace(base, world_model=replace(world, decoder=decoder))
-    yield "kl stop", replace(base, agent=replace(base.agent, kl_stop=0.01, minibatches=2))
+    yield "minibatches", replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)))
 
 
 @pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in _loops()])

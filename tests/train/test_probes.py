@@ -50,7 +50,7 @@ def setting(ticks: int = 30):
     torch.manual_seed(0)
     env = toy_env(6, 3)
     actor = Actor(ActorConfig(hidden=[8]), env.spec.dims)
-    return env, actor, probes.record(env, actor, episode=1, ticks=ticks, seed=0)
+    return env, actor, probes.record(env, actor.act, episode=1, ticks=ticks, seed=0)
 
 
 def test_a_perfect_world_misses_nothing_and_baselines_are_what_they_say():
@@ -82,9 +82,9 @@ def test_the_mean_of_several_dreams_misses_by_less_than_one():
 
 def test_sensitivity_leaves_the_environment_where_it_was():
     env, actor, _ = setting()
-    probes.sensitivity(Oracle(), env, actor, episode=5)
+    probes.sensitivity(Oracle(), env, actor.act, episode=5)
     untouched, _, _ = setting()
-    probes.record(untouched, actor, episode=5, ticks=10, seed=5)
+    probes.record(untouched, actor.act, episode=5, ticks=10, seed=5)
     assert torch.equal(env.engine.dof_pos, untouched.engine.dof_pos)
     assert torch.equal(env.engine.dof_vel, untouched.engine.dof_vel)
 
@@ -92,25 +92,25 @@ def test_sensitivity_leaves_the_environment_where_it_was():
 def test_sensitivity_tells_a_blind_world_from_a_seeing_one():
     env, actor, _ = setting()
     before = env.clone_state()
-    seeing = probes.sensitivity(Oracle(), env, actor, episode=5)
+    seeing = probes.sensitivity(Oracle(), env, actor.act, episode=5)
     torch.testing.assert_close(seeing.dreamt, seeing.true, rtol=1e-4, atol=1e-6)
     expected = (0.25**2 + 0.025**2) ** 0.5  # 0.1 * 5 * 0.5 in velocity, a tenth of it in position
     torch.testing.assert_close(seeing.true, torch.full((2,), expected), rtol=1e-3, atol=0)
-    half = probes.sensitivity(Oracle(blind=1), env, actor, episode=5)
+    half = probes.sensitivity(Oracle(blind=1), env, actor.act, episode=5)
     assert half.dreamt[0] > 0.2 and half.dreamt[1] == 0 and half.true[1] > 0.2
     assert before.keys() == env.state_dict().keys()
 
 
 def test_short_agents_do_not_hide_the_first_state_dimension():
     env, actor, _ = setting()
-    whole = probes.sensitivity(Oracle(), env, actor, episode=5)
+    whole = probes.sensitivity(Oracle(), env, actor.act, episode=5)
     env.task.spec = replace(env.spec, last_action_index=torch.tensor([[4, -1], [5, -1]]))
-    torch.testing.assert_close(probes.sensitivity(Oracle(), env, actor, episode=5).true, whole.true)
+    torch.testing.assert_close(probes.sensitivity(Oracle(), env, actor.act, episode=5).true, whole.true)
 
 
 def test_readouts_count_for_nothing_in_the_sensitivity():
     env, actor, _ = setting()
     env.task.spec = replace(env.spec, output_only=torch.tensor([False, False, True, True, False, False]))
-    told = probes.sensitivity(Oracle(), env, actor, episode=5)
+    told = probes.sensitivity(Oracle(), env, actor.act, episode=5)
     torch.testing.assert_close(told.true, torch.full((2,), 0.025), rtol=1e-3, atol=0)  # positions alone
     torch.testing.assert_close(told.dreamt, told.true, rtol=1e-4, atol=1e-6)

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, ExploreConfig
+from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, ExploreConfig, PpoConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
 from dima_isaac.replay.config import ReplayConfig
@@ -31,7 +31,7 @@ def config(steps: int, checkpoint: str = "", eval_every: int = 80) -> RunConfig:
         task={"name": "Toy"}, num_envs=4, rl_device="cpu", sim_device="cpu", max_env_steps=steps, checkpoint=checkpoint,
         world_model=WorldModelConfig(
             denoiser=DenoiserConfig(width=16, blocks=1, cond=8), reward=RewardConfig(width=16), value_weight=0.5),
-        agent=AgentConfig(actor=ActorConfig(hidden=[16]), critic=CriticConfig(hidden=[16]), epochs=2,
+        agent=AgentConfig(actor=ActorConfig(hidden=[16]), critic=CriticConfig(hidden=[16]), ppo=PpoConfig(epochs=2),
             explore=ExploreConfig(share=0.5)),
         replay=ReplayConfig(capacity=400), train=train,
     )  # fmt: skip
@@ -179,7 +179,7 @@ def test_a_row_is_what_was_seen_and_what_was_done_there(tmp_path):
             return step(action)
 
         env.step = listen
-        trainer.explorer.cfg = ExploreConfig(share=1.0, std=5.0)
+        trainer.explorer.cfg = ExploreConfig(share=1.0)
         for _ in range(10):
             trainer.collect()
         logger.close()
