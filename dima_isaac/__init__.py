@@ -2,6 +2,47 @@
 
 ``from dima_isaac import make`` builds a vectorised environment; ``dima_isaac.cli.main`` is the command line.
 Importing the package imports neither torch nor a physics engine.
+
+A map of the code. A line may import those above it (``config.py`` also every package's ``config.py``);
+``tests/test_layers.py`` holds who may import whom exactly. ``world_model`` and ``agent`` do not know each other, and
+nothing imports a task.
+
+    types.py                     the letters of the axes; Step, Window, Rollout: the tensors that cross packages
+    errors.py                    what a user can mend, with its exit code
+    schema.py                    dataclasses as schemas: types and ranges of settings
+
+    sim/                         physics: E copies of a scene as tensors; knows nothing of rewards
+    sim/engine.py                the contract of an engine: views, staged writes, units, frames
+    sim/scene.py                 what is simulated, in words that every engine understands
+    sim/mujoco/                  MuJoCo on the CPU's cores
+    sim/warp/                    MuJoCo-Warp on an NVIDIA GPU
+    sim/isaacgym/                the user's own Isaac Gym, in a worker process
+    envs/                        Markov games on an engine
+    envs/task.py                 the contract of a task: state, observation, reward, reset
+    envs/vec_env.py              E copies of a task; the only place that counts ticks and starts episodes
+    envs/views/                  the same environment as Gymnasium, PettingZoo, TorchRL and rl-games expect it
+    replay/                      a ring of states on the simulator's device, and the windows drawn from it
+
+    nn/                          layers, optimiser steps and running statistics that both learners share
+    world_model/                 what comes next: denoiser, reward and termination, observations
+    world_model/denoiser.py      D(x; sigma), given the history and the actions shown so far
+    world_model/reveal.py        which agents' actions the denoiser sees at each reverse step
+    world_model/sampler.py       the reverse process
+    world_model/world_model.py   the parts together: normaliser, updates, one step
+    world_model/imagine.py       a dream: policy and world model in turn
+    world_model/paper/           networks that only ``preset=paper`` uses
+    agent/                       what to do: actors, a central critic, returns, PPO on dreams
+
+    config.py                    a run's settings: the dataclasses of all packages as one tree
+    run/                         one run: configuration to objects, folder, checkpoints, log, signals
+    train/                       learning: the loop, evaluation, probes of the world model, baselines
+    train/trainer.py             the algorithm's box: collect, learn the world, learn in dreams
+    tools/                       evaluate, play and plot
+    bench/                       speed of engines, dreams and the whole loop
+    cli/                         from the words typed to a run or a tool
+
+    tasks/                       the Markov games, one file each (the checkout's top-level folder)
+    cfg/                         their values and the presets', in YAML (the checkout's top-level folder)
 """
 
 from __future__ import annotations

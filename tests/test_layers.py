@@ -1,6 +1,7 @@
 """The directions of import, read from the source: the one architecture document that cannot go stale."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -93,3 +94,14 @@ def test_the_command_line_starts_without_torch():
 def test_every_module_says_what_it_is():
     for _, path in sources():
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
+
+
+def test_the_map_names_every_package_and_nothing_else():
+    """The docstring of ``dima_isaac``: paths at the beginning of indented lines."""
+    text = ast.get_docstring(ast.parse((PACKAGE / "__init__.py").read_text()))
+    named = set(re.findall(r"^    (\S+(?:/|\.py))  ", text, re.MULTILINE))
+    packages = {f"{path.parent.relative_to(PACKAGE)}/" for path in PACKAGE.rglob("*/__init__.py")} | {"tasks/", "cfg/"}
+    modules = {path.name for path in PACKAGE.glob("*.py")} - {"__init__.py", "_checkout.py"}
+    assert {name for name in named if name.endswith("/")} == packages
+    assert modules <= named
+    assert all((PACKAGE / name).exists() or (ROOT / name).exists() for name in named)
