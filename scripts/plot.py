@@ -5,7 +5,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a bare clone, before any install
 
-from dima_isaac.cli.main import plot
+from dima_isaac.cli.main import main
 
 if __name__ == "__main__":
-    sys.exit(plot())
+    sys.exit(main(["plot", *sys.argv[1:]]))

@@ -8,8 +8,8 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 import yaml
 
-from dima_isaac.cli.main import compose
-from dima_isaac.cli.overrides import check, parse
+from dima_isaac.cli.args import parse
+from dima_isaac.cli.compose import compose
 from dima_isaac.config import RunConfig, typed
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import CODE_KEYS, Catalog, resolve
@@ -139,7 +139,7 @@ def test_wrong_values_are_one_sentence(values, said):
 
 
 def normalised(*words: str) -> list[str]:
-    return check(parse(list(words)), Catalog(str(ROOT / "tests" / "cfg")))
+    return parse("train", [*words, "--config-dir", str(ROOT / "tests" / "cfg")]).overrides
 
 
 def test_numbers_and_booleans_as_people_write_them():
@@ -163,10 +163,10 @@ def test_paths_survive_hydra_s_grammar():
         (["preset=papr"], "did you mean paper"),
         (["scale=XL"], "unknown scale 'XL'"),
         (["algo=happo"], "unknown value of algo"),
-        (["task=Toy", "task.fense=1"], "did you mean fence"),
+        (["task=Toy", "task.fense=1"], "did you mean task.fence?"),
         (["task=Toy", "task.fence=high"], "task.fence=high: expected a number"),
         (["task.fence=1"], "needs a task: task=NAME"),
-        (["engine=toy", "engine.dragg=1"], "did you mean drag"),
+        (["engine=toy", "engine.dragg=1"], "did you mean engine.drag?"),
         (["sead=1"], "did you mean seed"),
         (["task=Toy", "fence=1"], "unknown key 'fence'; did you mean task.fence"),
         (["engine=toy", "drag=1"], "unknown key 'drag'; did you mean engine.drag"),
@@ -181,7 +181,10 @@ def test_paths_survive_hydra_s_grammar():
         (["--num_envs", "64"], "num_envs=64"),
         (["--headless"], "headless"),
         (["Toy"], "not of the form key=value"),
-        (["--config-dir"], "needs a folder"),
+        (["seed=1,2"], "seed=1,2 names several values; -m makes a run of each"),
+        (["task=Toy,Ant"], "task=Toy,Ant names several; -m makes a run of each"),
+        (["multi_gpu=True"], "here it is rl_device=cuda:N"),
+        (["world_model.exact_echo=True"], "is now called world_model.copy_last_action"),
     ],
 )
 def test_typing_errors_name_the_cure(words, said):
@@ -244,5 +247,4 @@ def test_text_arrives_as_it_was_typed(name):
 
 
 def composed(*words: str) -> RunConfig:
-    command = parse(["task=ShadowHandOver", *words])
-    return compose(command, check(command, CATALOG))
+    return compose(parse("train", ["task=ShadowHandOver", *words]))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
-from dima_isaac.schema import AUTO
+from dima_isaac.errors import UsageError
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.schema import AUTO, Count, CountOrZero, Few, NonNegative, Seed, Size
 
 
 class Suite(Enum):
@@ -23,16 +25,23 @@ class BenchConfig:
 
     suite: Suite = Suite.engine  # engine, imagine, train, mamujoco
     task: str = ""
-    num_envs: int | str = AUTO
-    seconds: float = 20.0  # how long to measure, roughly
-    env_steps: int = 0  # engine: at least that many environment steps, to count what goes wrong in them
+    num_envs: Size | str = AUTO
+    seconds: NonNegative = 20.0  # how long to measure, roughly
+    env_steps: CountOrZero = 0  # engine: at least that many environment steps, to count what goes wrong in them
     trace: bool = False  # train on a GPU: trace one more round, for the share of time in which the GPU was busy
-    repeats: int = 3  # imagine: rounds, at least
-    batch: int | str = AUTO  # imagine: dreams; auto: 600, or fewer where that would take longer than `seconds`
-    horizon: int = 15  # imagine: steps of each
+    repeats: Count = 3  # imagine: rounds, at least
+    batch: Size | str = AUTO  # imagine: dreams; auto: 600, or fewer where that would take longer than `seconds`
+    horizon: Few = 15  # imagine: steps of each
     against: str = "paper"  # imagine: the preset compared with `preset`
-    seed: int = 0
+    seed: Seed = 0
     engine: str = AUTO
     sim_device: str = AUTO
     rl_device: str = AUTO
-    threads: int | str = AUTO
+    threads: Few | str = AUTO
+
+    def validate(self, catalog: Catalog) -> None:
+        """Raise ``UsageError`` unless the suite has its task, and the preset to compare with exists."""
+        if self.suite is not Suite.mamujoco and not self.task:
+            raise UsageError(f"suite={self.suite.name} needs task=NAME. Known: {', '.join(catalog.names('task'))}.")
+        if self.suite is Suite.imagine:
+            catalog.check("preset", self.against)

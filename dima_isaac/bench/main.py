@@ -13,9 +13,8 @@ from typing import Any
 
 import torch
 
-from dima_isaac.bench.config import BenchConfig, Suite
+from dima_isaac.bench.config import BenchConfig
 from dima_isaac.config import RunConfig
-from dima_isaac.errors import UsageError
 from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import versions
@@ -29,10 +28,6 @@ def main(cfg: BenchConfig, changes: dict[str, str], compose: Callable[..., RunCo
     Raises:
         UsageError: no task, or an unknown preset to compare with.
     """
-    if cfg.suite is not Suite.mamujoco and not cfg.task:
-        raise UsageError(f"suite={cfg.suite.name} needs task=NAME. Known: {', '.join(catalog.names('task'))}.")
-    if cfg.suite is Suite.imagine:
-        catalog.check("preset", cfg.against)
 
     def resolved(*overrides: str) -> RunConfig:
         run, _ = build.resolve_run(compose(*overrides), catalog)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import importlib
 import os
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from dima_isaac.errors import UsageError, unknown
+from dima_isaac.schema import as_dict, field_types
 
 CONFIG_DIR = "DIMA_CONFIG_DIR"  # the variable that stands for --config-dir, in Python and for jobs on a cluster
 GROUPS = ("task", "engine", "preset", "scale")
@@ -66,21 +67,19 @@ class Catalog:
         return values
 
     def settable(self, group: str, name: str) -> dict[str, Any]:
-        """The keys of a task or engine that a user may set, with their types (None: anything).
+        """The keys of a task or engine that a user may set, with their types (``Any`` where it is not known).
 
         They are the keys that the file lists and the fields of the dataclass that its ``config`` names (in a
         torch-free module), which the file need not list.
         """
         values = self.values(group, name)
         own = {key: value for key, value in values.items() if key not in CODE_KEYS}
-        listed = {key: type(value) if isinstance(value, (bool, int, float)) else None for key, value in own.items()}
-        return {**listed, **get_type_hints(resolve(values["config"]))} if "config" in values else listed
+        listed = {key: type(value) if isinstance(value, (bool, int, float)) else Any for key, value in own.items()}
+        return {**listed, **field_types(resolve(values["config"]))} if "config" in values else listed
 
 
 def complete(values: dict[str, Any]) -> dict[str, Any]:
     """``values`` of a YAML file with the defaults of the dataclass that its ``config`` names, where it has one."""
-    from dima_isaac.schema import as_dict
-
     if "config" not in values:
         return values
     head = {key: value for key, value in values.items() if key in CODE_KEYS}

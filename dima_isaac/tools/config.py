@@ -6,9 +6,13 @@ import contextlib
 import math
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
 from dima_isaac.errors import UsageError
-from dima_isaac.schema import AUTO
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.schema import AUTO, Count, CountOrZero, Few, NonNegative, Range, Seed, Size
+
+Pixels = Annotated[int, Range(16, 8192)]
 
 
 class Agent(Enum):
@@ -42,52 +46,76 @@ class Viewer(Enum):
 
 
 @dataclass
-class PlayConfig:
-    """Watch a policy: a video, or a window where there is a display."""
+class ToolConfig:
+    """What all of them take."""
 
     checkpoint: str = ""  # a run folder, a .pt file, or latest (the newest under runs/)
+    seed: Seed = 0
+    engine: str = AUTO
+    sim_device: str = AUTO
+    rl_device: str = AUTO
+    threads: Few | str = AUTO
+
+
+@dataclass
+class PolicyConfig(ToolConfig):
+    """Which policy acts in which task."""
+
     task: str = ""  # without a checkpoint: which task
     agent: Agent = Agent.trained  # trained, zero, random
+    explore: bool = False  # draw actions instead of taking the policy's mode
+
+    def validate(self, catalog: Catalog) -> None:
+        """Raise ``UsageError`` unless there is a policy."""
+        if self.checkpoint:
+            return
+        if not self.task:
+            raise UsageError("checkpoint=RUN|FILE|latest is missing, or task=NAME agent=zero|random.")
+        if self.agent is Agent.trained:
+            raise UsageError(f"task={self.task} without a checkpoint needs agent=zero or agent=random.")
+
+
+@dataclass
+class PlayConfig(PolicyConfig):
+    """Watch a policy: a video, or a window where there is a display."""
+
     world: World = World.real  # real; dream: the simulator beside the world model's dream
     headless: bool = True  # False: a viewer instead of a video
     viewer: Viewer = Viewer.window  # window (MuJoCo's, needs a display), web (a page on localhost, needs viser)
-    port: int = 8080  # of the page
-    num_envs: int = 4  # tiled in one picture
-    episode: int = 1  # which start
-    steps: int = 0  # control steps; 0: one episode
-    width: int = 320  # of one tile
-    height: int = 240
-    fps: float = 0.0  # 0: real time
+    port: Annotated[int, Range(1, 65_535)] = 8080  # of the page
+    num_envs: Size = 4  # tiled in one picture
+    episode: CountOrZero = 1  # which start
+    steps: CountOrZero = 0  # control steps; 0: one episode
+    width: Pixels = 320  # of one tile
+    height: Pixels = 240
+    fps: NonNegative = 0.0  # 0: real time
     out: str = ""  # the video; .mp4 needs imageio-ffmpeg, .gif nothing
-    explore: bool = False  # draw actions instead of taking the policy's mode
-    seed: int = 0
-    engine: str = AUTO
-    sim_device: str = AUTO
-    rl_device: str = AUTO
-    threads: int | str = AUTO
+
+    def validate(self, catalog: Catalog) -> None:
+        """Raise ``UsageError`` unless there is a policy, and a world model if its dream is to be seen."""
+        super().validate(catalog)
+        if self.world is World.dream and not self.checkpoint:
+            raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
 
 
 @dataclass
-class EvaluateConfig:
+class EvaluateConfig(PolicyConfig):
     """Measure a policy over episodes that neither training nor its evaluations have seen."""
 
-    checkpoint: str = ""  # a run folder, a .pt file, or latest (the newest under runs/)
-    task: str = ""  # without a checkpoint: which task
-    agent: Agent = Agent.trained  # trained, zero, random
-    num_envs: int = 64
-    episodes: int = 128
-    explore: bool = False  # draw actions instead of taking the policy's mode
+    num_envs: Size = 64
+    episodes: Count = 128
     baseline: bool = False  # zero and random actions on the same starts
     probe: bool = False  # open-loop error and action sensitivity of the world model
-    seed: int = 0
-    engine: str = AUTO
-    sim_device: str = AUTO
-    rl_device: str = AUTO
-    threads: int | str = AUTO
+
+    def validate(self, catalog: Catalog) -> None:
+        """Raise ``UsageError`` unless there is a policy, and a world model if it is to be measured."""
+        super().validate(catalog)
+        if self.probe and not self.checkpoint:
+            raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
 
 
 @dataclass
-class PlotConfig:
+class PlotConfig(ToolConfig):
     """Draw runs: plot.py RUN [RUN ...], each a run folder or a folder of runs."""
 
     runs: list[str] = field(default_factory=list)
@@ -95,13 +123,15 @@ class PlotConfig:
     out: str = ""  # a folder; the run's plots/, or plots/ beside several runs
     reference: str = ""  # lines in the return panel: name:value,name:value
     open_loop: bool = False  # the open-loop figure of `checkpoint`
-    checkpoint: str = ""
-    num_envs: int = 32  # open loop: environments
-    seed: int = 0
-    engine: str = AUTO
-    sim_device: str = AUTO
-    rl_device: str = AUTO
-    threads: int | str = AUTO
+    num_envs: Size = 32  # open loop: environments
+
+    def validate(self, catalog: Catalog) -> None:
+        """Raise ``UsageError`` unless there is something to draw."""
+        references(self.reference)
+        if self.open_loop and not self.checkpoint:
+            raise UsageError("open_loop=True needs checkpoint=RUN|FILE.")
+        if not self.open_loop and not self.runs:
+            raise UsageError("plot needs at least one run folder: plot.py RUN [RUN ...].")
 
 
 def references(text: str) -> list[tuple[str, float]]:

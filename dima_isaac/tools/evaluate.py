@@ -18,7 +18,6 @@ import torch
 
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import UsageError
 from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import ROOT
@@ -37,8 +36,6 @@ def main(cfg: EvaluateConfig, changes: dict[str, str], compose: Callable[..., Ru
     Raises:
         UsageError: a probe without a checkpoint.
     """
-    if cfg.probe and not cfg.checkpoint:
-        raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
     return report(cfg, *restore_or_compose(cfg, changes, compose, catalog))
 
 

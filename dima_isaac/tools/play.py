@@ -33,8 +33,6 @@ def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunCon
     Raises:
         UsageError: a dream without a checkpoint.
     """
-    if cfg.world is World.dream and not cfg.checkpoint:
-        raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
     restored, run = restore_or_compose(cfg, changes, compose, catalog)
     env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)
     try:

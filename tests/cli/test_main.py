@@ -16,8 +16,9 @@ import pytest
 import torch
 import yaml
 
+from dima_isaac.cli import compose
 from dima_isaac.cli import main as cli
-from dima_isaac.cli.overrides import Command
+from dima_isaac.cli.args import parse
 from dima_isaac.errors import UsageError
 from dima_isaac.run.checkpoint import FORMAT, load, save
 
@@ -51,7 +52,7 @@ ERRORS = [
     (["task=ShadowHandOver", "engine=mujco"], 2, "did you mean mujoco?"),
     (["task=ShadowHandOver", "preset=papr"], 2, "did you mean paper?"),
     (["task=ShadowHandOver", "agent.gama=1"], 2, "did you mean agent.gamma?"),
-    (["task=ShadowHandOver", "task.episode_lenght=1"], 2, "did you mean episode_length?"),
+    (["task=ShadowHandOver", "task.episode_lenght=1"], 2, "did you mean task.episode_length?"),
     (["task=ShadowHandOver", "agent.gamma=2"], 2, "agent.gamma=2.0 is not between 0.0 and 1.0"),
     (["task=ShadowHandOver", "seed=-1"], 2, "seed=-1 is not between 0 and"),
     (["task=ShadowHandOver", "agent.actor.hidden=3"], 2, "agent.actor.hidden"),
@@ -71,8 +72,8 @@ ERRORS = [
 @pytest.mark.parametrize(("words", "code", "said"), ERRORS, ids=lambda value: str(value)[:40])
 def test_a_wrong_word_costs_one_sentence_and_no_torch(words, code, said, tmp_path):
     program = (
-        "import sys; from dima_isaac.cli.main import train; "
-        "code = train(sys.argv[1:]); print(code, 'torch' in sys.modules)"
+        "import sys; from dima_isaac.cli.main import main; "
+        "code = main(['train', *sys.argv[1:]]); print(code, 'torch' in sys.modules)"
     )
     command = [sys.executable, "-c", program, *words]
     env = {**ENV, "PYTHONPATH": str(ROOT)}
@@ -100,7 +101,7 @@ def test_a_checkpoint_of_another_task_is_refused_without_a_folder(tmp_path):
 def test_help_lists_tasks_and_keys(tmp_path):
     done = script("--help", cwd=tmp_path)
     assert done.returncode == 0 and "ShadowHandOver" in done.stdout
-    for key in ("num_envs=auto", "algo=dima", "seed=0", "checkpoint=", "max_env_steps=1_000_000", "capture_video="):
+    for key in ("num_envs=auto", "algo=dima", "seed=0", "checkpoint=", "max_env_steps=1000000", "capture_video="):
         assert key in done.stdout
 
 
@@ -132,8 +133,8 @@ def test_a_full_gpu_is_one_line(said, monkeypatch, capsys):
     def full(words):
         raise RuntimeError(said)
 
-    monkeypatch.setattr(cli, "_train", full)
-    assert cli.train([]) == 2
+    monkeypatch.setattr(cli, "_dispatch", full)
+    assert cli.main([]) == 2
     told = capsys.readouterr().err
     assert told.count("\n") == 1 and "memory is full" in told and "lower num_envs" in told
 
@@ -143,17 +144,17 @@ def test_other_errors_keep_their_traceback(said, monkeypatch):
     def wrong(words):
         raise RuntimeError(said)
 
-    monkeypatch.setattr(cli, "_train", wrong)
+    monkeypatch.setattr(cli, "_dispatch", wrong)
     with pytest.raises(RuntimeError, match=said):
-        cli.train([])
+        cli.main([])
 
 
 def test_a_full_disk_is_one_line(monkeypatch, capsys):
     def full(words):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/config.yaml")
 
-    monkeypatch.setattr(cli, "_train", full)
-    assert cli.train([]) == 2
+    monkeypatch.setattr(cli, "_dispatch", full)
+    assert cli.main([]) == 2
     assert capsys.readouterr().err == (
         "error: No space left on device (runs/config.yaml); make room, or choose another folder.\n"
     )
@@ -170,14 +171,14 @@ def whole(tmp_path_factory) -> Path:
 
 @pytest.mark.slow
 def test_the_end_says_what_to_do_next(tmp_path, capsys):
-    assert cli.train([*TOY, f"run_dir={tmp_path}/run"]) == 0
+    assert cli.main(["train", *TOY, f"run_dir={tmp_path}/run"]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-2:]
     assert last[0].startswith("finished") and last[0].endswith(f" checkpoint={tmp_path}/run")
     assert "evaluate" in last[0] and "play" in last[1]
 
 
 def test_steps_that_do_not_fit_the_agents_are_refused_before_a_folder_is_made(tmp_path, capsys):
-    assert cli.train([*TOY, f"run_dir={tmp_path}/run", "world_model.denoiser.steps=3"]) == 2
+    assert cli.main(["train", *TOY, f"run_dir={tmp_path}/run", "world_model.denoiser.steps=3"]) == 2
     assert "choose a multiple of 2" in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
@@ -307,9 +308,9 @@ def test_test_measures_the_named_folder_and_not_a_newer_run(whole, tmp_path):
 def test_a_run_made_meanwhile_in_the_planned_folder_is_left_alone(whole, tmp_path, monkeypatch, capsys):
     from dima_isaac.run import folder as run_folder
 
-    monkeypatch.setattr(run_folder, "plan", lambda cfg: run_folder.Plan(Path(cfg.run_dir), None))
+    monkeypatch.setattr("dima_isaac.cli.train.plan", lambda cfg: run_folder.Plan(Path(cfg.run_dir), None))
     before = (whole / "config.yaml").read_bytes()
-    assert cli.train([*TOY, f"run_dir={whole}"]) == 2
+    assert cli.main(["train", *TOY, f"run_dir={whole}"]) == 2
     assert "another process has made a run" in capsys.readouterr().err
     assert (whole / "config.yaml").read_bytes() == before
 
@@ -329,13 +330,13 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
 def test_a_job_of_another_program_continues_with_what_was_typed(monkeypatch):
     words = SimpleNamespace(overrides=SimpleNamespace(task=["task=Toy", "seed=1"]))
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: words)
-    monkeypatch.setattr(cli, "structured", lambda cfg: cfg)
-    monkeypatch.setattr(cli, "run", lambda cfg, catalog: 0)
+    monkeypatch.setattr(compose, "structured", lambda cfg: cfg)
+    monkeypatch.setattr("dima_isaac.cli.train.run", lambda cfg, catalog: 0)
     monkeypatch.delenv("DIMA_CONFIG_DIR", raising=False)
     for typed, start in (("scripts/train.py", []), ("/venv/bin/dima", ["train"])):
-        monkeypatch.setenv(cli.PROGRAM, typed)
+        monkeypatch.setenv(compose.PROGRAM, typed)
         monkeypatch.setattr(sys, "argv", ["/venv/lib/submitit/core/_submit.py", "multirun/.submitit/1"])
-        assert cli.job(None) == 0
+        assert compose.job(None) == 0
         assert sys.argv == [typed, *start, "task=Toy", "seed=1"]
 
 
@@ -354,7 +355,7 @@ def test_a_job_of_another_program_continues_with_what_was_typed(monkeypatch):
 )
 def test_a_sweep_is_refused_before_its_first_run(words, said, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert cli.train([*TOY, "-m", "seed=1,2", *words]) == 2
+    assert cli.main(["train", *TOY, "-m", "seed=1,2", *words]) == 2
     err = capsys.readouterr().err
     assert said in err and err.startswith("error: ") and err.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -362,14 +363,14 @@ def test_a_sweep_is_refused_before_its_first_run(words, said, tmp_path, monkeypa
 
 def test_a_missing_submitit_names_the_extra(monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    assert cli.train([*TOY, "-m", "seed=1,2", "hydra/launcher=submitit_slurm"]) == 2
+    assert cli.main(["train", *TOY, "-m", "seed=1,2", "hydra/launcher=submitit_slurm"]) == 2
     said = "error: hydra/launcher=submitit_slurm needs submitit: pip install 'dima-isaac[slurm]'.\n"
     assert capsys.readouterr().err == said
 
 
 def test_another_sweeper_expands_its_own_values(monkeypatch):
-    monkeypatch.setattr(cli, "compose", lambda *words: pytest.fail("not ours to expand"))
-    cli._check_sweep(Command(), ["hydra/sweeper=optuna", "seed=interval(1,2)"])
+    monkeypatch.setattr(compose, "compose", lambda *words: pytest.fail("not ours to expand"))
+    compose.check_sweep(parse("train", ["-m", "hydra/sweeper=optuna", "seed=interval(1,2)"]))
 
 
 def test_make_checks_names_and_overrides():

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from dima_isaac.cli import main as cli
-from dima_isaac.cli.options import TOOLS
+from dima_isaac.cli.args import OPTIONS
 from tests.tools.toy_runs import ROOT, TOY
 
 
@@ -18,7 +18,7 @@ from tests.tools.toy_runs import ROOT, TOY
         (["play", "task=Toy", "engine=toy", "agent=zero", "world=dream"], 2, "world=dream needs checkpoint"),
         (["play", "task=Toy", "engine=toy", "agent=zero", "headless=False"], 2, "this engine has no live viewer"),
         (["play", "task=Toy", "engine=toy", "agent=zero", "out=x.avi"], 2, "neither .mp4 nor .gif"),
-        (["play", "task=Toy", "agent=zero", "task.fense=1"], 2, "did you mean fence"),
+        (["play", "task=Toy", "agent=zero", "task.fense=1"], 2, "did you mean task.fence"),
         (["evaluate", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
         (["evaluate", "checkpoint=latest"], 3, "there is no checkpoint under"),
         (["evaluate", "task=Toy", "agent=zero", "probe=True"], 2, "probe=True needs checkpoint"),
@@ -51,7 +51,7 @@ def test_a_checkpoint_of_a_task_elsewhere_asks_for_its_folder(runs, capsys):
     assert said in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("tool", TOOLS)
+@pytest.mark.parametrize("tool", OPTIONS)
 def test_help_and_typos_need_no_torch(tool, tmp_path):
     code = "import sys; from dima_isaac.cli import main as cli\n"
     code += f"cli.main(['{tool}', '--help']); cli.main(['{tool}', 'sead=1']);"

@@ -21,7 +21,7 @@ def not_blank(path: Path) -> bool:
 
 def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert cli.plot([str(tmp_path)]) == 2
+    assert cli.main(["plot", str(tmp_path)]) == 2
     assert capsys.readouterr().err == "error: plot needs matplotlib: pip install 'dima-isaac[plot]'.\n"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from dima_isaac.cli.main import train
+from dima_isaac.cli.main import main
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import WorkerError
@@ -27,7 +27,7 @@ def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path, capsys: pytes
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", f"algo={algo}", "num_envs=32", "max_env_steps=1000", f"run_dir={run}"]
     words += ["task.episode_length=40", "train.eval.episodes=2", "threads=1"]
-    assert train(words) == 0
+    assert main(["train", *words]) == 0
     said = capsys.readouterr().out
     assert "2,048 / 1,000 | return" in said and "a baseline cannot be continued" in said and "fps step" not in said
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -39,13 +39,16 @@ def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path, capsys: pytes
     saved = torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
     assert any(value.shape == (256, 19) for value in saved.values() if value.ndim == 2)
     # the same words again would begin anew over these networks
-    assert train([*words, "checkpoint=auto"]) == 2 and f"algo={algo} cannot continue" in capsys.readouterr().err
+    assert main(["train", *words, "checkpoint=auto"]) == 2 and f"algo={algo} cannot continue" in capsys.readouterr().err
 
 
 def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", "algo=ppo", "num_envs=32", "max_env_steps=4096", f"run_dir={run}"]
-    assert train([*words, "task.episode_length=40", "train.eval.episodes=2", "train.eval.every=0", "threads=1"]) == 0
+    assert (
+        main(["train", *words, "task.episode_length=40", "train.eval.episodes=2", "train.eval.every=0", "threads=1"])
+        == 0
+    )
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert ["eval/return" in row for row in rows] == [False, True]
 
@@ -62,7 +65,7 @@ def test_networks_outlive_the_environments(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(VecEnv, "step", lost)
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", "algo=ppo", "num_envs=32", "max_env_steps=9000", f"run_dir={run}"]
-    assert train([*words, "task.episode_length=20", "train.eval.episodes=1", "threads=1"]) == 6
+    assert main(["train", *words, "task.episode_length=20", "train.eval.episodes=1", "threads=1"]) == 6
     assert torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
 
 

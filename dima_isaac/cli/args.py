@@ -1,0 +1,263 @@
+"""The words of a command line, checked against the schema before hydra or torch is imported.
+
+One grammar for every command: ``key=value``. ``train`` takes the keys of a run; the other commands have options of
+their own and, without a checkpoint, take the keys of a run as well. A wrong name, key or value costs a fraction of a
+second and one sentence; what passes goes to hydra, which has the last word.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import types
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, is_dataclass
+from enum import Enum
+from typing import Any, get_origin
+
+from dima_isaac.bench.config import BenchConfig
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import UsageError, unknown
+from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
+from dima_isaac.run.renamed import advice
+from dima_isaac.schema import AUTO, alternatives, check_range, expected, field_types, schema
+from dima_isaac.tools.config import EvaluateConfig, PlayConfig, PlotConfig
+
+OPTIONS: dict[str, type | None] = {
+    "train": None,
+    "play": PlayConfig,
+    "evaluate": EvaluateConfig,
+    "plot": PlotConfig,
+    "bench": BenchConfig,
+}
+"""Command -> the dataclass of its own keys."""
+
+_FLAGS = {
+    **dict.fromkeys(("-h", "--help"), "help"),
+    **dict.fromkeys(("-m", "--multirun"), "multirun"),
+    **dict.fromkeys(("-c", "--cfg"), "show_config"),
+    "--version": "version",
+}
+_ELSEWHERE = {
+    **dict.fromkeys(("max_iterations", "total_timesteps", "steps"), "max_env_steps (counted over all environments)"),
+    **dict.fromkeys(("model_dir", "load_path"), "checkpoint"),
+    **dict.fromkeys(("graphics_device_id", "force_render"), "headless"),
+    **{f"wandb_{key}": f"wandb.{key}" for key in ("project", "entity", "group", "name")},
+    "pipeline": "sim_device (cpu or cuda:0)",
+    "device": "sim_device and rl_device",
+    "multi_gpu": "rl_device=cuda:N (a run learns on one GPU; several runs: -m)",
+    "resume": "checkpoint=auto",
+    "logdir": "run_dir",
+    "model": "world_model",
+}
+"""What other programs of the field call it."""
+
+
+@dataclass
+class Args:
+    """A command line, taken apart."""
+
+    command: str
+    options: Any = None  # the command's own, an instance of its class in ``OPTIONS``
+    overrides: list[str] = field(default_factory=list)  # key=value words for hydra
+    changes: dict[str, str] = field(default_factory=dict)  # task.KEY and engine.KEY to change in a checkpoint's run
+    config_dir: str | None = field(default_factory=lambda: os.environ.get(CONFIG_DIR))
+    help: bool = False
+    version: bool = False
+    multirun: bool = False
+    show_config: bool = False  # print the composed configuration and stop
+
+    @property
+    def catalog(self) -> Catalog:
+        """What can be chosen, the user's own folder included."""
+        return Catalog(self.config_dir)
+
+
+def parse(command: str, argv: Sequence[str]) -> Args:
+    """Read the words behind one of ``OPTIONS``.
+
+    Raises:
+        UsageError: an unknown flag, choice or key, with the nearest match and the alternatives; a value of another
+            type or out of range; options that do not fit each other.
+    """
+    args = Args(command)
+    words = _flags(args, argv)
+    if args.help or args.version:
+        return args
+    cls, catalog = OPTIONS[command], args.catalog
+    own = field_types(cls) if cls else {}
+    paths = [word for word in words if "=" not in word and not word.startswith("~")]
+    if paths and "runs" not in own:
+        raise UsageError(f"'{paths[0]}' is not of the form key=value, such as task=ShadowHandOver.")
+    options: dict[str, Any] = {"runs": paths} if paths else {}
+    pairs = [(word.partition("=")[0].lstrip("+~"), word.partition("=")[2], word) for word in words if word not in paths]
+    given = {name: text for name, text, _ in pairs}
+    fixed = command == "plot" or bool(cls and given.get("checkpoint"))  # a checkpoint brings its run's configuration
+    keys = {} if fixed else _run_keys(args, given, catalog)
+    for name, text, word in pairs:
+        hint = _hint(name, keys)
+        if name == "runs" and name in own:
+            raise UsageError(f"runs stand alone, without a key: plot.py {text.replace(',', ' ') or 'RUN'}")
+        if name in own:
+            options[name] = convert(name, text, own[name])
+        if name.startswith(("hydra.", "hydra/")) and not fixed:
+            args.overrides.append(word)
+        elif name in own and is_dataclass(hint):
+            continue  # `agent` of play and evaluate
+        elif hint is not None:
+            args.overrides.append(_override(args, name, text, hint))
+        elif fixed and command != "plot" and name.startswith(("task.", "engine.")):
+            args.changes[name] = text
+        elif name not in own:
+            raise _unknown_key(name, command, {**keys, **own}, fixed, catalog)
+    if cls:
+        args.options = cls(**options)
+        args.options.validate(catalog)
+    return args
+
+
+def _flags(args: Args, argv: Sequence[str]) -> list[str]:
+    """Set the flags of ``args`` and return the other words."""
+    rest = []
+    words = iter(argv)
+    for word in words:
+        flag, _, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            args.config_dir = value or next(words, None)
+            if not args.config_dir:
+                raise UsageError("--config-dir needs a folder.")
+        elif flag in _FLAGS:
+            setattr(args, _FLAGS[flag], True)
+            if _FLAGS[flag] in ("multirun", "show_config") and args.command != "train":
+                raise UsageError(f"{flag} is for train only.")
+        elif word.startswith("-"):
+            if not value:
+                value = next(words, "VALUE")
+                value = "True" if value.startswith("-") else value
+            raise UsageError(f"settings are written key=value, without dashes: {flag.lstrip('-')}={value}")
+        elif not (args.show_config and word in ("job", "all")):  # hydra's --cfg takes one of these
+            rest.append(word)
+    return rest
+
+
+def _run_keys(args: Args, given: dict[str, str], catalog: Catalog) -> dict[str, Any]:
+    """Every key of a run with its type, those of the chosen tasks and engines included."""
+    keys = {**dict(schema(RunConfig)), **dict.fromkeys(GROUPS, str)}
+    for group in GROUPS:
+        text = given.get(group, AUTO if group == "engine" else "")
+        names = [name.strip() for name in text.split(",")] if args.multirun else [text]
+        for name in names if group in given else []:
+            if "," in name:
+                raise UsageError(f"{group}={name} names several; -m makes a run of each.")
+            catalog.check(group, name)
+        if group in ("task", "engine"):
+            for name in filter(None, names):
+                for one in catalog.values(group, name).get("candidates", [name]):
+                    keys |= {f"{group}.{key}": hint for key, hint in catalog.settable(group, one).items()}
+    return keys
+
+
+def _hint(name: str, keys: dict[str, Any]) -> Any:
+    """The type of ``name``, ``Any`` below a dictionary, None if there is no such key."""
+    if name in keys:
+        return keys[name]
+    parent = _hint(name.rpartition(".")[0], keys) if "." in name else None
+    return Any if parent is Any or get_origin(parent) is dict else None
+
+
+def _override(args: Args, key: str, text: str, hint: Any) -> str:
+    """``key=text`` as hydra should read it for a field of type ``hint``."""
+    kind = alternatives(hint)[0]
+    if is_dataclass(kind):
+        below = [item for item in dict(schema(RunConfig)) if item.rpartition(".")[0] == key]
+        raise UsageError(f"{key} is a group of keys; set one of them: {', '.join(below)}.")
+    prefix = "++" if key.startswith(("task.", "engine.")) else ""  # their YAML need not list every field
+    if key in GROUPS or (args.multirun and re.search(r"[,(]", text)):
+        return f"{prefix}{key}={text}"
+    if "," in text and (kind in _READ or _is_enum(kind)):
+        raise UsageError(f"{key}={text} names several values; -m makes a run of each.")
+    value = convert(key, text, hint)
+    if type(value) is int:
+        text = str(value)  # 1e6
+    elif kind is str and text and not text.startswith(("'", '"', "$")):
+        # paths may hold '=', ',', '(' and spaces; hydra reads a backslash as itself but before a quote
+        text = "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
+    return f"{prefix}{key}={text}"
+
+
+def convert(key: str, text: str, hint: Any) -> Any:
+    """``text`` as a value of the type ``hint``, in its range; text, lists and dictionaries as they are.
+
+    Raises:
+        UsageError: not a value of that type, or out of range.
+    """
+    kinds = alternatives(hint)
+    if _is_enum(kinds[0]):
+        if text not in kinds[0].__members__:
+            raise unknown(f"value of {key}:", text, kinds[0].__members__)
+        return kinds[0][text]
+    if (text == AUTO and str in kinds) or (text == "null" and types.NoneType in kinds) or kinds[0] not in _READ:
+        return text
+    value = _READ[kinds[0]](text)
+    if value is None:
+        raise UsageError(f"{key}={text}: expected {expected(hint)}.")
+    check_range(key, value, hint)
+    return value
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _whole(text: str) -> int | None:
+    """``1_000``, and ``1e6`` too."""
+    try:
+        return int(text)
+    except ValueError:
+        number = _number(text)
+        return int(number) if number is not None and number.is_integer() else None
+
+
+_READ = {int: _whole, float: _number, bool: lambda text: {"true": True, "false": False}.get(text.lower())}
+
+
+def _unknown_key(name: str, command: str, keys: dict[str, Any], fixed: bool, catalog: Catalog) -> UsageError:
+    """What became of the key, what it is called here, or the nearest one; and every key beside it."""
+    own = field_types(OPTIONS[command] or RunConfig)
+    shown = f"Keys of {command}: {', '.join(key for key in own if key != 'runs')}."
+    if advice(name):
+        return UsageError(advice(name))
+    if fixed and command != "plot" and name.partition(".")[0] in field_types(RunConfig):
+        return UsageError(f"{name} of a checkpoint's run cannot be changed. {shown}")
+    if name in _ELSEWHERE:
+        return UsageError(f"unknown key '{name}'; here it is {_ELSEWHERE[name]}.")
+    if name.startswith("task.") and not any(key.startswith("task.") for key in keys):
+        return UsageError(f"{name} needs a task: task=NAME. Known: {', '.join(catalog.names('task'))}.")
+    branch = name
+    while branch and not any(key.startswith(f"{branch}.") for key in keys):
+        branch = branch.rpartition(".")[0]
+    if branch:
+        beside = [key for key in keys if key.rpartition(".")[0] == branch]
+        shown = f"Keys of {branch}: {', '.join(beside)}."
+    near = _nearest(name, keys)
+    return UsageError(f"unknown key '{name}'" + (f"; did you mean {' or '.join(near)}? " if near else ". ") + shown)
+
+
+def _nearest(name: str, keys: Iterable[str]) -> list[str]:
+    """The keys that end as ``name`` does, or else the one that looks most like it."""
+    keys, leaf = list(keys), name.rpartition(".")[2]
+    same = [key for key in keys if key.rpartition(".")[2] == leaf]
+    if same:
+        return sorted(same, key=lambda key: key.count("."))[:4]
+    leaves = {key.rpartition(".")[2]: key for key in reversed(keys)}
+    return difflib.get_close_matches(name, keys, 1) or [
+        leaves[one] for one in difflib.get_close_matches(leaf, leaves, 1, 0.7)
+    ]

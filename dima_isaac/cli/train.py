@@ -1,0 +1,122 @@
+"""``train``: one run from its configuration to its exit code, or several (``-m``), or one checkpoint's test."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dima_isaac.cli.args import Args
+from dima_isaac.cli.compose import compose, multirun
+from dima_isaac.config import Algo, RunConfig
+from dima_isaac.errors import UsageError
+from dima_isaac.run.catalog import Catalog
+from dima_isaac.run.folder import CONTINUE, RunFolder, find, plan, read_config
+from dima_isaac.schema import as_dict
+
+
+def train(args: Args) -> int:
+    """Train, continue a run, or with ``test=True`` evaluate a checkpoint.
+
+    Raises:
+        DimaError: whatever prevents or ends it.
+    """
+    catalog = args.catalog
+    if not any(text.startswith("task=") for text in args.overrides):
+        raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
+    if args.multirun and args.show_config:
+        raise UsageError("--cfg prints the values of one run; leave -m out.")
+    if args.multirun:
+        return multirun(args)
+    cfg = compose(args)
+    if args.show_config:
+        import yaml
+
+        print(yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
+        return 0
+    if cfg.test:
+        if not cfg.checkpoint:
+            raise UsageError("test=True needs checkpoint=RUN|FILE|latest.")
+        announce(cfg.checkpoint)
+        from dima_isaac.tools import evaluate
+
+        return evaluate.test(cfg, catalog)
+    return run(cfg, catalog)
+
+
+def announce(checkpoint: str) -> None:
+    """Refuse a ``checkpoint`` that is not there, and say that something begins: torch takes seconds to import."""
+    if checkpoint not in ("", *CONTINUE):
+        find(checkpoint)
+    if "torch" not in sys.modules:
+        print("starting ...", flush=True)
+
+
+def run(cfg: RunConfig, catalog: Catalog) -> int:
+    """One training run from a checked configuration; returns the exit code.
+
+    Raises:
+        DimaError: the folder, the checkpoint, the engine or the task cannot be used, or training cannot go on.
+    """
+    place, baseline = plan(cfg), cfg.algo is not Algo.dima
+    if baseline and (place.stored is not None or cfg.checkpoint not in ("", *CONTINUE)):
+        what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
+        raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
+    announce(cfg.checkpoint)
+    from dima_isaac.run import build, checkpoint
+    from dima_isaac.run.logger import Logger, say
+    from dima_isaac.run.signals import Signals
+    from dima_isaac.tools.play import training_window
+    from dima_isaac.train.baselines import train_baseline
+    from dima_isaac.train.trainer import Trainer
+
+    if cfg.checkpoint not in ("", *CONTINUE):
+        file = find(cfg.checkpoint)  # before a folder is made for nothing
+        checkpoint.check_task(file, checkpoint.read(file), cfg.task["name"])
+    resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
+    build.set_global_state(resolved)
+    env = build.build_env(resolved, int(resolved.num_envs), resolved.seed, resolved.train.learn.episode)
+    build.check_fit(resolved, env.spec)
+    eval_env = build.build_env(resolved, resolved.train.eval.episodes, resolved.seed + 1_000_003)
+    named = place.stored is not None or resolved.run_dir
+    try:
+        with (
+            training_window(env, not resolved.headless),
+            RunFolder(place.path) if named else RunFolder.fresh(place.path) as folder,
+            Signals() as signals,
+        ):
+            if place.stored is None and read_config(folder.path) is not None:  # since it was planned
+                raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
+            folder.write_config(resolved, reasons)
+            again = "" if baseline else folder.resume_command
+            _print_head(resolved, reasons, folder.path, env.spec.notes, again)
+            logger = Logger(folder, resolved, resolved.max_env_steps)
+            try:
+                if baseline:
+                    train_baseline(resolved, resolved.algo is Algo.mappo, folder, env, eval_env, logger, signals)
+                else:
+                    Trainer(resolved, folder, env, eval_env, logger, signals).run()
+            finally:
+                logger.close()
+            if signals.stop:
+                say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
+            elif not baseline:
+                say(f"finished    measure it: {folder.command('evaluate')}")
+                say(f"            film it:    {folder.command('play')}")
+            return signals.exit_code
+    finally:
+        env.close()
+        eval_env.close()
+
+
+def _print_head(cfg: RunConfig, reasons: dict[str, str], path: Path, notes: Sequence[str], again: str) -> None:
+    """What runs, where, with which values in place of ``auto`` and why."""
+    print(f"task        {cfg.task['name']}")
+    for note in notes:
+        print(f"            {note}")
+    shown = {key: getattr(cfg, key) for key in ("sim_device", "rl_device", "num_envs", "threads", "compile")}
+    for key, value in {"engine": cfg.engine["name"], **shown, "precision": cfg.world_model.precision.name}.items():
+        print(f"{key:<12}{value}" + (f"  (auto: {reasons[key].removeprefix(f'{value}: ')})" if key in reasons else ""))
+    print(f"run         {path}")
+    after = f"continue with: {again}" if again else "a baseline cannot be continued"
+    print(f"            Ctrl-C saves; {after}", flush=True)
