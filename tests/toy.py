@@ -6,11 +6,13 @@ environment fail, as diverging physics would.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.sim.scene import Scene
 from dima_isaac.types import Dims
@@ -25,7 +27,7 @@ class ToyEngine:
     def __init__(self, num_envs: int, device: torch.device | None = None, on_host: bool = True) -> None:
         """``on_host=False``: nobody may look into a mask, as on a GPU."""
         self.num_envs, self.device = num_envs, device or torch.device("cpu")
-        self.capabilities = Capabilities(True, True, "none", "none", on_host=on_host and self.device.type == "cpu")
+        self.capabilities = Capabilities(deterministic=True, on_host=on_host and self.device.type == "cpu")
         on = {"device": self.device}
         self.dof_pos = torch.zeros(num_envs, 2, **on)
         self.dof_vel = torch.zeros(num_envs, 2, **on)
@@ -69,6 +71,9 @@ class ToyEngine:
         self.dof_pos.copy_(state["pos"])
         self.dof_vel.copy_(state["vel"])
         self.target, self._count = (state[name].to(self.device).clone() for name in ("target", "count"))
+
+    def render(self, env: int, width: int, height: int) -> np.ndarray:
+        raise UsageError("point masses on a line: this engine cannot draw them.")
 
     def close(self) -> None:
         self._staged.clear()

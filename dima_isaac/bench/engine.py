@@ -44,16 +44,14 @@ def bench_engine(
     environment steps.
 
     Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
-    ``bare_steps_per_s`` and their ``ratio`` (None for an engine without ``bare_physics``), ``ratio_of_ceiling``
+    ``bare_steps_per_s`` and their ``ratio`` (None without the capability ``bare_physics``), ``ratio_of_ceiling``
     against physics that runs each environment's round in one go, ``limit`` (``roofline.Bound``), and what the engine
     counted.
     """
-    dims = env.spec.dims
-    engine: Any = env.engine  # recording a tape is the MuJoCo engine's own business
+    dims, engine = env.spec.dims, env.engine
     generator = torch.Generator(device=env.device).manual_seed(seed)
     shape = (steps, env.num_envs, dims.agents, dims.action)
-    make_bare = getattr(engine, "bare_physics", None)
-    bare = make_bare() if make_bare is not None else None
+    bare = engine.bare_physics() if engine.capabilities.bare_physics else None
     whole: list[float] = []
     physics: list[float] = []
     ceiling: list[float] = []
@@ -62,9 +60,8 @@ def bench_engine(
     end = time.perf_counter() + seconds
     while time.perf_counter() < end or len(whole) < 3 or rate * len(whole) < at_least:
         actions = torch.randn(shape, generator=generator, device=env.device).mul_(sigma).clamp_(-1.0, 1.0)
-        tape: list = []
         if bare is not None:
-            engine.tape = tape
+            bare.record()
         synchronize(env.engine.device)
         started = time.perf_counter()
         for action in actions:
@@ -72,9 +69,8 @@ def bench_engine(
         synchronize(env.engine.device)
         whole.append(time.perf_counter() - started)
         if bare is not None:
-            engine.tape = None
-            physics.append(bare.replay(tape, closed_loop=True))
-            ceiling.append(bare.replay(tape, closed_loop=False))
+            physics.append(bare.replay(closed_loop=True))
+            ceiling.append(bare.replay(closed_loop=False))
     if bare is not None:
         bare.close()
     taken = gpu_memory(engine.device)

@@ -126,9 +126,7 @@ class PettingZooTask(Task):
 class ParallelEngine:
     """E environments on W worker processes. Only what ``VecEnv`` asks of an engine."""
 
-    capabilities = Capabilities(
-        deterministic=True, fresh_after_reset=True, force_sensor="none", dof_force="none", on_host=True
-    )
+    capabilities = Capabilities(deterministic=True, on_host=True)
     substeps = 1
     control_dt = math.nan
 

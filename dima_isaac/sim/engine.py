@@ -1,4 +1,4 @@
-"""The engine contract: E copies of a scene as tensors (Isaac Gym's conventions are the house conventions).
+"""The engine contract: E copies of a scene as tensors, in Isaac Gym's conventions.
 
 Quaternions are xyzw, positions environment-local at the link origin, linear and angular velocities in world
 axes, the linear one at the link's centre of mass. Views are float32, on the engine's device, allocated once
@@ -18,21 +18,45 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dima_isaac.sim.scene import Scene
+
+FRAME = 13  # numbers of a frame: position 3, quaternion 4, linear 3 and angular velocity 3
+
 
 @dataclass(frozen=True)
 class Capabilities:
-    """What an engine can promise."""
+    """What an engine promises, and which of its optional methods work."""
 
     deterministic: bool  # same inputs, same bits, whatever the thread count
-    fresh_after_reset: bool  # link poses are current straight after a masked reset
-    force_sensor: str  # what ``force_sensor`` means here, for the documentation and the run's config
-    dof_force: str  # what ``dof_force`` means here
     on_host: bool  # tensors live in host memory, so reading a number costs nothing
+    viewer: bool = False  # ``copy_env``: MuJoCo's viewers can show it
+    bare_physics: bool = False  # ``bare_physics``: its speed can be compared with that of its physics steps alone
+
+
+class BarePhysics(Protocol):
+    """Repeats an engine's physics steps and nothing else, as a yardstick for benchmarks."""
+
+    def record(self) -> None:
+        """Note what the engine's control steps start from, from now on; earlier notes are dropped."""
+
+    def replay(self, closed_loop: bool) -> float:
+        """Stop recording and return the seconds that the recorded physics steps take.
+
+        With ``closed_loop`` every environment finishes a control step before the next one begins, as anything must
+        that waits for actions; without it each environment runs all its steps at once, which is a ceiling.
+        """
+
+    def close(self) -> None:
+        """Release threads and memory."""
 
 
 class Engine(Protocol):
-    """E copies of one ``Scene``. Shapes: L registered links, U actuated dofs, S force sensors."""
+    """E copies of one ``Scene``. Shapes: L registered links, U actuated dofs, S force sensors.
 
+    What ``force_sensor`` and ``dof_force`` contain differs between simulators; each engine's docstring says it.
+    """
+
+    scene: Scene
     num_envs: int
     device: torch.device
     control_dt: float  # seconds per step()
@@ -51,9 +75,9 @@ class Engine(Protocol):
     root_state: Tensor  # (E, actors, 13) pose 7, linear 3, angular 3
     dof_pos: Tensor  # (E, dofs)
     dof_vel: Tensor  # (E, dofs)
-    dof_force: Tensor  # (E, dofs) generalised drive force, N m or N
+    dof_force: Tensor  # (E, dofs) generalised force of the drives, N m or N
     body_state: Tensor  # (E, L, 13)
-    force_sensor: Tensor  # (E, S, 6) force, torque in the link's frame
+    force_sensor: Tensor  # (E, S, 6) force and torque on the link, in its frame
     bad: Tensor  # (E,) bool: the last step made this environment non-finite or unusable
 
     # staged writes
@@ -67,7 +91,7 @@ class Engine(Protocol):
         """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only."""
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
-        """Write all dofs (E, dofs) where ``mask`` (E,). Clears what the solver remembers of these environments."""
+        """Write all dofs (E, dofs) where ``mask`` (E,); the solver's warm start and forces there are cleared."""
 
     # raw fields of ``Scene.fields``, in the engine's own precision and layout
     def field(self, name: str) -> Tensor:
@@ -79,8 +103,8 @@ class Engine(Protocol):
     def set_field(self, mask: Tensor, name: str, value: Tensor) -> None:
         """Stage a raw state field (E, ...) where ``mask`` (E,).
 
-        Writing ``qpos`` or ``qvel`` starts these environments anew: everything that is not written returns to
-        the model's defaults and the solver forgets. Other fields (``ctrl``, ``xfrc_applied``) are plain writes.
+        Writing ``qpos`` or ``qvel`` starts these environments anew: everything else returns to the model's defaults.
+        Other fields (``ctrl``, ``xfrc_applied``) are simply written. Raises KeyError with the fields that can be.
         """
 
     def constant(self, name: str) -> Tensor:
@@ -103,7 +127,11 @@ class Engine(Protocol):
 
     # the rest
     def stats(self) -> dict[str, Tensor]:
-        """Counters since construction, 0-dimensional: ``nonfinite``, ``contact_overflow``."""
+        """Counters since construction, 0-dimensional: ``nonfinite``, ``contact_overflow``.
+
+        Raises:
+            SimulationError: every environment broke many steps in a row (engines that read no number in ``step``).
+        """
 
     def state_dict(self) -> dict[str, Tensor]:
         """Everything that ``load_state_dict`` needs to continue bit for bit (deterministic engines)."""
@@ -112,10 +140,17 @@ class Engine(Protocol):
         """Continue from ``state_dict``; raises ValueError when the shapes are another scene's."""
 
     def render(self, env: int, width: int, height: int) -> np.ndarray:
-        """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
+        """One environment as (height, width, 3) uint8. Raises ``UsageError`` where nothing can be drawn."""
 
     def close(self) -> None:
         """Release threads, memory and renderers."""
+
+    # optional, as ``capabilities`` says
+    def copy_env(self, env: int, data: Any) -> None:
+        """Write one environment's joints and markers into ``data`` (``mujoco.MjData``) of the model for pictures."""
+
+    def bare_physics(self) -> BarePhysics:
+        """The yardstick of this engine, which records its steps."""
 
 
 def names_to_index(names: tuple[str, ...], wanted: list[str], device: Any = None) -> Tensor:

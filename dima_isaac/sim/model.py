@@ -29,7 +29,6 @@ _LAST_BIT = 30  # articulated actors beyond so many share it
 _CONTACT_DATA = (1 << 1) | (1 << 2) | (1 << 4)  # force, torque, position
 _NET_FORCE = 3
 _HIDDEN = 5  # a group of sites that pictures leave out
-FRAME = 13  # numbers per frame block: position 3, quaternion 4, linear 3 and angular velocity 3
 WRENCH = 18  # numbers per contact block: force 3, torque 3, point 3, then the link's three axes
 
 

@@ -7,20 +7,15 @@ import importlib
 import os
 import sys
 import warnings
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
 
 import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
+from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.model import compile_visuals
 from dima_isaac.sim.scene import Scene
-
-Fill = Callable[[mujoco.MjData], None]
-"""Writes the joints and markers of one environment."""
-
 
 NEAR, REACH = 4.0, 1.5  # m, and lengths of a robot: how far the camera that follows one stays away
 
@@ -34,13 +29,13 @@ class Renderer:
         self._camera = camera(scene, self.model)
         self._renderer: mujoco.Renderer | None = None
 
-    def draw(self, fill: Fill, width: int, height: int) -> np.ndarray:
-        """(height, width, 3) uint8.
+    def draw(self, engine: Engine, env: int, width: int, height: int) -> np.ndarray:
+        """One environment of ``engine`` as (height, width, 3) uint8.
 
         Raises:
             UsageError: neither EGL nor OSMesa works on this machine.
         """
-        fill(self.data)
+        engine.copy_env(env, self.data)
         mujoco.mj_forward(self.model, self.data)
         renderer = self._open(width, height)
         renderer.update_scene(self.data, camera=self._camera)
@@ -60,29 +55,6 @@ class Renderer:
 
     def close(self) -> None:
         """Free the context now: one left to the garbage collector raises at interpreter exit."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
-
-
-class Drawn(ABC):
-    """What every engine shares: whatever simulates the scene, MuJoCo draws it."""
-
-    scene: Scene
-    _renderer: Renderer | None = None
-
-    @abstractmethod
-    def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and markers into ``data`` of the render model."""
-
-    def render(self, env: int, width: int, height: int) -> np.ndarray:
-        """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
-        if self._renderer is None:
-            self._renderer = Renderer(self.scene)
-        return self._renderer.draw(lambda data: self.copy_env(env, data), width, height)
-
-    def close(self) -> None:
-        """Release the renderer; memory goes with the engine."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None
@@ -128,13 +100,13 @@ def display_problem() -> str:
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "DISPLAY is not set"
     glfw = importlib.import_module("glfw")
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         if glfw.init():
             glfw.terminate()
             return ""
-    # GLFW tells a number and the text as bytes: (65550) b'X11: ...'
-    return "; ".join(str(warning.message).split("b'")[-1].strip("'") for warning in told) or "GLFW cannot start"
+    # GLFW gives a number and the text as bytes: (65550) b'X11: ...'
+    return "; ".join(str(warning.message).split("b'")[-1].strip("'") for warning in caught) or "GLFW cannot start"
 
 
 def camera(scene: Scene, model: mujoco.MjModel) -> mujoco.MjvCamera:
@@ -166,8 +138,8 @@ def _length(model: mujoco.MjModel, root: int) -> float:
 class Viewer(contextlib.AbstractContextManager["Viewer"]):
     """MuJoCo's window on one environment; ``[`` and ``]`` walk through them."""
 
-    def __init__(self, engine: Any) -> None:
-        """Open the window on an engine with ``copy_env``.
+    def __init__(self, engine: Engine) -> None:
+        """Open the window on an engine with the capability ``viewer``.
 
         Raises:
             UsageError: there is no display.

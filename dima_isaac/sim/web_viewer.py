@@ -11,6 +11,7 @@ import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
+from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.model import compile_visuals
 from dima_isaac.sim.render import camera
 
@@ -23,8 +24,8 @@ _SHAPE = mujoco.mjtGeom
 class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
     """A page on one environment; a slider walks through them. What pictures follow stays in its middle here."""
 
-    def __init__(self, engine: Any, port: int) -> None:
-        """Serve a ``MujocoEngine`` at localhost:``port``, or the next free one.
+    def __init__(self, engine: Engine, port: int) -> None:
+        """Serve an engine with the capability ``viewer`` at localhost:``port``, or the next free one.
 
         Raises:
             UsageError: viser is not installed.

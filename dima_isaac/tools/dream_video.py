@@ -49,7 +49,7 @@ def record(
             pictures = []
             for i, text in enumerate(texts):
                 for shown, label in ((env, f"simulator  step {tick}"), (display, text)):
-                    pictures.append(video.caption(video.draw(shown, i, cfg.width, cfg.height), label))
+                    pictures.append(video.caption(shown.engine.render(i, cfg.width, cfg.height), label))
             writer.add(video.tile(pictures, columns=2))
             if tick == steps or bool(step.last.any()):
                 break

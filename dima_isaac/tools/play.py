@@ -117,7 +117,7 @@ def training_window(env: VecEnv, enabled: bool, log: Callable[[str], None] = pri
 
 
 def _check_live(env: VecEnv) -> None:
-    if not hasattr(env.engine, "copy_env"):
+    if not env.engine.capabilities.viewer:
         raise UsageError("this engine has no live viewer; use headless=True for a video.")
 
 

@@ -103,19 +103,6 @@ def caption(picture: Array, text: str) -> Array:
     return np.asarray(image)
 
 
-def draw(env: VecEnv, index: int, width: int, height: int) -> Array:
-    """One environment as (height, width, 3) uint8.
-
-    Raises:
-        UsageError: its engine cannot draw, or no renderer works here.
-    """
-    render = getattr(env.engine, "render", None)
-    if render is None:
-        raise UsageError(f"the engine of task {env.spec.name} cannot draw; choose another with engine=.")
-    picture: Array = render(index, width, height)
-    return picture
-
-
 @torch.no_grad()
 def record(
     env: VecEnv,
@@ -144,7 +131,7 @@ def record(
         for i in range(count):
             if alive[i]:
                 text = f"step {tick}  return {totals[i]:.2f}" + ("  solved" if solved[i] else "")
-                pictures[i] = caption(draw(env, i, *size), text)
+                pictures[i] = caption(env.engine.render(i, *size), text)
         writer.add(tile(pictures))
         running = running & ~step.last
         if not any(running.tolist()[:count]):

@@ -20,13 +20,13 @@ def make(envs: int, length: int) -> VecEnv:
 def test_a_replay_ends_where_the_engine_ended() -> None:
     env = make(3, length=5)
     env.reset()
-    env.engine.tape = []
+    bare = env.engine.bare_physics()
+    bare.record()
     generator = torch.Generator().manual_seed(0)
     for _ in range(9):  # five steps, a reset, three steps
         step = env.step(torch.randn(3, 2, 20, generator=generator))
-    bare = env.engine.bare_physics()
-    assert bare.replay(env.engine.tape, closed_loop=True) > 0.0
-    assert bare.replay(env.engine.tape, closed_loop=False) > 0.0
+    assert bare.replay(closed_loop=True) > 0.0
+    assert bare.replay(closed_loop=False) > 0.0
     bare.close()
     assert not step.first.any()
     for data, qpos in zip(bare._own, env.engine.batch.bind("qpos"), strict=True):

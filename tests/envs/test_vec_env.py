@@ -21,7 +21,7 @@ from tests.toy import ToyEngine, ToyTask, toy_env
 class Counter:
     """An engine whose state is the number of steps since the last reset, and the noise it started with."""
 
-    capabilities = Capabilities(True, True, "", "", on_host=True)
+    capabilities = Capabilities(deterministic=True, on_host=True)
 
     def __init__(self, num_envs: int) -> None:
         self.num_envs, self.device = num_envs, torch.device("cpu")

@@ -22,8 +22,9 @@ from dima_isaac.run.build import resolve_run
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.sim.config import IsaacGymConfig, MujocoConfig
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.isaacgym import engine as engine_isaacgym
-from dima_isaac.sim.isaacgym.engine import VARIABLE, IsaacGymEngine
+from dima_isaac.sim.isaacgym import process
+from dima_isaac.sim.isaacgym.engine import IsaacGymEngine
+from dima_isaac.sim.isaacgym.process import INTERPRETER_VARIABLE as VARIABLE
 from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
 from dima_isaac.sim.scene import Actor, Box, Mjcf, Scene, Variation
@@ -32,7 +33,7 @@ from tests.sim.toss import BALL, BOX, LOPSIDED, MARK, TOSS, everywhere, on, only
 pytestmark = pytest.mark.slow
 
 FAKE = Path(__file__).with_name("fake_isaacgym")
-WORKER = Path(engine_isaacgym.__file__).with_name("worker.py")
+WORKER = Path(process.__file__).with_name("worker.py")
 
 
 @pytest.fixture(scope="module")
@@ -228,7 +229,7 @@ def test_state_goes_on_where_it_was(toss, build) -> None:
 
 
 class TestWhatGoesWrong:
-    def test_a_crash_is_told_with_its_last_words(self, build) -> None:
+    def test_a_crash_is_reported_with_its_last_messages(self, build) -> None:
         engine = build(chaos="die=2")
         assert not list(Path(tempfile.gettempdir()).glob("dima_isaacgym_*"))  # what is killed leaves nothing behind
         engine.step(still(engine))
@@ -297,7 +298,7 @@ class TestWhatGoesWrong:
             engine.set_root_state(everywhere(engine), 0, pose(engine, 0.0, 0.0, 0.0))
         with pytest.raises(ValueError, match="no wrench link"):
             engine.apply_force(BALL, torch.zeros(3, 3), torch.zeros(3, 3))
-        with pytest.raises(KeyError, match="no raw field"):
+        with pytest.raises(KeyError, match="field 'qpos' not among"):
             engine.field("qpos")
 
 

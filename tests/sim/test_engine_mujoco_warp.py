@@ -61,18 +61,19 @@ def test_rows_that_do_not_fit_are_counted(kind: str) -> None:
 
 
 def test_buffers_are_sized_for_the_scene() -> None:
-    warp = pytest.importorskip("dima_isaac.sim.warp.engine", reason="the extra gpu is not installed")
+    pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
     from dima_isaac.sim.compiled import compile_scene
     from dima_isaac.sim.config import MujocoWarpConfig
+    from dima_isaac.sim.warp.model import contact_buffer, row_buffer
     from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
 
     small = compile_scene(TOSS, MujocoWarpConfig(), sensors=False).model
-    assert warp.contact_buffer(small) == 16  # the least
-    assert warp.row_buffer(small, 16) == 1 + 6 * 17 // 2  # one limit, pyramids of six rows
+    assert contact_buffer(small) == 16  # the least
+    assert row_buffer(small, 16) == 1 + 6 * 17 // 2  # one limit, pyramids of six rows
     hands = compile_scene(ShadowHandOver(ShadowHandOverConfig()).scene(), MujocoWarpConfig(), sensors=False).model
-    contacts = warp.contact_buffer(hands)
+    contacts = contact_buffer(hands)
     # the largest ever seen with random actions: 26 contacts and 174 rows
-    assert 2 * 26 < contacts < 128 and 174 * 1.2 < warp.row_buffer(hands, contacts) < 512
+    assert 2 * 26 < contacts < 128 and 174 * 1.2 < row_buffer(hands, contacts) < 512
 
 
 @pytest.mark.parametrize("field", ["qpos", "qvel", "qacc_warmstart", "qfrc_applied"])

@@ -1,5 +1,7 @@
 """``play``: windows and films, and one look at real hands."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -34,7 +36,7 @@ def test_training_in_a_window_is_the_same_training(monkeypatch, life):
     monkeypatch.setattr("dima_isaac.sim.render.Viewer", lambda engine: pane)
     monkeypatch.setattr(play, "PERIOD", 0.0)
     env, alone = toy_env(3), toy_env(3)
-    env.engine.copy_env = None
+    env.engine.capabilities = replace(env.engine.capabilities, viewer=True)
     actions = [torch.rand(3, 2, 1) for _ in range(8)]
     with play.training_window(env, True, said.append):
         seen = [env.reset(), *(env.step(action) for action in actions)]

@@ -1,11 +1,11 @@
 """An actor's asset in the plain MJCF that Isaac Gym's importer of 2022 reads, written from MuJoCo's compiled model.
 
-MuJoCo resolves defaults, Euler angles, meshes and inertias, so the text below needs none of them: bodies with explicit
-inertials, hinges and slides, primitive geoms, meshes as OBJ files, fixed tendons and contact pairs. What drives a joint
-is not in it; the engine sets that per degree of freedom.
+MuJoCo resolves defaults, Euler angles, meshes and inertias, so the text needs none of them: bodies with explicit
+inertials, hinges and slides, primitive geoms, meshes as OBJ files, fixed tendons and contact pairs. Drives are not in
+it; the engine sets them per degree of freedom.
 
-The first body's own rotation is moved into what hangs on it, because the importer's reading of it is not documented:
-afterwards the actor's pose and its root link's are the same.
+The root's own rotation is moved into its geoms, inertia and children, because how the importer reads it is not
+documented: afterwards the actor's pose and its root link's are the same.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.mjcf import load_asset_model
-from dima_isaac.sim.scene import Actor, Box, Mjcf
+from dima_isaac.sim.scene import IDENTITY, Actor, Box, Mjcf, Quat
 
 Array = np.ndarray
 _SHAPES = {2: "sphere", 3: "capsule", 4: "ellipsoid", 5: "cylinder", 6: "box", 7: "mesh"}
@@ -32,11 +32,11 @@ _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLI
 
 @dataclass(frozen=True)
 class GymAsset:
-    """What ``write`` puts into a folder, and how its parts are called there."""
+    """The files of an asset, and the names of its parts in them."""
 
     xml: str
     meshes: dict[str, str] = field(default_factory=dict)  # file name -> OBJ text
-    root_quat: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 1.0)  # xyzw: the rotation taken from the root link
+    root_quat: Quat = IDENTITY  # the rotation that the root link had
     links: tuple[str, ...] = ()  # the root first
     joints: tuple[str, ...] = ()
     tendons: tuple[str, ...] = ()
@@ -53,8 +53,8 @@ def gym_asset(actor: Actor) -> GymAsset:
     """The asset of ``actor`` for Isaac Gym.
 
     Raises:
-        UsageError: what MuJoCo cannot read, or what the importer has no word for: a joint on the root, a ball joint,
-            an equality constraint, a spring.
+        UsageError: what MuJoCo cannot read, or the importer does not have: a joint on the root, a ball joint, an
+            equality constraint, a spring.
     """
     asset = actor.asset
     if isinstance(asset, Mjcf):
@@ -75,7 +75,7 @@ def _from_mjcf(asset: Mjcf) -> GymAsset:
     model, root = load_asset_model(asset)
     _refuse(model, root, asset)
     links = [root, *(b for b in range(root + 1, model.nbody) if _under(model, b, root))]
-    turn = model.body_quat[root]
+    rotation = model.body_quat[root]
     out = ET.Element("mujoco", model=model.body(root).name)
     ET.SubElement(out, "compiler", angle="radian")
     assets = ET.SubElement(out, "asset")
@@ -83,10 +83,11 @@ def _from_mjcf(asset: Mjcf) -> GymAsset:
     meshes: dict[str, str] = {}
     shapes: dict[int, str] = {}
     for b in links:
-        placed = {} if b == root else _frame(model.body_pos[b], model.body_quat[b], _beside(model, b, root, turn))
-        node = ET.SubElement(nodes[model.body_parentid[b]], "body", name=model.body(b).name, **placed)
-        nodes[b] = node
-        inside = turn if b == root else None
+        parent = model.body_parentid[b]
+        from_parent = rotation if parent == root else None
+        pose = {} if b == root else _frame(model.body_pos[b], model.body_quat[b], from_parent)
+        node = nodes[b] = ET.SubElement(nodes[parent], "body", name=model.body(b).name, **pose)
+        inside = rotation if b == root else None
         ET.SubElement(
             node,
             "inertial",
@@ -108,7 +109,7 @@ def _from_mjcf(asset: Mjcf) -> GymAsset:
     return GymAsset(
         _pretty(out),
         meshes,
-        (float(turn[1]), float(turn[2]), float(turn[3]), float(turn[0])),
+        (float(rotation[1]), float(rotation[2]), float(rotation[3]), float(rotation[0])),
         tuple(model.body(b).name for b in links),
         tuple(model.joint(j).name for j in range(model.njnt) if int(model.jnt_bodyid[j]) in links),
         tendons,
@@ -138,18 +139,13 @@ def _under(model: mujoco.MjModel, body: int, root: int) -> bool:
     return bool(body == root)
 
 
-def _beside(model: mujoco.MjModel, body: int, root: int, turn: Array) -> Array | None:
-    """The rotation that a child of the root inherits from it."""
-    return turn if model.body_parentid[body] == root else None
-
-
-def _frame(pos: Array, quat: Array, turn: Array | None) -> dict[str, Any]:
-    """A place in its parent; with ``turn``, in a parent that lost this rotation."""
+def _frame(pos: Array, quat: Array, rotation: Array | None) -> dict[str, Any]:
+    """A pose in its parent; with ``rotation``, in a parent that no longer has this rotation."""
     pos, quat = np.array(pos, dtype=np.float64), np.array(quat, dtype=np.float64)
-    if turn is not None:
+    if rotation is not None:
         moved, turned = np.zeros(3), np.zeros(4)
-        mujoco.mju_rotVecQuat(moved, pos, turn)
-        mujoco.mju_mulQuat(turned, turn, quat)
+        mujoco.mju_rotVecQuat(moved, pos, rotation)
+        mujoco.mju_mulQuat(turned, rotation, quat)
         pos, quat = moved, turned
     return {"pos": _text(pos), "quat": _text(quat)}
 
@@ -171,7 +167,7 @@ def _add_joint(node: ET.Element, model: mujoco.MjModel, j: int) -> None:
     )
 
 
-def _add_geom(node: ET.Element, model: mujoco.MjModel, g: int, name: str, turn: Array | None) -> None:
+def _add_geom(node: ET.Element, model: mujoco.MjModel, g: int, name: str, rotation: Array | None) -> None:
     kind = int(model.geom_type[g])
     shape: dict[str, Any] = {"type": _SHAPES[kind]}
     if kind == int(mujoco.mjtGeom.mjGEOM_MESH):
@@ -183,7 +179,7 @@ def _add_geom(node: ET.Element, model: mujoco.MjModel, g: int, name: str, turn: 
         "geom",
         name=name,
         **shape,
-        **_frame(model.geom_pos[g], model.geom_quat[g], turn),
+        **_frame(model.geom_pos[g], model.geom_quat[g], rotation),
         contype=str(model.geom_contype[g]),
         conaffinity=str(model.geom_conaffinity[g]),
         condim=str(model.geom_condim[g]),

@@ -2,13 +2,13 @@
 
     python3.8 worker.py READ_FD WRITE_FD
 
-Commands come as lines of JSON on the first descriptor and are answered on the second. Numbers live in an arena that
-both processes map: a file in shared memory, or GPU memory opened through CUDA IPC. Isaac Gym allows one simulation per
-process and one call of each setter per step, so writes are gathered here and handed over just before ``simulate``.
+Commands come as lines of JSON on the first descriptor and are answered on the second. Numbers are in float32 buffers
+that both processes map: a file of shared memory, or GPU memory opened through CUDA IPC. Isaac Gym allows one simulation
+per process and one call of each setter per step, so writes are collected here and submitted just before ``simulate``.
 
-What the house conventions ask and Isaac Gym cannot do: it has no forward kinematics without a step, and it cannot hold
-single environments. A held environment is put back to its start after the step, and once more before the next; its
-root and joints are reported as they were put, its links are one step old. See ``Engine`` for the contract.
+Isaac Gym has no forward kinematics without a step and cannot hold single environments. A held environment is put back
+to its start after the step, and once more before the next; its root and joints are reported as they were put, its links
+are one step old. See ``Engine`` for the contract.
 """
 
 import ctypes
@@ -32,12 +32,12 @@ Spec = Dict[str, Any]
 
 
 class Failure(Exception):
-    """Told to the other side in one sentence."""
+    """An error whose message is enough for the user."""
 
 
 def main(argv: List[str]) -> None:
-    """Serve until told to stop or until the other side is gone."""
-    # sent to all processes of a run, they ask the other side to save and to end, which takes physics until then
+    """Carry out commands until one says stop or the other process has ended."""
+    # they are sent to all processes of a run: the other one saves and ends, and needs physics until then
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     with os.fdopen(int(argv[1]), "r") as commands, os.fdopen(int(argv[2]), "w") as answers:
@@ -52,16 +52,16 @@ def main(argv: List[str]) -> None:
                     worker = Worker(command)
                 else:
                     getattr(worker, command["do"])(command)
-            except Exception as error:  # whatever it is, the other side has to hear of it
+            except Exception as error:  # whatever it is, the other process has to be told
                 traceback.print_exc()
                 answer = {"error": str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"}
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
-    # Isaac Gym is known to crash while the interpreter ends; nothing is lost by leaving at once
+    # Isaac Gym is known to crash while the interpreter ends
     os._exit(0)
 
 
-class _Opened:
+class _OpenedMemory:
     """GPU memory of another process, as ``__cuda_array_interface__``."""
 
     def __init__(self, handle: bytes, nbytes: int) -> None:
@@ -78,29 +78,33 @@ class _Opened:
 
 
 def _map(spec: Spec, device: str) -> Dict[str, torch.Tensor]:
-    """Name -> tensor, all of them slices of memory that the other process has made."""
+    """Name -> tensor, each a slice of the memory that the other process has allocated."""
     if spec["handle"]:
-        torch.zeros(1, device=device)  # makes the context in which the handle is opened
-        flat = torch.as_tensor(_Opened(bytes.fromhex(spec["handle"]), spec["bytes"]), device=device)
+        torch.zeros(1, device=device)  # creates the CUDA context
+        flat = torch.as_tensor(_OpenedMemory(bytes.fromhex(spec["handle"]), spec["bytes"]), device=device)
     else:
         with open(spec["path"], "r+b") as file:
             flat = torch.from_numpy(np.frombuffer(mmap.mmap(file.fileno(), spec["bytes"]), dtype=np.float32))
     out = {}
-    for name, (start, shape) in spec["fields"].items():
+    for name, (start, shape) in spec["places"].items():
         out[name] = flat[start : start + int(np.prod(shape))].view(*shape)
     return out
 
 
-def _turned(frames: torch.Tensor, turn: torch.Tensor) -> torch.Tensor:
-    """Frames (E, L, 13) whose quaternions are followed by ``turn`` (L, 4), xyzw."""
-    u, a, v, b = frames[..., 3:6], frames[..., 6:7], turn[..., :3].expand(len(frames), -1, -1), turn[..., 3:]
+def _rotated(frames: torch.Tensor, rotation: torch.Tensor) -> torch.Tensor:
+    """Frames (E, L, 13) whose quaternions q become q ``rotation`` (L, 4), xyzw."""
+    u, a, v, b = frames[..., 3:6], frames[..., 6:7], rotation[..., :3].expand(len(frames), -1, -1), rotation[..., 3:]
     vector = a * v + b * u + torch.cross(u, v, -1)
     scalar = a * b - (u * v).sum(-1, keepdim=True)
     return torch.cat([frames[..., :3], vector, scalar, frames[..., 7:]], -1)
 
 
 class Worker:
-    """One simulation, its tensors, and what is to be written before its next step."""
+    """One simulation, its tensors, and what is written before its next step.
+
+    ``buffers`` are on the simulation's device. Where the shared memory is the host's and the device is not, they are
+    copied from and to ``host``; otherwise they are the shared memory.
+    """
 
     def __init__(self, spec: Spec) -> None:
         self.spec, self.gym = spec, gymapi.acquire_gym()
@@ -153,10 +157,10 @@ class Worker:
         asset = gym.load_asset(self.sim, self.spec["folder"], actor["file"], options)
         self._check(f"load_asset({actor['file']})", asset)
         links = list(gym.get_asset_rigid_body_names(asset))
-        lost = [name for name in actor["links"] if name not in links]
-        lost += [name for name in actor["dofs"] if name not in gym.get_asset_dof_names(asset)]
-        if lost:
-            raise Failure(f"Isaac Gym's importer lost {', '.join(lost)} of {actor['name']}")
+        missing = [name for name in actor["links"] if name not in links]
+        missing += [name for name in actor["dofs"] if name not in gym.get_asset_dof_names(asset)]
+        if missing:
+            raise Failure(f"Isaac Gym's importer lost {', '.join(missing)} of {actor['name']}")
         if actor["tendons"]:
             tendons = gym.get_asset_tendon_properties(asset)
             for i in range(gym.get_asset_tendon_count(asset)):
@@ -203,7 +207,7 @@ class Worker:
         for row, name in enumerate(gym.get_actor_dof_names(env, handle)):
             for key, value in actor["dofs"][name].items():
                 properties[key][row] = value
-            # a position drive without stiffness is a damper, and that is how a joint's own damping is had
+            # a position drive without stiffness is a damper: it gives the joint its own damping
             properties["driveMode"][row] = int(gymapi.DOF_MODE_POS)
         self._check("set_actor_dof_properties", gym.set_actor_dof_properties(env, handle, properties))
         gym.enable_actor_dof_force_sensors(env, handle)
@@ -231,8 +235,8 @@ class Worker:
         self.movable = torch.tensor([not actor["fixed"] for actor in spec["actors"]], device=self.device)
         count = self.envs * self.actors
         self.actor_ids = torch.arange(count, dtype=torch.int32, device=self.device).view(self.envs, self.actors)
-        turns = torch.tensor(spec["turns"], device=self.device).view(-1, 4)
-        self.turns = None if bool((turns[:, 3].abs() == 1.0).all()) else turns
+        rotations = torch.tensor(spec["link_rotations"], device=self.device).view(-1, 4)
+        self.link_rotations = None if bool((rotations[:, 3].abs() == 1.0).all()) else rotations
 
     # ---- tensors -----------------------------------------------------------------------------------------------
 
@@ -260,16 +264,15 @@ class Worker:
             gym.refresh_force_sensor_tensor(sim)
 
     def _share(self) -> None:
-        """The arena where it is computed with, and the shared one beside it where that is elsewhere."""
-        shared = _map(self.spec["arena"], self.device)
-        self.shared: Optional[Dict[str, torch.Tensor]] = None
-        self.arena = shared
-        if self.on_gpu and not self.spec["arena"]["handle"]:
-            self.shared = shared
-            self.arena = {name: value.to(self.device) for name, value in shared.items()}
+        shared = _map(self.spec["memory"], self.device)
+        self.host: Optional[Dict[str, torch.Tensor]] = None
+        self.buffers = shared
+        if self.on_gpu and not self.spec["memory"]["handle"]:
+            self.host = shared
+            self.buffers = {name: value.to(self.device) for name, value in shared.items()}
 
     def _start(self) -> None:
-        """Remember the scene as it was authored, which is where broken environments return to."""
+        """Keep the scene as it was authored, to which broken environments are reset."""
         e, device = self.envs, self.device
         poses = torch.tensor([actor["pose"] + [0.0] * 6 for actor in self.spec["actors"]], device=device)
         self.root_start, self.dof_start = poses.expand(e, -1, -1).contiguous(), torch.zeros_like(self.dof)
@@ -277,46 +280,42 @@ class Worker:
         self.target = torch.zeros(e, self.dofs, device=device)
         self.force, self.torque = (torch.zeros(e, self.bodies, 3, device=device) for _ in range(2))
         self._refresh_all()
-        self._publish()
-        self.body_start = self.arena["body"].clone()
-        # prepare_sim may have moved what was placed: everything is written once more
+        self._report_all()
+        self.body_start = self.buffers["body"].clone()
+        # prepare_sim may have moved actors: everything is written once more
         self.root_pending = self.movable.expand(e, -1).clone()
         self.dof_pending = torch.ones(e, dtype=torch.bool, device=device)
-        self._show_staged(torch.ones(e, dtype=torch.bool, device=device))
+        self._report_pending(torch.ones(e, dtype=torch.bool, device=device))
         self._push()
 
     # ---- commands ----------------------------------------------------------------------------------------------
 
     def step(self, command: Spec) -> None:
-        """One control step; ``hold`` in the arena says which environments are only put, not stepped."""
+        """One control step; environments whose ``hold`` is set are placed and not stepped."""
         self._pull()
         self._stage(command)
-        show, hold = self.arena, self.arena["hold"] > 0.5
-        root, dof = self._put()
+        hold = self.buffers["hold"] > 0.5
+        root, dof = self._next_state()
         self._submit()
         self.gym.simulate(self.sim)
         self.gym.fetch_results(self.sim, True)
         self._refresh_all()
-        self._publish()
-        self._quarantine(hold)
-        here = hold[:, None, None]
-        show["root"].copy_(torch.where(here, root, show["root"]))
-        show["dof"].copy_(torch.where(here, dof[:, self.dof_index], show["dof"]))
-        show["dof_force"].masked_fill_(hold[:, None], 0.0)
-        show["sensor"].masked_fill_(here, 0.0)
-        self._write(hold, root, dof)
+        self._report_all()
+        self._reset_broken(hold)
+        self._report(hold, root, dof)
+        self._place(hold, root, dof)
         self._push()
 
     def refresh(self, command: Spec) -> None:
-        """Take what is staged and show it where ``mask`` is, without a step."""
+        """Take the staged writes and report them where ``mask`` is set, without a step."""
         self._pull()
         self._stage(command)
-        self._show_staged(self.arena["mask"] > 0.5)
+        self._report_pending(self.buffers["mask"] > 0.5)
         self._push()
 
     def _stage(self, command: Spec) -> None:
-        """Add what the other process has put into the arena to what is pending."""
-        seen = self.arena
+        """Add what the other process has written to what is pending."""
+        seen = self.buffers
         if command["roots"]:
             mask = seen["root_mask"] > 0.5
             self.root_next = torch.where(mask[..., None], seen["root_value"], self.root_next)
@@ -333,32 +332,32 @@ class Worker:
             self.force[:, self.wrench_index] = seen["wrench"][..., :3]
             self.torque[:, self.wrench_index] = seen["wrench"][..., 3:]
 
-    def _put(self) -> Tuple[torch.Tensor, torch.Tensor]:
-        """The state that the next step starts from: what is pending, else what was last shown."""
-        root = torch.where(self.root_pending[..., None], self.root_next, self.arena["root"])
-        shown = self._in_gym_order(self.arena["dof"])
-        return root, torch.where(self.dof_pending[:, None, None], self.dof_next, shown)
+    def _next_state(self) -> Tuple[torch.Tensor, torch.Tensor]:
+        """Root and joint states at the start of the next step: what is pending, else what was last reported."""
+        root = torch.where(self.root_pending[..., None], self.root_next, self.buffers["root"])
+        last = self._in_gym_order(self.buffers["dof"])
+        return root, torch.where(self.dof_pending[:, None, None], self.dof_next, last)
 
-    def _write(self, mask: torch.Tensor, root: torch.Tensor, dof: torch.Tensor) -> None:
-        """Have the next step start from ``root`` and ``dof`` where ``mask`` (E,)."""
+    def _place(self, mask: torch.Tensor, root: torch.Tensor, dof: torch.Tensor) -> None:
+        """Start the next step from ``root`` and ``dof`` where ``mask`` (E,)."""
         here = mask[:, None, None]
         self.root_next, self.dof_next = torch.where(here, root, self.root_next), torch.where(here, dof, self.dof_next)
         self.root_pending |= mask[:, None] & self.movable
         self.dof_pending |= mask
 
     def _submit(self) -> None:
-        """Hand everything pending to Isaac Gym, each setter once."""
+        """Write everything pending to Isaac Gym, each setter once."""
         gym, sim, unwrap = self.gym, self.sim, gymtorch.unwrap_tensor
-        placed = self.actor_ids[self.root_pending]
-        bent = self.actor_ids[self.dof_pending[:, None] & self.jointed]
-        # only pointers cross over: what they point to must outlive the step
-        self._alive = root, dof = self.root_next.contiguous(), self.dof_next.contiguous()
-        self._ids = placed, bent
-        if len(placed):
-            done = gym.set_actor_root_state_tensor_indexed(sim, unwrap(root), unwrap(placed), len(placed))
+        root_ids = self.actor_ids[self.root_pending]
+        dof_ids = self.actor_ids[self.dof_pending[:, None] & self.jointed]
+        # Isaac Gym gets pointers: what they point to must exist until the step is done
+        root, dof = self.root_next.contiguous(), self.dof_next.contiguous()
+        self._alive = root, dof, root_ids, dof_ids
+        if len(root_ids):
+            done = gym.set_actor_root_state_tensor_indexed(sim, unwrap(root), unwrap(root_ids), len(root_ids))
             self._check("set_actor_root_state_tensor_indexed", done)
-        if len(bent):
-            done = gym.set_dof_state_tensor_indexed(sim, unwrap(dof), unwrap(bent), len(bent))
+        if len(dof_ids):
+            done = gym.set_dof_state_tensor_indexed(sim, unwrap(dof), unwrap(dof_ids), len(dof_ids))
             self._check("set_dof_state_tensor_indexed", done)
         if self.dofs:
             done = gym.set_dof_position_target_tensor(sim, unwrap(self.target))
@@ -369,57 +368,61 @@ class Worker:
         self.root_pending.zero_()
         self.dof_pending.zero_()
 
-    def _publish(self) -> None:
-        """Isaac Gym's tensors in the house's order: positions are environment-local in both, velocities at the COM."""
-        show = self.arena
+    def _report_all(self) -> None:
+        """Report Isaac Gym's tensors in the scene's order; positions are local and velocities at the COM in both."""
+        out = self.buffers
         body = self.body[:, self.link_index]
-        show["root"].copy_(torch.where(self.movable[:, None], self.root, self.root_start))
-        show["body"].copy_(body if self.turns is None else _turned(body, self.turns))
-        show["dof"].copy_(self.dof[:, self.dof_index])
-        show["dof_force"].copy_(self.dof_force[:, self.dof_index])
-        show["sensor"].copy_(self.sensor[:, self.sensor_index])
+        out["root"].copy_(torch.where(self.movable[:, None], self.root, self.root_start))
+        out["body"].copy_(body if self.link_rotations is None else _rotated(body, self.link_rotations))
+        out["dof"].copy_(self.dof[:, self.dof_index])
+        out["dof_force"].copy_(self.dof_force[:, self.dof_index])
+        out["sensor"].copy_(self.sensor[:, self.sensor_index])
 
-    def _show_staged(self, mask: torch.Tensor) -> None:
-        """Show what is pending where ``mask`` (E,), with links as they were authored and without forces."""
-        show, here = self.arena, mask[:, None, None]
-        root, dof = self._put()
-        show["root"].copy_(torch.where(here, root, show["root"]))
-        show["dof"].copy_(torch.where(here, dof[:, self.dof_index], show["dof"]))
-        show["body"].copy_(torch.where(here, self.body_start, show["body"]))
-        show["dof_force"].masked_fill_(mask[:, None], 0.0)
-        show["sensor"].masked_fill_(here, 0.0)
+    def _report(self, mask: torch.Tensor, root: torch.Tensor, dof: torch.Tensor) -> None:
+        """Report roots and joints where ``mask`` (E,), without forces."""
+        out, here = self.buffers, mask[:, None, None]
+        out["root"].copy_(torch.where(here, root, out["root"]))
+        out["dof"].copy_(torch.where(here, dof[:, self.dof_index], out["dof"]))
+        out["dof_force"].masked_fill_(mask[:, None], 0.0)
+        out["sensor"].masked_fill_(here, 0.0)
 
-    def _quarantine(self, hold: torch.Tensor) -> None:
-        """Environments that are not finite, or too fast, start the next step as they were authored."""
-        show = self.arena
+    def _report_pending(self, mask: torch.Tensor) -> None:
+        """Report what is pending where ``mask`` (E,), with links as they were authored and without forces."""
+        self._report(mask, *self._next_state())
+        out = self.buffers
+        out["body"].copy_(torch.where(mask[:, None, None], self.body_start, out["body"]))
+
+    def _reset_broken(self, hold: torch.Tensor) -> None:
+        """Flag environments that are not finite, or too fast; they start the next step as they were authored."""
+        out = self.buffers
         fine = torch.ones_like(hold)
         for name in ("root", "body", "dof", "dof_force", "sensor"):
-            fine &= torch.isfinite(show[name].flatten(1)).all(1)
-        speed = torch.cat([show["root"][..., 7:].flatten(1), show["dof"][..., 1]], 1).abs().amax(1)
+            fine &= torch.isfinite(out[name].flatten(1)).all(1)
+        speed = torch.cat([out["root"][..., 7:].flatten(1), out["dof"][..., 1]], 1).abs().amax(1)
         bad = ~(fine & (hold | (speed <= self.spec["max_speed"])))
-        show["bad"].copy_(bad)
-        show["counts"].copy_(torch.stack([bad.sum(), bad.all()]))
-        self._write(bad, self.root_start, self.dof_start)
-        # not multiplied by zero, which would leave a NaN what it is
-        self._show_staged(bad)
+        out["bad"].copy_(bad)
+        out["counts"].copy_(torch.stack([bad.sum(), bad.all()]))
+        self._place(bad, self.root_start, self.dof_start)
+        # selected, not multiplied by zero: NaN times zero is NaN
+        self._report_pending(bad)
 
-    # ---- the arena ---------------------------------------------------------------------------------------------
+    # ---- buffers ---------------------------------------------------------------------------------------------------
 
     def _in_gym_order(self, dof: torch.Tensor) -> torch.Tensor:
-        """House order (E, dofs, 2) -> Isaac Gym's."""
+        """The scene's order of dofs (E, dofs, 2) -> Isaac Gym's."""
         out = torch.empty_like(dof)
         out[:, self.dof_index] = dof
         return out
 
     def _pull(self) -> None:
-        if self.shared is not None:
+        if self.host is not None:
             for name in INPUTS:
-                self.arena[name].copy_(self.shared[name])
+                self.buffers[name].copy_(self.host[name])
 
     def _push(self) -> None:
-        if self.shared is not None:
+        if self.host is not None:
             for name in OUTPUTS:
-                self.shared[name].copy_(self.arena[name])
+                self.host[name].copy_(self.buffers[name])
         if self.on_gpu:
             torch.cuda.synchronize()  # the other process reads as soon as it has the answer
 

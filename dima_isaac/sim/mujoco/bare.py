@@ -8,75 +8,76 @@ from concurrent.futures import ThreadPoolExecutor
 import mujoco
 import numpy as np
 
-Tape = list[tuple[np.ndarray, np.ndarray]]
-"""Per control step: the state rows (E, .) as the pool saw them, and which environments were held (E,)."""
-
+Array = np.ndarray
 _ROW = int(mujoco.mjtState.mjSTATE_INTEGRATION)
 _INPUTS = int(mujoco.mjtState.mjSTATE_CTRL) | int(mujoco.mjtState.mjSTATE_XFRC_APPLIED)
 
 
-class BarePhysics:
-    """Replays what an engine did, with no packing, observations or rewards.
+class BareMujoco:
+    """Repeats what an engine did, with no packing, observations or rewards; see ``BarePhysics``.
 
-    ``closed_loop`` advances every environment by one control step before the next begins, each with its own MjData,
-    as anything must that waits for actions. Otherwise each environment runs the whole tape at once in one warm
-    MjData: no closed loop can do that, but it is the ceiling.
+    In a closed loop each environment has its own MjData. Otherwise each thread runs all steps of one environment after
+    the other in one warm MjData.
     """
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, threads: int) -> None:
+        self.recording = False
         self._model, self._substeps = model, substeps
+        self._steps: list[tuple[Array, Array]] = []  # state rows (E, nstate) and held environments (E,)
         self._chunks = np.array_split(np.arange(num_envs), threads)
         self._own = [mujoco.MjData(model) for _ in range(num_envs)]
         self._shared = [mujoco.MjData(model) for _ in self._chunks]
         self._pool = ThreadPoolExecutor(threads)
 
-    def replay(self, tape: Tape, closed_loop: bool) -> float:
-        """Seconds for the physics steps on ``tape``; controls and forces are extracted before the clock starts."""
-        inputs = [self._inputs(rows) for rows, _ in tape]
+    def record(self) -> None:
+        """Start a new recording."""
+        self._steps = []
+        self.recording = True
+
+    def add(self, rows: Array, held: Array) -> None:
+        """Note the state rows (E, nstate) at the start of a control step, and who is ``held`` (E,)."""
+        self._steps.append((rows.copy(), held.copy()))
+
+    def replay(self, closed_loop: bool) -> float:
+        """Stop recording; the seconds that its physics steps take. Controls are extracted before the clock starts."""
+        self.recording = False
+        inputs = [self._inputs(rows) for rows, _ in self._steps]
         started = time.perf_counter()
         if closed_loop:
-            for step in range(len(tape)):
+            for step in range(len(self._steps)):
                 # blocks until every thread is done, as a control step does
-                list(self._pool.map(lambda envs, k=step: self._advance(envs, tape, inputs, k), self._chunks))
+                list(self._pool.map(lambda envs, k=step: self._advance(envs, inputs, k), self._chunks))
         else:
-            list(
-                self._pool.map(
-                    lambda data, envs: self._trajectories(data, envs, tape, inputs), self._shared, self._chunks
-                )
-            )
+            list(self._pool.map(lambda data, envs: self._trajectories(data, envs, inputs), self._shared, self._chunks))
         return time.perf_counter() - started
 
-    def _advance(self, envs: np.ndarray, tape: Tape, inputs: list[np.ndarray], step: int) -> None:
+    def _advance(self, envs: Array, inputs: list[Array], step: int) -> None:
         for env in envs:
-            fresh = step == 0 or tape[step - 1][1][env]
-            self._one(self._own[env], env, tape[step], inputs[step], fresh)
+            self._step(self._own[env], env, step, inputs)
 
-    def _trajectories(self, data: mujoco.MjData, envs: np.ndarray, tape: Tape, inputs: list[np.ndarray]) -> None:
+    def _trajectories(self, data: mujoco.MjData, envs: Array, inputs: list[Array]) -> None:
         for env in envs:
-            fresh = True
-            for tick, given in zip(tape, inputs, strict=True):
-                self._one(data, env, tick, given, fresh)
-                fresh = tick[1][env]
+            for step in range(len(self._steps)):
+                self._step(data, env, step, inputs)
 
-    def _one(
-        self, data: mujoco.MjData, env: int, tick: tuple[np.ndarray, np.ndarray], given: np.ndarray, fresh: bool
-    ) -> None:
+    def _step(self, data: mujoco.MjData, env: int, step: int, inputs: list[Array]) -> None:
         """One control step, from the recorded row after a reset and from where ``data`` is otherwise."""
-        rows, held = tick
+        rows, held = self._steps[step]
         if held[env]:
             return
-        if fresh:
+        if step == 0 or self._steps[step - 1][1][env]:
             mujoco.mj_setState(self._model, data, rows[env], _ROW)
         else:
-            mujoco.mj_setState(self._model, data, given[env], _INPUTS)
+            mujoco.mj_setState(self._model, data, inputs[step][env], _INPUTS)
         mujoco.mj_step(self._model, data, self._substeps)
 
-    def _inputs(self, rows: np.ndarray) -> np.ndarray:
+    def _inputs(self, rows: Array) -> Array:
         out = np.empty((len(rows), mujoco.mj_stateSize(self._model, _INPUTS)))
         for row, target in zip(rows, out, strict=True):
             mujoco.mj_extractState(self._model, row, _ROW, target, _INPUTS)
         return out
 
     def close(self) -> None:
-        """Stop the threads."""
+        """Stop recording and the threads."""
+        self.recording = False
         self._pool.shutdown()

@@ -25,14 +25,14 @@ from mujoco.batch import SimulationError as BatchError
 from torch import Tensor
 
 from dima_isaac.errors import SimulationError, UsageError
+from dima_isaac.sim.base import BaseEngine
 from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.engine import Capabilities
-from dima_isaac.sim.model import FRAME, WRENCH
-from dima_isaac.sim.mujoco.bare import BarePhysics, Tape
+from dima_isaac.sim.engine import FRAME, Capabilities
+from dima_isaac.sim.model import WRENCH
+from dima_isaac.sim.mujoco.bare import BareMujoco
 from dima_isaac.sim.mujoco.contact_batch import ContactBatch
 from dima_isaac.sim.mujoco.state_rows import StateRows
-from dima_isaac.sim.render import Drawn
 from dima_isaac.sim.scene import Scene
 from dima_isaac.sim.variation import varies, vary
 
@@ -43,7 +43,7 @@ _STAGE_VEL = int(mujoco.mjtStage.mjSTAGE_VEL.value)
 _STAGE_ACC = int(mujoco.mjtStage.mjSTAGE_ACC.value)
 _WARN = mujoco.mjtWarning
 _BROKEN = [int(w) for w in (_WARN.mjWARN_BADQPOS, _WARN.mjWARN_BADQVEL, _WARN.mjWARN_BADQACC, _WARN.mjWARN_BADCTRL)]
-_FULL = [int(w) for w in (_WARN.mjWARN_CONTACTFULL, _WARN.mjWARN_CNSTRFULL)]
+_OVERFLOW = [int(w) for w in (_WARN.mjWARN_CONTACTFULL, _WARN.mjWARN_CNSTRFULL)]
 _RESTARTS = ("qpos", "qvel")
 _BYTES_PER_ENV = 500_000  # of a persistent simulation with two hands
 _BOTH = np.array([1, 2, 0, 2, 0, 1])  # p x f = p[_BOTH[:3]] f[_BOTH[3:]] - p[_BOTH[3:]] f[_BOTH[:3]]
@@ -52,44 +52,40 @@ _CONTACT_COLUMNS = np.concatenate([np.arange(6), 9 + np.arange(9), 6 + _BOTH, np
 _DENSE_UP_TO = 100
 """Degrees of freedom up to which constraints are dense; MuJoCo itself would change at 60, which two hands pass.
 
-About once in 10,000 control steps of fingers on edges, the sparse Newton solver of MuJoCo 4.0 comes to a halt far from
+About once in 10,000 control steps of fingers on edges, the sparse Newton solver of MuJoCo 4.0 stops far from
 the minimum of its own cost, which its dense one and its other solvers find, and a joint is kicked to 30 to 200 rad/s.
 Up to here dense is as fast, too: 72 degrees take 4 % less time, 68 with a bottle's many contacts 10 % more, 253 thrice
 as much.
 """
-_HOPELESS = 10  # control steps with every environment broken before the engine gives up
 
 
-class MujocoEngine(Drawn):
-    """The CPU engine; see ``Engine`` for the contract."""
+class MujocoEngine(BaseEngine):
+    """The CPU engine; see ``Engine`` for the contract.
 
-    capabilities = Capabilities(
-        deterministic=True,
-        fresh_after_reset=True,
-        force_sensor="net contact wrench on the link during the last physics step, about the link origin, link axes",
-        dof_force="force of the position drive during the last physics step (joint damping not included)",
-        on_host=True,
-    )
+    ``force_sensor`` is the net contact wrench on the link during the last physics step, about the link's origin;
+    ``dof_force`` the force of the position drive in that step, joint damping not included.
+    """
+
+    capabilities = Capabilities(deterministic=True, on_host=True, viewer=True, bare_physics=True)
+    _settable = ("qpos", "qvel", "act", "ctrl", "qfrc_applied", "xfrc_applied", "mocap_pos", "mocap_quat")
 
     def __init__(self, scene: Scene, num_envs: int, cfg: MujocoConfig) -> None:
         """Compile ``scene`` and start the pool.
 
         Raises:
-            UsageError: a scene that names what it does not have, or fewer than no threads.
+            UsageError: a scene that names what it does not have, or a negative number of threads.
         """
         if cfg.threads < 0:
             raise UsageError(f"engine.threads={cfg.threads} is too small; the least is 0, which takes every core.")
-        # counters say the same, and per-environment lines from a pool of threads help nobody
+        # MuJoCo would print a line for each environment; the same is counted in ``stats``
         mujoco.set_mju_user_warning(_LOG.debug)
-        self.cfg, self.scene, self.num_envs = cfg, scene, num_envs
-        self.device = torch.device("cpu")
-        compiled = self._compiled = compile_scene(scene, cfg)
+        self.cfg = cfg
+        compiled = compile_scene(scene, cfg)
         model = self.model = compiled.model
-        self._raw = bool(scene.world)
+        substeps = scene.frame_skip if scene.world else cfg.steps
+        super().__init__(scene, compiled, num_envs, torch.device("cpu"), model.opt.timestep * substeps, substeps)
         if not self._raw and model.nv <= _DENSE_UP_TO:
             model.opt.jacobian = mujoco.mjtJacobian.mjJAC_DENSE
-        self.substeps = scene.frame_skip if self._raw else cfg.steps
-        self.control_dt = model.opt.timestep * self.substeps
         self._stage = _STAGE_NONE if self._raw else _STAGE_VEL
         self.threads = cfg.threads or len(os.sched_getaffinity(0))
         persistent = _fits(num_envs, cfg.persistent_share) if cfg.persistent is None else cfg.persistent
@@ -100,28 +96,20 @@ class MujocoEngine(Drawn):
             self.batch = Batch(model, num_envs, self.threads, persistent)
         if varies(scene):
             vary(self.batch, scene, compiled)
-
-        self.actor_names, self.link_names = compiled.actor_names, compiled.link_names[: len(scene.links)]
-        self.dof_names = compiled.dof_names
-        self.actuator_dofs = torch.from_numpy(compiled.actuator_dofs)
-        self.dof_lower = torch.from_numpy(compiled.dof_lower).float()
-        self.dof_upper = torch.from_numpy(compiled.dof_upper).float()
-        self._bind(num_envs)
-        self._stage_buffers(num_envs)
-        self.tape: Tape | None = None  # a list here records what every step started from
+        self._bind()
+        self._allocate_stage()
+        self._bare: BareMujoco | None = None
         self.refresh(torch.ones(num_envs, dtype=torch.bool))
 
     # ---- views -------------------------------------------------------------------------------------------------
 
-    def _bind(self, envs: int) -> None:
+    def _bind(self) -> None:
         """Live arrays of the batch, and the float32 views that they are packed into."""
-        compiled, batch = self._compiled, self.batch
-        self._shares = compiled.wrench_share.astype(np.float32)
+        compiled, batch, envs = self._compiled, self.batch, self.num_envs
         self._rows: Array = batch.state
-        self._starts = StateRows(batch, compiled)
-        self._qpos, self._qvel = batch.bind("qpos"), batch.bind("qvel")
-        self._ctrl, self._xfrc = batch.bind("ctrl"), batch.bind("xfrc_applied")
-        self._mocap_pos, self._mocap_quat = batch.bind("mocap_pos"), batch.bind("mocap_quat")
+        self._state_rows = StateRows(batch, compiled)
+        self._writable = {name: batch.bind(name) for name in self._settable}
+        self._qvel, self._ctrl, self._xfrc = (self._writable[name] for name in ("qvel", "ctrl", "xfrc_applied"))
         self._sensors, self._drive = batch.bind("sensordata"), batch.bind("qfrc_actuator")
 
         links, actors, dofs = len(compiled.link_names), len(compiled.actor_names), len(compiled.dof_names)
@@ -130,14 +118,14 @@ class MujocoEngine(Drawn):
         self._frame_columns = (FRAME * np.arange(links + actors)[:, None] + block).ravel()
         self._frames64 = np.zeros((envs, frames))
         self._frames32 = np.zeros((envs, frames), dtype=np.float32)
-        blocks = torch.from_numpy(self._frames32)[:, :frames].unflatten(1, (links + actors, FRAME))
+        blocks = torch.from_numpy(self._frames32).unflatten(1, (links + actors, FRAME))
         self.body_state, self.root_state = blocks[:, : len(self.link_names)], blocks[:, links:]
         self._contacts = self._sensors[:, frames : frames + WRENCH * sensors].reshape(envs, sensors, WRENCH)
         self._origins = self._frames64.reshape(envs, links + actors, FRAME)[..., :3]
         self.force_sensor = torch.zeros(envs, sensors, 6)
-        self._force_rows = self.force_sensor.numpy()
+        self._wrenches32 = self.force_sensor.numpy()
 
-        self._dof_columns = self._starts.dofs
+        self._dof_columns = self._state_rows.dofs
         self._dofs64 = np.zeros((envs, 2 * dofs))
         self._dofs32 = np.zeros((envs, 2 * dofs), dtype=np.float32)
         packed = torch.from_numpy(self._dofs32)
@@ -145,58 +133,43 @@ class MujocoEngine(Drawn):
         self.dof_force = torch.zeros(envs, dofs)
         self._force32, self._dof_qvel = self.dof_force.numpy(), _as_slice(compiled.dof_qvel)
 
-        self.bad = torch.zeros(envs, dtype=torch.bool)
         self._fields = {name: _alias(batch.bind(name)) for name in self.scene.fields}
-        self._broken_runs, self._any_bad = 0, False
-        self._nonfinite = torch.zeros((), dtype=torch.int64)
-        self._overflow = torch.zeros((), dtype=torch.int64)
+        self.bad = torch.zeros(envs, dtype=torch.bool)
+        self._any_bad = False
+        self._nonfinite, self._overflow, self._broken_runs = (torch.zeros((), dtype=torch.int64) for _ in range(3))
+        self._still = np.zeros(envs, dtype=bool)  # not stepped since it was placed: its last step's forces are stale
+        self._any_still = False
 
-    def _stage_buffers(self, envs: int) -> None:
-        compiled = self._compiled
+    def _allocate_stage(self) -> None:
+        compiled, envs = self._compiled, self.num_envs
         actors, dofs = len(compiled.actor_names), len(compiled.dof_names)
         self._target: Array | None = None
         self._forces: dict[int, tuple[Array, Array]] = {}
+        self._force_shares = compiled.wrench_share.astype(np.float32)
         self._root_mask = np.zeros((actors, envs), dtype=bool)
         self._root_stage = np.zeros((actors, envs, FRAME))
         self._roots_staged = self._dofs_staged = False
         self._dof_mask = np.zeros(envs, dtype=bool)
         self._dof_stage = np.zeros((envs, 2 * dofs))
-        self._still = np.zeros(envs, dtype=bool)  # placed, not stepped: forces of the last step are another episode's
-        self._any_still = False
         self._field_stage: list[tuple[Array, str, Array]] = []
-        self._settable: dict[str, Array] = {}  # views of the state rows, each made once
 
     # ---- staged writes -----------------------------------------------------------------------------------------
 
-    def set_dof_target(self, target: Tensor) -> None:
-        """Position targets (E, U) for the actuated dofs, held until the next call."""
-        if target.shape != self._ctrl.shape:
-            raise ValueError(f"targets must be {self._ctrl.shape}, not {tuple(target.shape)}")
+    def _stage_target(self, target: Tensor) -> None:
         self._target = target.numpy()
 
-    def apply_force(self, actor: int, force: Tensor, torque: Tensor) -> None:
-        """Force and torque (E, 3) in world axes at the centre of mass of the actor's wrench link, for one step."""
-        body = int(self._compiled.wrench_body[actor])
-        if body < 0:
-            raise ValueError(f"actor '{self.actor_names[actor]}' has no wrench link")
-        push, turn = self._shares[actor]
-        self._forces[body] = push * force.numpy(), turn * torque.numpy()
+    def _stage_force(self, actor: int, force: Tensor, torque: Tensor) -> None:
+        push, turn = self._force_shares[actor]
+        self._forces[self._wrench_body[actor]] = push * force.numpy(), turn * torque.numpy()
 
-    def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
-        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only.
-
-        Raises:
-            ValueError: a fixed actor.
-        """
-        if self._compiled.root_qpos[actor] < 0 and self._compiled.root_mocap[actor] < 0:
-            raise ValueError(f"actor '{self.actor_names[actor]}' is fixed and cannot be moved")
+    def _stage_root(self, mask: Tensor, actor: int, state: Tensor) -> None:
         chosen = mask.numpy()
         self._roots_staged = True
         self._root_mask[actor] |= chosen
         np.copyto(self._root_stage[actor], state.numpy(), where=chosen[:, None])
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
-        """Write all dofs (E, dofs) where ``mask`` (E,). Clears what the solver remembers of these environments."""
+        """Write all dofs (E, dofs) where ``mask`` (E,); the solver's warm start and forces there are cleared."""
         chosen = mask.numpy()
         self._dofs_staged = True
         self._dof_mask |= chosen
@@ -204,38 +177,22 @@ class MujocoEngine(Drawn):
         np.copyto(self._dof_stage[:, :dofs], pos.numpy(), where=chosen[:, None])
         np.copyto(self._dof_stage[:, dofs:], vel.numpy(), where=chosen[:, None])
 
-    def field(self, name: str) -> Tensor:
-        """The live (E, ...) tensor of one raw field; raises KeyError with those that the scene registered."""
-        if name not in self._fields:
-            raise KeyError(f"field '{name}' not among {list(self._fields)}")
-        return self._fields[name]
-
-    def constant(self, name: str) -> Tensor:
-        """A copy of one raw field of the model, in its own precision."""
-        return torch.from_numpy(np.array(getattr(self.model, name)))
-
-    @property
-    def body_names(self) -> tuple[str, ...]:
-        """Every body of the model, the world first: the axis of raw fields such as ``xpos``."""
-        return tuple(self.model.body(i).name for i in range(self.model.nbody))
-
-    def set_field(self, mask: Tensor, name: str, value: Tensor) -> None:
-        """Stage a raw state field (E, ...) where ``mask``; ``qpos`` and ``qvel`` start these environments anew."""
+    def _stage_field(self, mask: Tensor, name: str, value: Tensor) -> None:
         self._field_stage.append((mask.numpy(), name, value.numpy()))
 
     def _flush(self) -> None:
         """Write everything staged into the state rows, which the batch reads at its next call."""
         if self._dofs_staged:
             ids = np.flatnonzero(self._dof_mask)
-            broken = self._starts.forget(ids, self.bad.numpy())
+            broken = self._state_rows.clear_memory(ids, self.bad.numpy())
             if len(broken):
                 self.batch.reset(broken, stage=_STAGE_NONE)
-            self._starts.write_dofs(ids, self._dof_stage[ids])
+            self._state_rows.write_dofs(ids, self._dof_stage[ids])
             self._dof_mask[:] = False
             self._dofs_staged = False
         if self._roots_staged:
             actor, env = np.nonzero(self._root_mask)
-            self._starts.write_roots(actor, env, self._root_stage[actor, env])
+            self._state_rows.write_roots(actor, env, self._root_stage[actor, env])
             self._root_mask[:] = False
             self._roots_staged = False
         if self._field_stage:
@@ -250,9 +207,7 @@ class MujocoEngine(Drawn):
         if restarting:
             self.batch.reset(np.flatnonzero(np.logical_or.reduce(restarting)), stage=_STAGE_NONE)
         for mask, name, value in self._field_stage:
-            if name not in self._settable:
-                self._settable[name] = self.batch.bind(name)
-            view = self._settable[name]
+            view = self._writable[name]
             if np.count_nonzero(mask) == len(mask):
                 np.copyto(view, value)
             else:
@@ -271,8 +226,8 @@ class MujocoEngine(Drawn):
         self.batch.warning.fill(0)
         held = hold.numpy()
         any_held = bool(np.count_nonzero(held))
-        if self.tape is not None:
-            self.tape.append((self._rows.copy(), held.copy()))
+        if self._bare is not None and self._bare.recording:
+            self._bare.add(self._rows, held)
         try:
             if any_held:
                 self.batch.step(~held, self.substeps, self._stage)
@@ -287,7 +242,7 @@ class MujocoEngine(Drawn):
         self._still[:] = held
         self._any_still = any_held
         self._pack()
-        self._census(held)
+        self._find_broken(held)
 
     def refresh(self, mask: Tensor) -> None:
         """Flush and bring the views of ``mask`` (E,) up to date without advancing time."""
@@ -296,8 +251,8 @@ class MujocoEngine(Drawn):
         self._forward(chosen)
         self._still |= chosen
         self._any_still = True
-        others, views = ~chosen, (self._frames32, self._dofs32, self._force32, self._force_rows)
-        kept = [view[others] for view in views]  # of a state that was loaded they are nowhere else
+        others, views = ~chosen, (self._frames32, self._dofs32, self._force32, self._wrenches32)
+        kept = [view[others] for view in views]  # after loading, the batch does not have what they were packed from
         self._pack()
         for view, rows in zip(views, kept, strict=True):
             view[others] = rows
@@ -316,12 +271,12 @@ class MujocoEngine(Drawn):
         np.copyto(self._force32, self._drive[:, self._dof_qvel], casting="same_kind")
         if self._any_still:
             self._force32[self._still] = 0.0
-        if self._force_rows.size:
+        if self._wrenches32.size:
             self._pack_wrenches()
 
     def _pack_wrenches(self) -> None:
-        """Turn MuJoCo's wrenches round where there are any: on the link, about its origin, in its axes."""
-        self._force_rows.fill(0.0)
+        """Convert MuJoCo's contact wrenches, where there are any: on the link, about its origin, in its axes."""
+        self._wrenches32.fill(0.0)
         force = self._contacts[..., :3]
         touched = np.einsum("esk,esk->es", force, force) != 0.0
         if self._any_still:
@@ -338,12 +293,13 @@ class MujocoEngine(Drawn):
         torque += lever[:, :3]
         torque -= lever[:, 3:]
         local = contact[:, :6].reshape(-1, 2, 1, 3) * contact[:, 6:15].reshape(-1, 1, 3, 3)
-        self._force_rows[env, sensor] = -local.sum(-1).reshape(-1, 6)
+        self._wrenches32[env, sensor] = -local.sum(-1).reshape(-1, 6)
 
-    def _census(self, held: Array) -> None:
-        """Find the environments whose physics broke in this step."""
+    def _find_broken(self, held: Array) -> None:
+        """Flag and count the environments whose physics broke in this step."""
         counts = self.batch.warning
-        if self._any_bad:
+        had_bad = self._any_bad
+        if had_bad:
             self.bad.zero_()
         # a NaN fails the comparison too
         too_fast = not (
@@ -351,20 +307,17 @@ class MujocoEngine(Drawn):
         )
         self._any_bad = bool(too_fast or counts.any())
         if not self._any_bad:
-            self._broken_runs = 0
+            if had_bad:
+                self._broken_runs.zero_()
             return
         broken = counts[:, _BROKEN, 1].any(1)
         if too_fast:
             broken |= ~(np.abs(self._qvel).max(1) <= self.cfg.max_speed) & ~held
         self.bad.copy_(torch.from_numpy(broken))
         self._nonfinite += int(broken.sum())
-        self._overflow += int(counts[:, _FULL, 1].any(1).sum())
-        self._broken_runs = self._broken_runs + 1 if broken.all() else 0
-        if self._broken_runs >= _HOPELESS:
-            raise SimulationError(
-                f"all {self.num_envs} environments were non-finite for {_HOPELESS} steps in a row: "
-                "are the actions finite?"
-            )
+        self._overflow += int(counts[:, _OVERFLOW, 1].any(1).sum())
+        self._broken_runs.add_(1).mul_(bool(broken.all()))
+        self._check_broken(int(self._broken_runs))
 
     # ---- the rest ----------------------------------------------------------------------------------------------
 
@@ -372,51 +325,34 @@ class MujocoEngine(Drawn):
         """Counters since construction: environments found ``nonfinite``, and with full contact buffers."""
         return {"nonfinite": self._nonfinite.clone(), "contact_overflow": self._overflow.clone()}
 
-    def state_dict(self) -> dict[str, Tensor]:
-        """State rows (all of MuJoCo's integration state), views, targets and counters."""
-        out = {
-            "rows": torch.from_numpy(self._rows.copy()),
-            "sensed": torch.from_numpy(self._frames32.copy()),
-            "dofs": torch.from_numpy(self._dofs32.copy()),
-            "dof_force": self.dof_force.clone(),
-            "force_sensor": self.force_sensor.clone(),
-            "bad": self.bad.clone(),
-            "still": torch.from_numpy(self._still.copy()),
-            "broken_runs": torch.tensor(self._broken_runs),
-            **self.stats(),
+    def _saved(self) -> dict[str, Tensor]:
+        return {
+            "rows": torch.from_numpy(self._rows),  # all of MuJoCo's integration state
+            "sensed": torch.from_numpy(self._frames32),
+            "dofs": torch.from_numpy(self._dofs32),
+            "dof_force": self.dof_force,
+            "force_sensor": self.force_sensor,
+            "bad": self.bad,
+            "still": torch.from_numpy(self._still),
+            "broken_runs": self._broken_runs,
+            "nonfinite": self._nonfinite,
+            "contact_overflow": self._overflow,
+            **{f"field/{name}": value for name, value in self._fields.items()},
         }
-        out.update({f"field/{name}": value.clone() for name, value in self._fields.items()})
-        return out
 
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state_dict``; raises ValueError when the shapes are another scene's."""
-        rows = state["rows"]
-        if tuple(rows.shape) != self._rows.shape:
-            raise ValueError(f"the saved physics has shape {tuple(rows.shape)}, this scene {self._rows.shape}")
-        self._stage_buffers(self.num_envs)
-        self._rows[:] = rows.numpy()
-        self._frames32[:] = state["sensed"].numpy()[:, : self._frames32.shape[1]]
-        self._dofs32[:] = state["dofs"].numpy()
-        self.dof_force.copy_(state["dof_force"])
-        self.force_sensor.copy_(state["force_sensor"])
-        self.bad.copy_(state["bad"])
-        self._any_bad = bool(self.bad.any())
-        self._still[:] = state["still"].numpy()
-        self._any_still = bool(self._still.any())
-        for name, value in self._fields.items():
-            value.copy_(state[f"field/{name}"])
-        self._broken_runs = int(state["broken_runs"])
-        self._nonfinite.copy_(state["nonfinite"])
-        self._overflow.copy_(state["contact_overflow"])
-
-    def bare_physics(self) -> BarePhysics:
-        """The yardstick that replays a ``tape`` with plain ``mj_step`` on as many threads."""
-        return BarePhysics(self.model, self.num_envs, self.substeps, self.threads)
+    def _before_load(self, state: dict[str, Tensor]) -> None:
+        self._allocate_stage()
+        self._any_bad = self._any_still = True  # some may be
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and markers into ``data`` of the render model."""
-        data.qpos[:], data.qvel[:] = self._qpos[env], self._qvel[env]
-        data.mocap_pos[:], data.mocap_quat[:] = self._mocap_pos[env], self._mocap_quat[env]
+        """Write one environment's joints and markers into ``data`` of the model for pictures."""
+        for name in ("qpos", "qvel", "mocap_pos", "mocap_quat"):
+            getattr(data, name)[:] = self._writable[name][env]
+
+    def bare_physics(self) -> BareMujoco:
+        """The yardstick: plain ``mj_step`` on as many threads."""
+        self._bare = BareMujoco(self.model, self.num_envs, self.substeps, self.threads)
+        return self._bare
 
 
 def _fits(envs: int, share: float) -> bool:

@@ -1,7 +1,7 @@
-"""Where poses and joints are in the rows (E, nstate) of a MuJoCo batch, and how episodes' starts get there.
+"""Writes of poses and joints into the state rows (E, nstate) of a MuJoCo batch, where episodes start.
 
-A few environments start per control step, so what a start costs is the number of operations, not the numbers moved:
-every write takes all of its environments and actors at once.
+Few environments start in a control step, so a start costs as many operations as it takes, however few numbers they
+move: every write takes all of its environments and actors at once.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class StateRows:
             self._is_pose[start : start + view[0].size] = True
         self._blank = self._rows[0].copy()
         markers, free = compiled.root_mocap[:, None], compiled.root_qpos[:, None]
-        placed = np.hstack([marker_pos + 3 * markers + np.arange(3), marker_quat + 4 * markers + np.arange(4)])
-        self._roots = np.where(free >= 0, qpos + free + np.arange(7), placed)  # (A, 7) position, then wxyz
+        mocap = np.hstack([marker_pos + 3 * markers + np.arange(3), marker_quat + 4 * markers + np.arange(4)])
+        self._roots = np.where(free >= 0, qpos + free + np.arange(7), mocap)  # (A, 7) position, then wxyz
         self._speeds = qvel + compiled.root_qvel[:, None] + np.arange(6)  # (A, 6), of free actors only
 
     def _column(self, view: Array) -> int:
         return (view.ctypes.data - self._rows.ctypes.data) // self._rows.itemsize
 
-    def forget(self, ids: Array, bad: Array) -> Array:
-        """Reset all but poses and speeds of ``ids``: time, warm start, controls and forces.
+    def clear_memory(self, ids: Array, bad: Array) -> Array:
+        """Reset time, warm start, controls and forces of ``ids``; poses and speeds stay.
 
-        Returns those of ``ids`` that were left alone, because they are ``bad`` (E,) or where they are is not finite.
+        Returns those of ``ids`` that were not touched, because they are ``bad`` (E,) or their pose is not finite.
         """
         fresh = np.where(self._is_pose, self._rows[ids], self._blank)
         sound = np.isfinite(fresh).all(1) & ~bad[ids]

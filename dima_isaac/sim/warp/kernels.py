@@ -1,12 +1,12 @@
-"""The Warp kernels between torch's views and MuJoCo-Warp's arrays: staged writes in, house conventions out.
+"""The Warp kernels between torch's views and MuJoCo-Warp's arrays: staged writes in, the contract's views out.
 
-One thread per world for what happens rarely (placing, quarantine), one per world and item for what happens always.
-MuJoCo keeps quaternions as wxyz in arrays whose Warp type is called ``quat``; the house has xyzw.
+One thread per world (environment) for what happens rarely (resets), one per world and item for what happens always.
+MuJoCo stores quaternions as wxyz in arrays whose Warp type is called ``quat``; the contract has xyzw.
 No ``from __future__ import annotations`` here: Warp reads the annotations as objects.
 """
 
 # mypy: ignore-errors
-# (Warp's annotations are values, and its kernels a language of their own.)
+# (Warp's annotations are values, and its kernels are compiled from their source.)
 import warp as wp
 
 FLOATS = wp.array2d(dtype=wp.float32)
@@ -32,7 +32,7 @@ class State:
 
 @wp.struct
 class Inputs:
-    """What acts from outside."""
+    """Controls and external forces."""
 
     ctrl: FLOATS  # (E, nu)
     qfrc: FLOATS  # (E, nv)
@@ -40,8 +40,8 @@ class Inputs:
 
 
 @wp.struct
-class Rest:
-    """The model's defaults; a leading axis of 1 or E."""
+class Defaults:
+    """The model's state at its start, with a leading axis of 1 or E, and the speed above which a world is broken."""
 
     qpos: FLOATS
     body_pos: VECTORS
@@ -52,7 +52,7 @@ class Rest:
 
 @wp.struct
 class Staged:
-    """Writes of the scene's actors and dofs, and the flags that belong to a step."""
+    """Staged writes to actors and dofs, and the flags of a step."""
 
     target: FLOATS  # (E, nu)
     dof_mask: FLAGS  # (E,)
@@ -60,13 +60,13 @@ class Staged:
     dof_vel: FLOATS  # (E, dofs)
     root_mask: wp.array2d(dtype=wp.bool)  # (A, E)
     root: wp.array3d(dtype=wp.float32)  # (A, E, 13)
-    chosen: FLAGS  # (E,) held by a step, or asked for by a refresh
-    broken: FLAGS  # (E,)
-    still: FLAGS  # (E,) placed, not stepped
+    chosen: FLAGS  # (E,) held by a step, or to be refreshed
+    broken: FLAGS  # (E,) reset in this step
+    still: FLAGS  # (E,) not stepped since it was placed: its last step's forces are stale
 
 
 @wp.struct
-class Places:
+class Addresses:
     """Where actors and dofs are in MuJoCo's state; see ``sim.compiled.Compiled``."""
 
     dof_qpos: INDEX  # (dofs,)
@@ -79,13 +79,13 @@ class Places:
 
 
 @wp.func
-def sound(state: State, rest: Rest, world: int) -> bool:
+def is_sound(state: State, defaults: Defaults, world: int) -> bool:
     """Whether the world's state is finite and no faster than it may be; a NaN fails every comparison."""
     for i in range(state.qpos.shape[1]):
         if not (wp.abs(state.qpos[world, i]) < HUGE):
             return False
     for i in range(state.qvel.shape[1]):
-        if not (wp.abs(state.qvel[world, i]) <= rest.max_speed):
+        if not (wp.abs(state.qvel[world, i]) <= defaults.max_speed):
             return False
     for i in range(state.act.shape[1]):  # noqa: SIM110  # kernels know no comprehensions
         if not (wp.abs(state.act[world, i]) < HUGE):
@@ -94,7 +94,7 @@ def sound(state: State, rest: Rest, world: int) -> bool:
 
 
 @wp.func
-def driven(inputs: Inputs, world: int) -> bool:
+def controls_are_finite(inputs: Inputs, world: int) -> bool:
     """Whether the world's controls are finite."""
     for i in range(inputs.ctrl.shape[1]):  # noqa: SIM110
         if not (wp.abs(inputs.ctrl[world, i]) < HUGE):
@@ -103,8 +103,8 @@ def driven(inputs: Inputs, world: int) -> bool:
 
 
 @wp.func
-def forget(state: State, inputs: Inputs, world: int):
-    """Clear time, activations, external forces and what the solver remembers."""
+def clear_memory(state: State, inputs: Inputs, world: int):
+    """Clear time, activations, external forces and the solver's warm start."""
     state.time[world] = 0.0
     for i in range(state.qvel.shape[1]):
         state.warmstart[world, i] = 0.0
@@ -114,11 +114,11 @@ def forget(state: State, inputs: Inputs, world: int):
 
 
 @wp.func
-def restart(state: State, inputs: Inputs, rest: Rest, world: int):
-    """The model's defaults."""
-    forget(state, inputs, world)
+def restart(state: State, inputs: Inputs, defaults: Defaults, world: int):
+    """Reset one world to the model's defaults."""
+    clear_memory(state, inputs, world)
     for i in range(state.qpos.shape[1]):
-        state.qpos[world, i] = rest.qpos[world % rest.qpos.shape[0], i]
+        state.qpos[world, i] = defaults.qpos[world % defaults.qpos.shape[0], i]
     for i in range(state.qvel.shape[1]):
         state.qvel[world, i] = 0.0
     for i in range(inputs.ctrl.shape[1]):
@@ -126,86 +126,88 @@ def restart(state: State, inputs: Inputs, rest: Rest, world: int):
     for i in range(inputs.xfrc.shape[1]):
         inputs.xfrc[world, i] = wp.spatial_vector()
     for i in range(state.mocap_pos.shape[1]):
-        body = rest.mocap_body[i]
-        state.mocap_pos[world, i] = rest.body_pos[world % rest.body_pos.shape[0], body]
-        state.mocap_quat[world, i] = rest.body_quat[world % rest.body_quat.shape[0], body]
+        body = defaults.mocap_body[i]
+        state.mocap_pos[world, i] = defaults.body_pos[world % defaults.body_pos.shape[0], body]
+        state.mocap_quat[world, i] = defaults.body_quat[world % defaults.body_quat.shape[0], body]
 
 
 @wp.func
-def write_root(state: State, staged: Staged, places: Places, actor: int, world: int):
+def write_root(state: State, staged: Staged, addresses: Addresses, actor: int, world: int):
     row = staged.root[actor, world]
     pos = wp.vec3(row[0], row[1], row[2])
     quat = wp.quat(row[3], row[4], row[5], row[6])
-    mocap = places.root_mocap[actor]
+    mocap = addresses.root_mocap[actor]
     if mocap >= 0:
         state.mocap_pos[world, mocap] = pos
         state.mocap_quat[world, mocap] = wp.quat(row[6], row[3], row[4], row[5])
         return
     linear = wp.vec3(row[7], row[8], row[9])
     angular = wp.vec3(row[10], row[11], row[12])
-    origin = pos + wp.quat_rotate(quat, places.root_offset[actor])
+    origin = pos + wp.quat_rotate(quat, addresses.root_offset[actor])
     # the free joint wants its origin's velocity in world axes and the angular one in its own
-    slip = linear - wp.cross(angular, wp.quat_rotate(quat, places.root_com[actor]))
-    spin = wp.quat_rotate_inv(quat, angular)
-    q = places.root_qpos[actor]
-    v = places.root_qvel[actor]
+    velocity = linear - wp.cross(angular, wp.quat_rotate(quat, addresses.root_com[actor]))
+    local = wp.quat_rotate_inv(quat, angular)
+    q = addresses.root_qpos[actor]
+    v = addresses.root_qvel[actor]
     for i in range(3):
         state.qpos[world, q + i] = origin[i]
         state.qpos[world, q + 4 + i] = row[3 + i]
-        state.qvel[world, v + i] = slip[i]
-        state.qvel[world, v + 3 + i] = spin[i]
+        state.qvel[world, v + i] = velocity[i]
+        state.qvel[world, v + 3 + i] = local[i]
     state.qpos[world, q + 3] = row[6]
 
 
 @wp.kernel(enable_backward=False)
-def place(state: State, inputs: Inputs, staged: Staged, places: Places, rest: Rest):
-    """Write what is staged, dofs before roots, and clear the stage. A world that is not finite restarts first."""
+def apply_staged(state: State, inputs: Inputs, staged: Staged, addresses: Addresses, defaults: Defaults):
+    """Write what is staged, dofs before roots, and clear the stage. A world that is not finite is reset first."""
     world = wp.tid()
     staged.broken[world] = False
     if staged.dof_mask[world]:
-        if sound(state, rest, world):
-            forget(state, inputs, world)
+        if is_sound(state, defaults, world):
+            clear_memory(state, inputs, world)
         else:
-            restart(state, inputs, rest, world)
-        for i in range(places.dof_qpos.shape[0]):
-            state.qpos[world, places.dof_qpos[i]] = staged.dof_pos[world, i]
-            state.qvel[world, places.dof_qvel[i]] = staged.dof_vel[world, i]
+            restart(state, inputs, defaults, world)
+        for i in range(addresses.dof_qpos.shape[0]):
+            state.qpos[world, addresses.dof_qpos[i]] = staged.dof_pos[world, i]
+            state.qvel[world, addresses.dof_qvel[i]] = staged.dof_vel[world, i]
         staged.dof_mask[world] = False
-    for actor in range(places.root_qpos.shape[0]):
+    for actor in range(addresses.root_qpos.shape[0]):
         if staged.root_mask[actor, world]:
-            write_root(state, staged, places, actor, world)
+            write_root(state, staged, addresses, actor, world)
             staged.root_mask[actor, world] = False
     for i in range(inputs.ctrl.shape[1]):
         inputs.ctrl[world, i] = staged.target[world, i]
 
 
 @wp.kernel(enable_backward=False)
-def place_raw(state: State, inputs: Inputs, staged: Staged, rest: Rest, qpos_mask: FLAGS, qvel_mask: FLAGS):
-    """Start the worlds anew whose raw positions or velocities are about to be written."""
+def restart_written(
+    state: State, inputs: Inputs, staged: Staged, defaults: Defaults, qpos_mask: FLAGS, qvel_mask: FLAGS
+):
+    """Reset the worlds whose raw positions or velocities are about to be written."""
     world = wp.tid()
     staged.broken[world] = False
     if qpos_mask[world] or qvel_mask[world]:
-        restart(state, inputs, rest, world)
+        restart(state, inputs, defaults, world)
 
 
 @wp.kernel(enable_backward=False)
-def guard(state: State, inputs: Inputs, staged: Staged, rest: Rest):
-    """Put a world that is not finite, or too fast, back to the defaults, before it reaches the shared contact list.
+def reset_broken(state: State, inputs: Inputs, staged: Staged, defaults: Defaults):
+    """Reset a world that is not finite, or too fast, before it reaches the contact list that all worlds share.
 
-    Controls count: an actuator's range would turn a NaN into a number and hide it.
+    Controls are checked too: clamping them to an actuator's range would hide a NaN.
     """
     world = wp.tid()
-    if not (driven(inputs, world) and sound(state, rest, world)):
-        restart(state, inputs, rest, world)
+    if not (controls_are_finite(inputs, world) and is_sound(state, defaults, world)):
+        restart(state, inputs, defaults, world)
         staged.broken[world] = True
 
 
 @wp.kernel(enable_backward=False)
-def keep(state: State, kept: State, staged: Staged):
-    """Remember the state of held worlds: MuJoCo-Warp steps all of them."""
+def save_held(state: State, saved: State, staged: Staged):
+    """Save the state of held worlds, because MuJoCo-Warp steps all worlds."""
     world = wp.tid()
     if staged.chosen[world]:
-        copy_state(state, kept, world)
+        copy_state(state, saved, world)
 
 
 @wp.func
@@ -221,12 +223,12 @@ def copy_state(source: State, target: State, world: int):
 
 
 @wp.kernel(enable_backward=False)
-def put_back(state: State, kept: State, inputs: Inputs, staged: Staged, bad: FLAGS, wrench_body: INDEX):
-    """Held worlds return to where they were, and forces that last one step end."""
+def restore_held(state: State, saved: State, inputs: Inputs, staged: Staged, bad: FLAGS, wrench_body: INDEX):
+    """Return held worlds to where they were, and end the forces that last one step."""
     world = wp.tid()
     held = staged.chosen[world]
     if held:
-        copy_state(kept, state, world)
+        copy_state(saved, state, world)
     bad[world] = staged.broken[world]
     staged.still[world] = held or staged.broken[world]
     for i in range(wrench_body.shape[0]):
@@ -234,54 +236,50 @@ def put_back(state: State, kept: State, inputs: Inputs, staged: Staged, bad: FLA
 
 
 @wp.kernel(enable_backward=False)
-def add_still(staged: Staged):
-    """A refreshed world has not been stepped since."""
+def mark_still(staged: Staged):
+    """A refreshed world has not been stepped since it was placed."""
     world = wp.tid()
     staged.still[world] = staged.still[world] or staged.chosen[world]
 
 
 @wp.struct
 class Counters:
-    """Sums since construction, and what one step adds to them."""
+    """Sums since construction."""
 
-    broken: wp.array(dtype=wp.int32)  # (1,) worlds of this step
-    full: wp.array(dtype=wp.int32)
-    capped: wp.array(dtype=wp.int32)
-    totals: wp.array(dtype=wp.int64)  # (4,) non-finite, full, capped, steps in a row with every world broken
+    broken: wp.array(dtype=wp.int32)  # (1,) worlds that broke in this step
+    totals: wp.array(dtype=wp.int64)  # (4,) non-finite, overflown, capped, steps in a row with every world broken
 
 
 @wp.kernel(enable_backward=False)
-def census(staged: Staged, overflow: wp.array(dtype=wp.int32), full_bits: int, capped_bits: int, counters: Counters):
+def count_failures(
+    staged: Staged, overflow: wp.array(dtype=wp.int32), full_bits: int, capped_bits: int, counters: Counters
+):
     """Count the worlds that broke, overflowed a buffer or met the solver's cap, and clear MuJoCo-Warp's flags."""
     world = wp.tid()
     if staged.broken[world]:
         wp.atomic_add(counters.broken, 0, 1)
+        wp.atomic_add(counters.totals, 0, wp.int64(1))
     if not staged.chosen[world]:
         if (overflow[world] & full_bits) != 0:
-            wp.atomic_add(counters.full, 0, 1)
+            wp.atomic_add(counters.totals, 1, wp.int64(1))
         if (overflow[world] & capped_bits) != 0:
-            wp.atomic_add(counters.capped, 0, 1)
+            wp.atomic_add(counters.totals, 2, wp.int64(1))
     overflow[world] = 0
 
 
 @wp.kernel(enable_backward=False)
-def total(counters: Counters, worlds: int):
-    """Add this step to the sums."""
-    counters.totals[0] = counters.totals[0] + wp.int64(counters.broken[0])
-    counters.totals[1] = counters.totals[1] + wp.int64(counters.full[0])
-    counters.totals[2] = counters.totals[2] + wp.int64(counters.capped[0])
+def count_broken_steps(counters: Counters, worlds: int):
+    """Extend or end the row of steps in which every world broke."""
     if counters.broken[0] == worlds:
         counters.totals[3] = counters.totals[3] + wp.int64(1)
     else:
         counters.totals[3] = wp.int64(0)
     counters.broken[0] = 0
-    counters.full[0] = 0
-    counters.capped[0] = 0
 
 
 @wp.struct
 class Frames:
-    """The frames that are read: fixed in a body, their velocity taken at a body's centre of mass or at themselves."""
+    """The frames of the views: fixed in a body, their velocity that of a body's centre of mass or of their origin."""
 
     body: INDEX  # (F,)
     pos: wp.array(dtype=wp.vec3)  # (F,) in the body
@@ -291,8 +289,8 @@ class Frames:
 
 
 @wp.struct
-class Bodies:
-    """MuJoCo's kinematics."""
+class Kinematics:
+    """MuJoCo's poses and velocities of kinematics."""
 
     xpos: VECTORS
     xquat: QUATS
@@ -302,30 +300,32 @@ class Bodies:
 
 
 @wp.func
-def shown(staged: Staged, world: int, everywhere: bool) -> bool:
-    """Whether the world's views are packed: a refresh packs those of the chosen worlds only."""
+def is_packed(staged: Staged, world: int, everywhere: bool) -> bool:
+    """Whether the world's views are packed: a refresh packs only those of the chosen worlds."""
     return everywhere or staged.chosen[world]
 
 
 @wp.kernel(enable_backward=False)
-def pack_frames(frames: Frames, bodies: Bodies, staged: Staged, everywhere: bool, out: wp.array3d(dtype=wp.float32)):
+def pack_frames(
+    frames: Frames, kinematics: Kinematics, staged: Staged, everywhere: bool, out: wp.array3d(dtype=wp.float32)
+):
     """Thirteen numbers per frame; v(p) = v + w x (p - com)."""
     world, frame = wp.tid()
-    if not shown(staged, world, everywhere):
+    if not is_packed(staged, world, everywhere):
         return
     body = frames.body[frame]
-    q = bodies.xquat[world, body]
-    turn = wp.quat(q[1], q[2], q[3], q[0])
-    pos = bodies.xpos[world, body] + wp.quat_rotate(turn, frames.pos[frame])
-    quat = turn * frames.quat[frame]
+    q = kinematics.xquat[world, body]
+    rotation = wp.quat(q[1], q[2], q[3], q[0])
+    pos = kinematics.xpos[world, body] + wp.quat_rotate(rotation, frames.pos[frame])
+    quat = rotation * frames.quat[frame]
     centre = frames.centre[frame]
     point = pos
     if centre >= 0:
-        point = bodies.xipos[world, centre]
+        point = kinematics.xipos[world, centre]
         body = centre
-    twist = bodies.cvel[world, body]
+    twist = kinematics.cvel[world, body]
     angular = wp.spatial_top(twist)
-    linear = wp.spatial_bottom(twist) + wp.cross(angular, point - bodies.subtree_com[world, frames.root[frame]])
+    linear = wp.spatial_bottom(twist) + wp.cross(angular, point - kinematics.subtree_com[world, frames.root[frame]])
     for i in range(3):
         out[world, frame, i] = pos[i]
         out[world, frame, 3 + i] = quat[i]
@@ -338,7 +338,7 @@ def pack_frames(frames: Frames, bodies: Bodies, staged: Staged, everywhere: bool
 def pack_dofs(
     state: State,
     drive: FLOATS,
-    places: Places,
+    addresses: Addresses,
     staged: Staged,
     everywhere: bool,
     pos: FLOATS,
@@ -347,11 +347,11 @@ def pack_dofs(
 ):
     """Joint angles, speeds and drive forces; a world that stood still has no forces."""
     world, dof = wp.tid()
-    if not shown(staged, world, everywhere):
+    if not is_packed(staged, world, everywhere):
         return
-    pos[world, dof] = state.qpos[world, places.dof_qpos[dof]]
-    vel[world, dof] = state.qvel[world, places.dof_qvel[dof]]
-    force[world, dof] = wp.where(staged.still[world], 0.0, drive[world, places.dof_qvel[dof]])
+    pos[world, dof] = state.qpos[world, addresses.dof_qpos[dof]]
+    vel[world, dof] = state.qvel[world, addresses.dof_qvel[dof]]
+    force[world, dof] = wp.where(staged.still[world], 0.0, drive[world, addresses.dof_qvel[dof]])
 
 
 @wp.struct
@@ -367,7 +367,7 @@ class Contacts:
 
 
 @wp.kernel(enable_backward=False)
-def add_contacts(contacts: Contacts, sensor_of_body: INDEX, bodies: Bodies, out: wp.array3d(dtype=wp.float32)):
+def sum_contacts(contacts: Contacts, sensor_of_body: INDEX, kinematics: Kinematics, out: wp.array3d(dtype=wp.float32)):
     """Sum each contact's force, and its torque about the link's origin, on the links that are sensed; world axes."""
     contact = wp.tid()
     if contact >= contacts.count[0]:
@@ -381,10 +381,10 @@ def add_contacts(contacts: Contacts, sensor_of_body: INDEX, bodies: Bodies, out:
         body = contacts.geom_body[pair[side]]
         sensor = sensor_of_body[body]
         if sensor >= 0:
-            # the contact frame points from the first geom into the second
+            # the contact frame's normal points from the first geom to the second
             sign = 2.0 * float(side) - 1.0
             force = sign * wp.spatial_top(wrench)
-            lever = contacts.pos[contact] - bodies.xpos[world, body]
+            lever = contacts.pos[contact] - kinematics.xpos[world, body]
             torque = sign * wp.spatial_bottom(wrench) + wp.cross(lever, force)
             for i in range(3):
                 wp.atomic_add(out, world, sensor, i, force[i])
@@ -392,23 +392,23 @@ def add_contacts(contacts: Contacts, sensor_of_body: INDEX, bodies: Bodies, out:
 
 
 @wp.kernel(enable_backward=False)
-def turn_wrenches(
+def pack_wrenches(
     sum: wp.array3d(dtype=wp.float32),
     sensor_body: INDEX,
-    bodies: Bodies,
+    kinematics: Kinematics,
     staged: Staged,
     everywhere: bool,
     out: wp.array3d(dtype=wp.float32),
 ):
     """The summed wrenches in the links' axes; none where the world stood still."""
     world, sensor = wp.tid()
-    if not shown(staged, world, everywhere):
+    if not is_packed(staged, world, everywhere):
         return
-    q = bodies.xquat[world, sensor_body[sensor]]
-    turn = wp.quat(q[1], q[2], q[3], q[0])
+    q = kinematics.xquat[world, sensor_body[sensor]]
+    rotation = wp.quat(q[1], q[2], q[3], q[0])
     row = sum[world, sensor]
-    force = wp.quat_rotate_inv(turn, wp.vec3(row[0], row[1], row[2]))
-    torque = wp.quat_rotate_inv(turn, wp.vec3(row[3], row[4], row[5]))
+    force = wp.quat_rotate_inv(rotation, wp.vec3(row[0], row[1], row[2]))
+    torque = wp.quat_rotate_inv(rotation, wp.vec3(row[3], row[4], row[5]))
     for i in range(3):
         out[world, sensor, i] = wp.where(staged.still[world], 0.0, force[i])
         out[world, sensor, 3 + i] = wp.where(staged.still[world], 0.0, torque[i])

@@ -1,0 +1,148 @@
+"""Isaac Gym's own process, and the commands that it carries out."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from dima_isaac.errors import UsageError, WorkerError
+from dima_isaac.sim.config import IsaacGymConfig
+
+INTERPRETER_VARIABLE = "DIMA_ISAACGYM_PYTHON"
+_WORKER = Path(__file__).with_name("worker.py")
+
+
+def interpreter(cfg: IsaacGymConfig) -> str:
+    """The Python that can import isaacgym.
+
+    Raises:
+        UsageError: none is named, or it is not there.
+    """
+    named = cfg.python or os.environ.get(INTERPRETER_VARIABLE, "")
+    if not named:
+        raise UsageError(f"engine=isaacgym needs {INTERPRETER_VARIABLE}=/path/to/python3.8 that can import isaacgym.")
+    found = shutil.which(os.path.expanduser(named))
+    if found is None:
+        where = "engine.python" if cfg.python else INTERPRETER_VARIABLE
+        raise UsageError(f"{where}={named} is not a program.")
+    return found
+
+
+class WorkerProcess:
+    """The process with its two pipes, its folder of assets and its log."""
+
+    def __init__(self, python: str) -> None:
+        """Start the worker under the interpreter ``python``.
+
+        Raises:
+            UsageError: it is no program that can be started.
+        """
+        self.folder = Path(tempfile.mkdtemp(prefix="dima_isaacgym_"))
+        self._log = (self.folder / "isaacgym.log").open("w+b")
+        self._read_to, self._overflows, self._rest = 0, 0, b""
+        commands, self._commands = os.pipe()
+        self._answers, answers = os.pipe()
+        try:
+            self._process = subprocess.Popen(
+                # -u: C buffers PhysX's messages up to 4 kB, and a crash would lose them
+                [python, "-u", str(_WORKER), str(commands), str(answers)],
+                stdin=subprocess.DEVNULL,
+                stdout=self._log,
+                stderr=self._log,
+                env=_environment(python),
+                pass_fds=(commands, answers),
+            )
+        except OSError as error:
+            self.remove_folder()
+            raise UsageError(f"{python} cannot be started: {error.strerror}.") from error
+        finally:
+            os.close(commands)
+            os.close(answers)
+
+    def call(self, command: dict[str, Any], timeout: float) -> None:
+        """Have the worker carry out ``command`` and wait for it.
+
+        Raises:
+            WorkerError: it failed, died or did not answer within ``timeout`` seconds.
+        """
+        try:
+            _write(self._commands, json.dumps(command).encode() + b"\n")
+        except BrokenPipeError:
+            raise WorkerError(self._died()) from None
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._rest:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise WorkerError(f"Isaac Gym did not answer within {timeout:g} s.{self._tail()}")
+            if select.select([self._answers], [], [], left)[0]:
+                piece = os.read(self._answers, 1 << 16)
+                if not piece:
+                    raise WorkerError(self._died())
+                self._rest += piece
+        line, self._rest = self._rest.split(b"\n", 1)
+        error = json.loads(line).get("error")
+        if error:
+            raise WorkerError(f"Isaac Gym could not {command['do']}: {error}.{self._tail()}")
+
+    def _died(self) -> str:
+        code = self._process.wait()
+        how = f"died of {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        return f"Isaac Gym's process {how}.{self._tail()}"
+
+    def _tail(self) -> str:
+        lines = [line for line in self._printed(0).decode(errors="replace").splitlines() if line.strip()]
+        return f" Its last messages: {' | '.join(lines[-3:])[-400:]}" if lines else ""
+
+    def overflows(self) -> int:
+        """How many lines PhysX has printed about contacts for which there was no room."""
+        new = self._printed(self._read_to)
+        whole = new.rfind(b"\n") + 1
+        self._read_to += whole
+        lines = new[:whole].decode(errors="replace").lower().splitlines()
+        self._overflows += sum("overflow" in line or "pairscapacity" in line for line in lines)
+        return self._overflows
+
+    def _printed(self, start: int) -> bytes:
+        size = os.fstat(self._log.fileno()).st_size
+        # pread, because reading would move the position at which the worker writes
+        return os.pread(self._log.fileno(), size - start, start)
+
+    def remove_folder(self) -> None:
+        """Remove the assets and the log's name; the log stays readable until ``close``."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        """Ask the process to end, and kill it if it does not."""
+        if self._process.poll() is None:
+            try:
+                _write(self._commands, b'{"do": "close"}\n')
+                self._process.wait(5.0)
+            except (BrokenPipeError, subprocess.TimeoutExpired):
+                self._process.kill()
+                self._process.wait()
+        for end in (self._commands, self._answers):
+            if end >= 0:
+                os.close(end)
+        self._commands = self._answers = -1
+        self._log.close()
+
+
+def _write(end: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(end, data) :]
+
+
+def _environment(python: str) -> dict[str, str]:
+    """This process's variables without its own Python's, and the other interpreter's libraries first."""
+    kept = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")}
+    library = Path(python).resolve().parent.parent / "lib"  # where libpython3.8.so.1.0 is
+    kept["LD_LIBRARY_PATH"] = os.pathsep.join(filter(None, (str(library), os.environ.get("LD_LIBRARY_PATH", ""))))
+    return kept
