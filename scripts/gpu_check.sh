@@ -3,9 +3,9 @@
 #
 #     bash scripts/gpu_check.sh [folder for logs]      # PYTHON=.venv/bin/python unless python is the right one
 #
-# Each step is a command that can be typed by itself, with a limit of its own (3/4 of an hour, all together). A step of
-# whose limit LIMIT seconds (540) leaves less than half is left, and said so; the same command once more does what is
-# left or failed. Delete the folder to measure anew.
+# Each step is a command that can be typed by itself, with a time limit of its own (3/4 of an hour, all together). One call
+# takes LIMIT seconds (540) at most: a step that would get less than half of its own limit is skipped, with a line that
+# says so. The same command once more does what was skipped or failed. Delete the folder to measure anew.
 # Standard output is one JSON object per step, for docs/results.md; the logs are in the folder.
 # DRY=1 runs the same commands on a CPU with tiny sizes, to test the script.
 set -u
@@ -27,7 +27,7 @@ fi
 # done_before NAME: whether an earlier call has run it without an error
 done_before() { grep -q "^{\"step\": \"$1\", \"exit\": 0," "$out/results.jsonl"; }
 
-# step NAME SECONDS COMMAND...: run it, and tell how it went and the JSON object in its last line
+# step NAME SECONDS COMMAND...: run it, and print its exit code, its time and the JSON object in its last line
 step() {
     local name=$1 most=$2 left=$((limit - SECONDS + began)) started=$SECONDS code=0
     shift 2
@@ -41,21 +41,21 @@ step() {
 import json, sys
 name, code, seconds, log = sys.argv[1:]
 lines = open(log, errors="replace").read().splitlines() or [""]
-told = {"step": name, "exit": int(code), "wall_s": int(seconds)}
+result = {"step": name, "exit": int(code), "wall_s": int(seconds)}
 try:
-    told.update(json.loads(lines[-1]))
+    result.update(json.loads(lines[-1]))
 except (ValueError, TypeError):
-    told["last_line"] = lines[-1][-300:]
-print(json.dumps(told))
+    result["last_line"] = lines[-1][-300:]
+print(json.dumps(result))
 PY
 }
 
 bench="$python scripts/bench.py task=ShadowHandOver $where"
 step machine 60 "$python" -c "$check; import json, sys, warp; warp.config.log_level = warp.LOG_ERROR; warp.init()
 gpu = torch.cuda.get_device_properties(0) if torch.cuda.is_available() else None
-told = {'python': sys.version.split()[0], 'torch': torch.__version__, 'cuda': torch.version.cuda, 'warp': warp.__version__}
-told |= {'gpu': gpu and gpu.name, 'bytes': gpu and gpu.total_memory, 'driver': warp.get_cuda_driver_version()}
-print(json.dumps(told))"
+result = {'python': sys.version.split()[0], 'torch': torch.__version__, 'cuda': torch.version.cuda, 'warp': warp.__version__}
+result |= {'gpu': gpu and gpu.name, 'bytes': gpu and gpu.total_memory, 'driver': warp.get_cuda_driver_version()}
+print(json.dumps(result))"
 # in parts, since one that is cut off begins again; -vv names each test in the log, also of a part that was cut off.
 # The learner's needs no kernel of Warp's
 pytest="$python -m pytest -vv -m gpu"

@@ -23,11 +23,7 @@ _PACKAGES = ("torch", "numpy", "mujoco", "mujoco-warp", "warp-lang", "gymnasium-
 
 
 def main(cfg: BenchConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
-    """Run one suite, the module of its name. The last line printed is one JSON object.
-
-    Raises:
-        UsageError: no task, or an unknown preset to compare with.
-    """
+    """Run one suite, the module of its name. The last line printed is one JSON object."""
 
     def resolved(*overrides: str) -> RunConfig:
         run, _ = build.resolve_run(compose(*overrides), catalog)

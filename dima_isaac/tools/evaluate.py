@@ -31,11 +31,7 @@ from dima_isaac.train.evaluate import episodes
 
 
 def main(cfg: EvaluateConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
-    """Measure a checkpoint's policy, or a scripted one on a task.
-
-    Raises:
-        UsageError: a probe without a checkpoint.
-    """
+    """Measure a checkpoint's policy, or a scripted one on a task."""
     return report(cfg, *restore_or_compose(cfg, changes, compose, catalog))
 
 

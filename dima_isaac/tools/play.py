@@ -28,11 +28,7 @@ PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow 
 
 
 def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
-    """Show a checkpoint's policy, or a scripted one on a task.
-
-    Raises:
-        UsageError: a dream without a checkpoint.
-    """
+    """Show a checkpoint's policy, or a scripted one on a task."""
     restored, run = restore_or_compose(cfg, changes, compose, catalog)
     env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)
     try:

@@ -10,8 +10,7 @@ from torch import Tensor
 from dima_isaac.agent.learner import Learner
 from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import UsageError
-from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig
+from dima_isaac.tools.config import Agent, PolicyConfig
 from dima_isaac.tools.restore import Restored
 
 Controller = Callable[[Tensor], Tensor]
@@ -20,18 +19,13 @@ Controller = Callable[[Tensor], Tensor]
 RANDOM_STD = 0.64  # about what the untrained policy explores with
 
 
-def controller(cfg: EvaluateConfig | PlayConfig, restored: Restored | None, env: VecEnv) -> Controller:
-    """What ``cfg.agent`` names.
-
-    Raises:
-        UsageError: the trained policy without a checkpoint.
-    """
+def controller(cfg: PolicyConfig, restored: Restored | None, env: VecEnv) -> Controller:
+    """What ``cfg.agent`` names; the trained policy is that of ``restored``."""
     if cfg.agent is Agent.zero:
         return zero(env.spec, env.device)
     if cfg.agent is Agent.random:
         return random(env.spec, env.device, cfg.seed)
-    if restored is None:
-        raise UsageError("agent=trained needs checkpoint=RUN|FILE|latest; or choose agent=zero or agent=random.")
+    assert restored is not None, "PolicyConfig.validate asks for a checkpoint"
     return trained(restored.agent(env.spec), cfg.explore)
 
 

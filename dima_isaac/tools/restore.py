@@ -25,7 +25,7 @@ from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import CODE_KEYS, Catalog
 from dima_isaac.run.folder import ROOT, find
 from dima_isaac.schema import AUTO
-from dima_isaac.tools.config import EvaluateConfig, PlayConfig, PlotConfig
+from dima_isaac.tools.config import PolicyConfig, ToolConfig
 from dima_isaac.world_model.world_model import WorldModel
 
 HELD_OUT = 2_000_003
@@ -101,9 +101,7 @@ class Restored:
             raise CheckpointError(f"{self.path} does not fit task {self.cfg.task['name']}: {reason}") from error
 
 
-def restore(
-    cfg: EvaluateConfig | PlayConfig | PlotConfig, catalog: Catalog, changes: dict[str, str] | None = None
-) -> Restored:
+def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = None) -> Restored:
     """Read ``cfg.checkpoint``: a file, a run folder (its newest intact checkpoint), or ``latest``.
 
     An ``engine``, ``sim_device``, ``rl_device`` or ``threads`` of ``auto`` is the checkpoint's engine and this
@@ -130,7 +128,7 @@ def restore(
 
 
 def restore_or_compose(
-    cfg: EvaluateConfig | PlayConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog
+    cfg: PolicyConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog
 ) -> tuple[Restored | None, RunConfig]:
     """The checkpoint that ``cfg`` names and its run, or without one (None) the run composed from the command line.
 

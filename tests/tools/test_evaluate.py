@@ -14,16 +14,16 @@ pytestmark = pytest.mark.slow
 def test_evaluate_reports_policy_baselines_and_probe(runs, capsys):
     words = [f"checkpoint={runs}/0", "num_envs=4", "episodes=10", "baseline=True", "probe=True", "threads=1"]
     assert cli.main(["evaluate", *TOY, *words]) == 0
-    said = capsys.readouterr().out
-    line = last_json(said)
+    output = capsys.readouterr().out
+    line = last_json(output)
     assert list(line["policies"]) == ["trained", "zero", "random"] and line["env_steps"] == 384
     for result in line["policies"].values():
         assert result["return_min"] <= result["return_iqm_low"] <= result["return_iqm"] <= result["return_iqm_high"]
         assert 0.0 <= result["success"] <= 1.0 and 1.0 <= result["length"] <= 20.0
     probe = line["probe"]
     assert len(probe["model"]) == len(probe["repeat"]) == len(probe["linear"]) == 15
-    assert len(probe["sensitivity_true"]) == 2 and "open-loop error" in said
-    assert probe["reveal"] in Reveal.__members__ and f"reveal={probe['reveal']}" in said
+    assert len(probe["sensitivity_true"]) == 2 and "open-loop error" in output
+    assert probe["reveal"] in Reveal.__members__ and f"reveal={probe['reveal']}" in output
 
 
 def test_the_same_question_has_the_same_answer(runs, capsys):
@@ -45,8 +45,8 @@ def test_doing_nothing_needs_no_checkpoint(capsys):
 def test_where_there_is_no_goal_no_success_is_told(capsys):
     words = ["task=HalfCheetah", "engine=mujoco", "agent=zero", "num_envs=2", "episodes=2", "task.episode_length=5"]
     assert cli.main(["evaluate", *words, "threads=1"]) == 0
-    said = capsys.readouterr().out
-    assert last_json(said)["policies"]["zero"]["length"] == 5.0 and "length" in said and "success" not in said
+    output = capsys.readouterr().out
+    assert last_json(output)["policies"]["zero"]["length"] == 5.0 and "length" in output and "success" not in output
 
 
 def test_train_test_true_evaluates(runs, capsys):
@@ -60,5 +60,5 @@ def test_a_torn_last_checkpoint_gives_way_to_an_intact_one(runs, tmp_path, capsy
     (tmp_path / "checkpoints" / "last.pt").write_bytes(b"torn")
     words = [f"checkpoint={tmp_path}", "num_envs=2", "episodes=2", "threads=1"]
     assert cli.main(["evaluate", *TOY, *words]) == 0
-    said = capsys.readouterr().out
-    assert "Taking step_384.pt." in said and last_json(said)["checkpoint"].endswith("step_384.pt")
+    output = capsys.readouterr().out
+    assert "Taking step_384.pt." in output and last_json(output)["checkpoint"].endswith("step_384.pt")

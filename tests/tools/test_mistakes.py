@@ -11,7 +11,7 @@ from tests.tools.toy_runs import ROOT, TOY
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "said"),
+    ("words", "code", "message"),
     [
         (["play", "task=Toi", "agent=zero"], 2, "did you mean Toy"),
         (["play", "task=Toy", "engine=toy", "agent=zero"], 2, "cannot draw"),
@@ -29,12 +29,12 @@ from tests.tools.toy_runs import ROOT, TOY
         (["bench", "suite=imagine", "task=Toy", "engine=toy", "against=papr"], 2, "did you mean paper"),
     ],
 )
-def test_mistakes_cost_one_sentence(words, code, said, capsys, tmp_path, monkeypatch):
+def test_mistakes_cost_one_sentence(words, code, message, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     extra = [] if words[0] == "plot" else ["threads=1"]
     assert cli.main([words[0], *TOY, *words[1:], *extra]) == code
     err = capsys.readouterr().err
-    assert said in err and err.startswith("error: ") and len(err.strip().splitlines()) == 1
+    assert message in err and err.startswith("error: ") and len(err.strip().splitlines()) == 1
     assert not list(tmp_path.iterdir()), "a mistake leaves nothing behind"
 
 
@@ -47,8 +47,8 @@ def test_a_wrong_task_for_a_checkpoint_is_a_checkpoint_error(runs, capsys):
 @pytest.mark.slow
 def test_a_checkpoint_of_a_task_elsewhere_asks_for_its_folder(runs, capsys):
     assert cli.main(["evaluate", f"checkpoint={runs}/0", "threads=1"]) == 3
-    said = "was made on task Toy, which is not known here; if it is your own, add --config-dir DIR. Known: "
-    assert said in capsys.readouterr().err
+    message = "was made on task Toy, which is not known here; if it is your own, add --config-dir DIR. Known: "
+    assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("tool", OPTIONS)

@@ -32,17 +32,17 @@ class Pane:
 
 @pytest.mark.parametrize("life", [10**6, 3])
 def test_training_in_a_window_is_the_same_training(monkeypatch, life):
-    pane, said = Pane(life), []
+    pane, messages = Pane(life), []
     monkeypatch.setattr("dima_isaac.sim.render.Viewer", lambda engine: pane)
     monkeypatch.setattr(play, "PERIOD", 0.0)
     env, alone = toy_env(3), toy_env(3)
     env.engine.capabilities = replace(env.engine.capabilities, viewer=True)
     actions = [torch.rand(3, 2, 1) for _ in range(8)]
-    with play.training_window(env, True, said.append):
+    with play.training_window(env, True, messages.append):
         seen = [env.reset(), *(env.step(action) for action in actions)]
     rows = [alone.reset(), *(alone.step(action) for action in actions)]
     assert all(torch.equal(a.state, b.state) for a, b in zip(seen, rows, strict=True))
-    assert pane.shown == min(life + 1, 9) and pane.closed and "training goes on" in said[0]
+    assert pane.shown == min(life + 1, 9) and pane.closed and "training goes on" in messages[0]
 
 
 def test_a_window_is_refused_where_there_is_none_and_not_opened_unasked(monkeypatch):

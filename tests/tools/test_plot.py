@@ -35,9 +35,9 @@ def test_lengths_are_drawn_where_nobody_has_a_goal(tmp_path):
 @pytest.mark.slow
 def test_plot_draws_curves_probes_and_a_table(runs, tmp_path, capsys):
     assert cli.main(["plot", str(runs), f"out={tmp_path}", "reference=hand-made:1.5"]) == 0
-    said = capsys.readouterr().out
+    output = capsys.readouterr().out
     for name in ("curves_env_steps.png", "curves_wall_time.png", "probes.png"):
-        assert not_blank(tmp_path / name) and name in said
+        assert not_blank(tmp_path / name) and name in output
     table = (tmp_path / "results.md").read_text()
     assert table.startswith("| group |") and "| Toy | 2 | 384 |" in table
 
