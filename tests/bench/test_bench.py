@@ -28,7 +28,7 @@ def test_bench_ends_with_one_json_line(suite, capsys):
 @pytest.mark.parametrize("suite", ["imagine", "train"])
 def test_bench_counts_the_operations_of_the_published_networks(suite, capsys):
     small = ("world_model.denoiser.backbone=mlp", "train.learn.dreams=4", "train.learn.horizon=2")
-    small += tuple(f"train.learn.{part}_batch=4" for part in ("dynamics", "reward", "decoder"))
+    small += ("train.learn.dynamics_batch=4", "train.learn.reward_batch=4", "train.learn.decoder_per_step=0.1")
     words = [f"suite={suite}", "task=Toy", "engine=toy", "preset=paper", "against=smoke", "num_envs=4", "threads=1"]
     words += ["env_steps=64", *small, "train.learn.start=16", "train.learn.behaviour_start=16", "train.learn.round=16"]
     assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
