@@ -132,7 +132,7 @@ class Catch(TwoHandTask):
         for i in range(self._count):
             shell, goal = self.root(f"egg{i}"), self.root(f"goal{i}")
             gap, theta = distance(shell[:, :3], goal[:, :3]), angle_between(shell[:, 3:7], goal[:, 3:7])
-            terms[f"catch{i}"] = torch.exp(-0.2 * (self.cfg.distance_scale * gap + theta))
+            terms[f"catch{i}"] = torch.add(theta, gap, alpha=self.cfg.distance_scale).mul_(-0.2).exp_()
             terminal = terminal | (shell[:, 2] <= self.cfg.drop_height)
             gaps.append(gap)
         gap = torch.stack(gaps)
