@@ -14,64 +14,11 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
+from dima_isaac.envs.tally import EpisodeTally
 from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.types import Step
-
-
-class EpisodeTally:
-    """Sums over finished episodes, on the device, until somebody reads them."""
-
-    def __init__(self, num_envs: int, device: torch.device) -> None:
-        self._names: tuple[str, ...] = ()
-        self._running = torch.zeros(0, num_envs, device=device)  # (values, E)
-        self._tick, self._rows = self._running, self._running.unbind()
-        self._done = torch.zeros(0, device=device)  # (values,)
-        self._count = torch.zeros((), device=device)
-
-    def add(
-        self, values: dict[str, Tensor], first: Tensor, last: Tensor, begins: bool = True, ends: bool = True
-    ) -> None:
-        """Add one tick of named values (E,), the same names every time; close the episodes that end here.
-
-        Who knows that ``first`` or ``last`` is empty says so with ``begins=False`` or ``ends=False``.
-        """
-        if not self._names:
-            self._names = tuple(values)
-            self._running = self._running.new_zeros(len(values), self._running.shape[1])
-            self._done = self._done.new_zeros(len(values))
-        if len(self._rows) < len(self._names):
-            self._tick = torch.zeros_like(self._running)
-            self._rows = self._tick.unbind()
-        torch._foreach_copy_(self._rows, [values[name] for name in self._names])  # of any precision, in one go
-        self._running += self._tick
-        if begins:  # an episode's first row brings nothing, and whatever ran before it is over
-            self._running.masked_fill_(first, 0.0)
-        if ends:
-            self._done += self._running @ last.to(self._running.dtype)
-            self._count += last.sum()
-
-    def forget(self, mask: Tensor) -> None:
-        """Drop the running sums where ``mask`` (E,): those episodes are over, or were cut off."""
-        self._running.masked_fill_(mask, 0.0)
-
-    def read(self) -> dict[str, Tensor]:
-        """Mean per finished episode of every value, and ``episodes``; starts anew."""
-        mean = self._done / self._count
-        out = {name: mean[index] for index, name in enumerate(self._names)}
-        out["episodes"] = self._count.clone()
-        self._done.zero_()
-        self._count.zero_()
-        return out
-
-    def state_dict(self) -> dict[str, Tensor | list[str]]:
-        return {"names": list(self._names), "running": self._running, "done": self._done, "count": self._count}
-
-    def load_state_dict(self, state: dict) -> None:
-        self._names = tuple(state["names"])
-        for name in ("running", "done", "count"):
-            setattr(self, "_" + name, state[name].to(self._count.device).clone())
 
 
 class VecEnv:
@@ -132,7 +79,7 @@ class VecEnv:
 
     def _started(self, mask: Tensor) -> Step:
         """Episode clocks at zero where ``mask``, and the rows seen now."""
-        self.tally.forget(mask)
+        self.tally.drop(mask)
         self._over = self._over & ~mask
         self._time = torch.where(mask, 0, self._time)
         self._success = self._success & ~mask

@@ -1,4 +1,4 @@
-"""The catch family: eggs thrown from hand to hand; both bases are free.
+"""Eggs thrown from hand to hand: ShadowHandOver, whose bases are fixed, and the catch family, whose bases are free.
 
     reward  sum over eggs of exp(-0.2 ({distance_scale:g} d + theta))
     where   d, theta: distance and angle between egg and goal
@@ -7,7 +7,8 @@
     differs two eggs: published success adds their distances, so that one catch excuses the other's miss (every_egg);
             the published bonus for d <= 0 could never be paid and does not exist here, in either profile
 
-The fence is measured at the palm link in Abreast and at the root in Over2Underarm, as published.
+The distance of a base from its place is measured at the palm link in Abreast and at the root in Over2Underarm, as
+published.
 """
 
 from __future__ import annotations
@@ -23,15 +24,18 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import distance
 from dima_isaac.tasks.bidexhands.hands.placement import HANDS, Hands
 from dima_isaac.tasks.bidexhands.hands.props import egg, egg_goal
 from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
+
+EGG_COLUMNS = 13 + 7 + 4  # of an egg in the state's tail: its root, its goal's pose, the rotation between them
 
 
 class Throw(Enum):
     """From where to where."""
 
+    over = "ShadowHandOver"
     underarm = "ShadowHandCatchUnderarm"
     two_underarm = "ShadowHandTwoCatchUnderarm"
     abreast = "ShadowHandCatchAbreast"
@@ -40,16 +44,14 @@ class Throw(Enum):
 
 @dataclass
 class CatchConfig(TwoHandConfig):
-    """The published numbers of CatchUnderarm; the variants are YAML."""
+    """The published numbers of ShadowHandOver; the other throws are YAML."""
 
-    throw: Throw = Throw.underarm
+    throw: Throw = Throw.over
     reset_position_noise: float = 0.01
     reset_dof_noise: float = 0.2
-    transition_scale: float = 0.05
-    orientation_scale: float = 0.5
     distance_scale: float = 50.0
-    drop_height: float = 0.1
-    fence: float = 0.1  # m that a base may leave its place in the variants that have a fence
+    drop_height: float = 0.2
+    fence: float = 0.1  # m that a base may leave its place, in the throws that limit it
     success_distance: float = 0.03
     every_egg: bool | None = None  # published: the distances are added, so one egg's catch may excuse the other's miss
 
@@ -67,6 +69,12 @@ class Layout:
 
 _UNDERARM = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)))
 LAYOUTS = {
+    Throw.over: Layout(
+        Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.0, 0.5)), free=False),
+        eggs=((0.0, -0.39, 0.54),),
+        goals=((0.0, -0.64, 0.54),),
+        camera=((0.75, -0.5, 1.0), (0.0, -0.5, 0.52)),
+    ),
     Throw.underarm: Layout(_UNDERARM, eggs=((0.0, -0.39, 0.54),), goals=((0.0, -0.79, 0.54),)),
     Throw.two_underarm: Layout(
         _UNDERARM,
@@ -92,59 +100,76 @@ LAYOUTS = {
         camera=((1.15, -0.5, 1.35), (0.0, -0.3, 0.68)),
     ),
 }
-_SHELLS = ((0.9, 0.8, 0.6, 1.0), (0.55, 0.68, 0.85, 1.0))
+_COLORS = ((0.9, 0.8, 0.6, 1.0), (0.55, 0.68, 0.85, 1.0))
 
 
 class Catch(TwoHandTask):
-    """Throw eggs and catch them: 2 agents x 26 actions, state 422, or 446 with two eggs."""
+    """Throw eggs and catch them: 2 agents x 20 (Over) or 26 actions, state 398 (Over), 422, or 446 with two eggs."""
 
     Config = CatchConfig
 
     def __init__(self, cfg: CatchConfig) -> None:
         layout = self._layout = LAYOUTS[cfg.throw]
-        self._count = len(layout.eggs)
-        eggs = [egg(f"egg{i}", pos, _SHELLS[i]) for i, pos in enumerate(layout.eggs)]
-        goals = [egg_goal(f"goal{i}", pos) for i, pos in enumerate(layout.goals)]
-        tail = 13 + 11
-        things = range(0, self._count * tail, tail)
-        props = [*eggs, *goals]
-        super().__init__(cfg.throw.value, cfg, layout.hands, props, self._count * tail, things, camera=layout.camera)
+        count = len(layout.eggs)
+        super().__init__(
+            cfg.throw.value,
+            cfg,
+            layout.hands,
+            [
+                *(egg(f"egg{i}", pos, _COLORS[i]) for i, pos in enumerate(layout.eggs)),
+                *(egg_goal(f"goal{i}", pos) for i, pos in enumerate(layout.goals)),
+            ],
+            tail_size=count * EGG_COLUMNS,
+            objects=range(0, count * EGG_COLUMNS, EGG_COLUMNS),
+            camera=layout.camera,
+        )
         self.cfg: CatchConfig = cfg
+        self._terms = [f"throw{i}" for i in range(count)] if count > 1 else ["throw"]
 
     def bind(self, engine: Engine) -> None:
-        """Keep the fence's places, too."""
+        """Slice the eggs' and goals' roots, and keep the places that bases must not leave."""
         super().bind(engine)
+        first, count = self._actor["egg0"], len(self._terms)
+        self._eggs, self._goals = engine.root_state[:, first : first + 2 * count].split(count, 1)  # (E, eggs, 13)
         if self._layout.fence is not None:
             self._fence = torch.tensor(self._layout.fence, device=engine.device)  # (2, 3)
 
     def tail(self, engine: Engine) -> list[Tensor]:
-        """For every egg its 13 numbers; its goal's pose, and the turn from goal to egg."""
-        parts = []
-        for i in range(self._count):
-            shell, goal = self.root(f"egg{i}"), self.root(f"goal{i}")
-            parts += [shell, goal[:, :7], quat_div(shell[:, 3:7], goal[:, 3:7])]
-        return parts
+        """For every egg its 13 numbers, its goal's pose, and the rotation from goal to egg."""
+        rotation = quat_div(self._eggs[..., 3:7], self._goals[..., 3:7])
+        return [torch.cat([self._eggs, self._goals[..., :7], rotation], -1).flatten(1)]
+
+    def describe_tail(self, index: int) -> str:
+        """A short name of one number of an egg's part."""
+        i, column = divmod(index, EGG_COLUMNS)
+        numbers = ("x", "y", "z", "qx", "qy", "qz", "qw", "vx", "vy", "vz", "wx", "wy", "wz")
+        names = [f"egg{i} {number}" for number in numbers] + [f"goal{i} {number}" for number in numbers[:7]]
+        return [*names, *(f"egg{i} to goal {number}" for number in numbers[3:7])][column]
+
+    def pose(self, engine: Engine, state: Tensor) -> None:
+        """Stage hands, eggs and goals as ``state`` (E, D) shows them, for pictures of dreams."""
+        self.pose_hands(engine, state)
+        everyone = torch.ones(engine.num_envs, dtype=torch.bool, device=engine.device)
+        eggs = state[:, -len(self._terms) * EGG_COLUMNS :].unflatten(1, (-1, EGG_COLUMNS))
+        for i, shown in enumerate(eggs.unbind(1)):
+            for name, pose in ((f"egg{i}", shown[:, :7]), (f"goal{i}", shown[:, 13:20])):
+                quat = torch.nn.functional.normalize(pose[:, 3:], dim=1)
+                root = torch.cat([pose[:, :3], quat, torch.zeros_like(state[:, :6])], 1)
+                engine.set_root_state(everyone, self._actor[name], root)
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, drops, fences and catches."""
-        terms, gaps = {}, []
-        terminal = self._strayed(engine)
-        for i in range(self._count):
-            shell, goal = self.root(f"egg{i}"), self.root(f"goal{i}")
-            gap, theta = distance(shell[:, :3], goal[:, :3]), angle_between(shell[:, 3:7], goal[:, 3:7])
-            terms[f"catch{i}"] = torch.add(theta, gap, alpha=self.cfg.distance_scale).mul_(-0.2).exp_()
-            terminal = terminal | (shell[:, 2] <= self.cfg.drop_height)
-            gaps.append(gap)
-        gap = torch.stack(gaps)
-        if self.cfg.repaired(self.cfg.every_egg):
-            success = (gap < self.cfg.success_distance).all(0)
+        """Reward, eggs dropped, bases off their places, and catches."""
+        cfg = self.cfg
+        gap = distance(self._eggs[..., :3], self._goals[..., :3])  # (E, eggs)
+        theta = angle_between(self._eggs[..., 3:7], self._goals[..., 3:7])
+        reward = torch.add(theta, gap, alpha=cfg.distance_scale).mul_(-0.2).exp_()
+        terminal = (self._eggs[..., 2] <= cfg.drop_height).any(1)
+        if self._layout.fence is not None:
+            places = self._palm_frames if self.hands.palms else engine.root_state[:, : len(HANDS)]
+            terminal |= (distance(places[..., :3], self._fence) >= cfg.fence).any(1)
+        if cfg.repaired(cfg.every_egg):
+            success = (gap < cfg.success_distance).all(1)
         else:
-            success = gap.sum(0) < self._count * self.cfg.success_distance
-        return sum_of(terms, terminal, success)
-
-    def _strayed(self, engine: Engine) -> Tensor:
-        """(E,) whether a base left its fence."""
-        if self._layout.fence is None:
-            return torch.zeros(engine.num_envs, dtype=torch.bool, device=engine.device)
-        places = self._palm_frames if self.hands.palms else engine.root_state[:, : len(HANDS)]
-        return (distance(places[..., :3], self._fence) >= self.cfg.fence).any(1)
+            success = gap.sum(1) < len(self._terms) * cfg.success_distance
+        terms = dict(zip(self._terms, reward.unbind(1), strict=True))
+        return Outcome(reward.sum(1), terminal, success, terms)

@@ -9,11 +9,11 @@ from dima_isaac.bench.engine import bench_engine
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.mujoco.engine import MujocoEngine
-from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
 
 
 def make(envs: int, length: int) -> VecEnv:
-    task = ShadowHandOver(ShadowHandOverConfig(episode_length=length))
+    task = Catch(CatchConfig(episode_length=length))
     return VecEnv(MujocoEngine(task.scene(), envs, MujocoConfig(threads=2)), task, seed=0)
 
 

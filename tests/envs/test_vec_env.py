@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
+from dima_isaac.envs.tally import EpisodeTally
 from dima_isaac.envs.task import Outcome, Task, TaskSpec
-from dima_isaac.envs.vec_env import EpisodeTally, VecEnv
+from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Capabilities
 from dima_isaac.types import Dims
@@ -232,3 +233,15 @@ def test_what_makes_no_sense_is_refused_in_words() -> None:
     game.spec = replace(game.spec, episode_length=0)
     with pytest.raises(UsageError, match=r"task\.episode_length=0 is too small"):
         VecEnv(Counter(1), game, seed=0)
+
+
+def test_a_term_renamed_since_a_checkpoint_begins_at_zero() -> None:
+    """Three episodes of one tick each: what the earlier version called ``throw`` is ``toss`` now."""
+    first, last, value = torch.tensor([False]), torch.tensor([True]), torch.tensor([2.0])
+    old, new = (EpisodeTally(1, torch.device("cpu")) for _ in range(2))
+    old.add({"return": value, "throw": value}, first, last)
+    new.load_state_dict(old.state_dict())
+    for _ in range(2):
+        new.add({"toss": value, "return": value}, first, last)
+    means = {name: mean.item() for name, mean in new.read().items()}
+    assert means == pytest.approx({"return": (2 + 4 + 6) / 3, "toss": (2 + 4) / 3, "episodes": 3.0})

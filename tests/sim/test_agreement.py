@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
 from tests.sim.toss import BALL, KINDS, TOSS, build, drive, everywhere, pose
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]  # the first run on a machine compiles Warp's kernels
@@ -24,7 +24,7 @@ def pair(request: pytest.FixtureRequest) -> tuple[VecEnv, VecEnv]:
     torch.set_num_threads(1)
     envs = []
     for kind in ("mujoco", request.param):
-        task = ShadowHandOver(ShadowHandOverConfig())
+        task = Catch(CatchConfig())
         envs.append(VecEnv(build(kind, task.scene(), ENVS), task, seed=0, device=torch.device("cpu")))
     return envs[0], envs[1]
 
@@ -48,7 +48,7 @@ def align(pair: tuple[VecEnv, VecEnv], warm: int, seed: int) -> None:
         everyone = everywhere(engine)
         pos, vel = source.dof_pos.clone().to(engine.device), source.dof_vel.clone().to(engine.device)
         engine.set_dof_state(everyone, pos, vel)
-        for name in ("egg", "goal"):
+        for name in ("egg0", "goal0"):
             actor = engine.actor_names.index(name)
             engine.set_root_state(everyone, actor, source.root_state[:, actor].clone().to(engine.device))
         engine.refresh(everyone)
@@ -57,7 +57,7 @@ def align(pair: tuple[VecEnv, VecEnv], warm: int, seed: int) -> None:
 
 
 def egg(env: VecEnv) -> torch.Tensor:
-    return env.engine.root_state[:, env.engine.actor_names.index("egg"), :3].cpu()
+    return env.engine.root_state[:, env.engine.actor_names.index("egg0"), :3].cpu()
 
 
 def test_the_same_start_is_seen_alike(pair: tuple[VecEnv, VecEnv]) -> None:

@@ -65,12 +65,12 @@ def test_buffers_are_sized_for_the_scene() -> None:
     from dima_isaac.sim.compiled import compile_scene
     from dima_isaac.sim.config import MujocoWarpConfig
     from dima_isaac.sim.warp.model import contact_buffer, row_buffer
-    from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+    from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
 
     small = compile_scene(TOSS, MujocoWarpConfig(), sensors=False).model
     assert contact_buffer(small) == 16  # the least
     assert row_buffer(small, 16) == 1 + 6 * 17 // 2  # one limit, pyramids of six rows
-    hands = compile_scene(ShadowHandOver(ShadowHandOverConfig()).scene(), MujocoWarpConfig(), sensors=False).model
+    hands = compile_scene(Catch(CatchConfig()).scene(), MujocoWarpConfig(), sensors=False).model
     contacts = contact_buffer(hands)
     # the largest ever seen with random actions: 26 contacts and 174 rows
     assert 2 * 26 < contacts < 128 and 174 * 1.2 < row_buffer(hands, contacts) < 512

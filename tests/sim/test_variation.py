@@ -12,7 +12,7 @@ from dima_isaac.sim.compiled import Compiled, compile_scene
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.scene import Actor, Mjcf, Scene, Variation
 from dima_isaac.sim.variation import expanded_fields, varies
-from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
 from tests.sim.toss import BALL, BOX, KINDS, TOSS, build, drive, everywhere, on, views
 
 pytestmark = pytest.mark.timeout(1200)  # the first run on a machine compiles Warp's kernels
@@ -27,7 +27,7 @@ VARIED = replace(
 
 @pytest.fixture(scope="module")
 def hands() -> tuple[Scene, Compiled, dict[str, np.ndarray]]:
-    scene = ShadowHandOver(ShadowHandOverConfig(randomize=True)).scene()
+    scene = Catch(CatchConfig(randomize=True)).scene()
     compiled = compile_scene(scene, MujocoConfig())
     return scene, compiled, expanded_fields(scene, compiled, WORLDS)
 
@@ -88,7 +88,7 @@ def test_limits_and_couplings_shift(hands, hand: str) -> None:
 
 def test_the_object_and_gravity_vary(hands) -> None:
     _, compiled, own = hands
-    egg = compiled.model.body("egg").id
+    egg = compiled.model.body("egg0").id
     geom = int(np.flatnonzero(compiled.model.geom_bodyid == egg)[0])
     size = own["geom_size"][:, geom] / compiled.model.geom_size[geom]
     assert np.allclose(size, size[:, :1]) and 0.95 <= size.min() < size.max() <= 1.05
@@ -114,9 +114,9 @@ def test_a_world_draws_the_same_whatever_their_number(hands) -> None:
 
 
 def test_off_is_the_default_and_changes_no_bit() -> None:
-    scene = ShadowHandOver(ShadowHandOverConfig()).scene()
+    scene = Catch(CatchConfig()).scene()
     assert not varies(scene) and all(actor.variation is None for actor in scene.actors)
-    varied = ShadowHandOver(ShadowHandOverConfig(randomize=True)).scene()
+    varied = Catch(CatchConfig(randomize=True)).scene()
     assert varies(varied) and scene == replace(varied, actors=scene.actors, gravity_deviation=0.0)
     plain, neutral = (build("mujoco", one, 4) for one in (TOSS, replace(TOSS, variation_seed=5)))
     for engine in (plain, neutral):

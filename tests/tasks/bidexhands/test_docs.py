@@ -11,7 +11,7 @@ import torch
 
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.sim.rotations import angle_between
-from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
 from dima_isaac.tasks.bidexhands.hands.starts import spin
 from tests.tasks.bidexhands.test_suite import TASKS
 
@@ -66,7 +66,7 @@ def test_hands_are_counted_from_zero_throughout(docs):
 
 
 def test_the_page_tells_of_the_randomisation_that_there_is(docs):
-    hands = ShadowHandOver(ShadowHandOverConfig(randomize=True)).scene().actors[:2]
+    hands = Catch(CatchConfig(randomize=True)).scene().actors[:2]
     assert all(hand.variation is not None for hand in hands)
     row = next(row for row in docs.ODDITIES if row[0] == "31")
     assert row[2].startswith("never: both hands") and row[3] == "`randomize`"

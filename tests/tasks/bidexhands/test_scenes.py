@@ -35,7 +35,7 @@ def door(turn: float) -> tuple:
 
 
 SPAWN = {  # actor: position, roll pitch yaw; heights are the settled ones where things rest on something
-    "ShadowHandOver": {**underarm(-1.0), "egg": ((0, -0.39, 0.54), NONE), "goal": ((0, -0.64, 0.54), NONE)},
+    "ShadowHandOver": {**underarm(-1.0), "egg0": ((0, -0.39, 0.54), NONE), "goal0": ((0, -0.64, 0.54), NONE)},
     "ShadowHandCatchUnderarm": {**underarm(-1.15), "egg0": ((0, -0.39, 0.54), NONE), "goal0": ((0, -0.79, 0.54), NONE)},
     "ShadowHandTwoCatchUnderarm": {
         **underarm(-1.15),

@@ -59,11 +59,6 @@ def catch(world: World) -> None:
             world.move(thing, tuple(pose[:3]), tuple(pose[3:]))
 
 
-def over(world: World) -> None:
-    goal = world.engine.root_state[0, world.engine.actor_names.index("goal"), :7].tolist()
-    world.move("egg", tuple(goal[:3]), tuple(goal[3:]))
-
-
 def doors(angle: float) -> Callable[[World], None]:
     def put(world: World) -> None:
         world.turn(door__right_hinge=angle, door__left_hinge=angle)
@@ -108,7 +103,7 @@ def swing(world: World) -> None:
 
 
 SOLUTIONS: dict[str, Callable[[World], None]] = {
-    "ShadowHandOver": over,
+    "ShadowHandOver": catch,
     "ShadowHandCatchUnderarm": catch,
     "ShadowHandTwoCatchUnderarm": catch,
     "ShadowHandCatchAbreast": catch,

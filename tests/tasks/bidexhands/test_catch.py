@@ -13,14 +13,14 @@ from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.rotations import from_axis_angle
-from dima_isaac.tasks.bidexhands.hand_over import ShadowHandOver, ShadowHandOverConfig
+from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
 from dima_isaac.tasks.bidexhands.hands.config import Profile
 from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, JOINTS
 from dima_isaac.tasks.bidexhands.hands.starts import spin
 
 
 def make(envs: int = 2, seed: int = 0, **cfg) -> VecEnv:
-    task = ShadowHandOver(ShadowHandOverConfig(**cfg))
+    task = Catch(CatchConfig(**cfg))
     return VecEnv(MujocoEngine(task.scene(), envs, MujocoConfig(threads=1)), task, seed)
 
 
@@ -220,7 +220,7 @@ def test_a_hand_can_be_several_agents(index: list[list[int]], agents: int, width
 @pytest.mark.parametrize("index", [[[0, 1, 2, 3, 4]], [[0, 1, 2, 3, 4, 5], [5]], [[0, 1, 2, 3, 4, 5], []]])
 def test_parts_are_handed_out_once(index: list[list[int]]) -> None:
     with pytest.raises(UsageError, match="exactly once"):
-        ShadowHandOver(ShadowHandOverConfig(hand_agent_index=index))
+        Catch(CatchConfig(hand_agent_index=index))
 
 
 def test_an_untrained_policy_earns_the_published_reward() -> None:
