@@ -23,11 +23,8 @@ START = 0.625  # height of the cube's centre at rest, m
 
 @dataclass
 class TemplateConfig(TwoHandConfig):
-    """The task's numbers; cfg/task/template.yaml lists them, and the command line sets them (task.far=2)."""
+    """The numbers of this task; cfg/task/template.yaml lists them, and the command line sets them (task.far=2)."""
 
-    episode_length: int = 125
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.1
     far: float = 2.0
     lift_scale: float = 5.0
     success_height: float = 0.1

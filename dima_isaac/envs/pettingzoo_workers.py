@@ -45,16 +45,10 @@ class PettingZooTask(Task):
         """Make one environment to read its agents and spaces.
 
         Raises:
-            UsageError: no ``env_id``, an environment that cannot be made, spaces that cannot be told in numbers, or
-                less than no workers or patience.
+            UsageError: no ``env_id``, an environment that cannot be made, or spaces that are not of numbers.
         """
         if not cfg.env_id:
             raise UsageError("task=pettingzoo needs task.env_id=package.module:factory, or a module with parallel_env.")
-        if cfg.workers < 0:
-            raise UsageError(f"task.workers={cfg.workers} is too small; the least is 0, which means one per core.")
-        for name in ("patience", "start_patience"):
-            if not getattr(cfg, name) > 0.0:
-                raise UsageError(f"task.{name}={getattr(cfg, name)} is too small; seconds to wait are above 0.")
         self.cfg = cfg
         probe = build(cfg.env_id, dict(cfg.env_args))
         agents = tuple(probe.possible_agents)

@@ -36,9 +36,6 @@ PADDING = 4  # zeros that end the published observation
 class ShadowHandBlockStackConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 250
-    transition_scale: float = 0.2
-    orientation_scale: float = 0.02
     near: float = 0.5
     far: float = 0.75
     stack_near: float = 0.07

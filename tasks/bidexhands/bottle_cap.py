@@ -32,9 +32,6 @@ PLACE, BOTTLE, CAP = 0, 1, 2
 class ShadowHandBottleCapConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 125
-    transition_scale: float = 0.1
-    orientation_scale: float = 0.1
     near: float = 0.3
     drop_height: float = 0.5
     far_right: float = 0.5

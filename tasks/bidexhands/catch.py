@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.task import Outcome
+from dima_isaac.schema import NonNegative
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, quat_div
 from dima_isaac.sim.scene import Vec3
@@ -47,8 +48,8 @@ class CatchConfig(TwoHandConfig):
     """The published numbers of ShadowHandOver; the other throws are YAML."""
 
     throw: Throw = Throw.over
-    reset_position_noise: float = 0.01
-    reset_dof_noise: float = 0.2
+    reset_position_noise: NonNegative = 0.01
+    reset_dof_noise: NonNegative = 0.2
     distance_scale: float = 50.0
     drop_height: float = 0.2
     fence: float = 0.1  # m that a base may leave its place, in the throws that limit it

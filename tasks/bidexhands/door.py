@@ -53,9 +53,6 @@ class DoorConfig(TwoHandConfig):
 
     aim: Aim = Aim.open
     swing: Swing = Swing.inward
-    episode_length: int = 250
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.5
     base: float = 2.0
     near: float = 0.5
     far: float = 1.5

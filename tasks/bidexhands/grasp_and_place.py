@@ -31,9 +31,6 @@ FLOOR, RIM = -0.05, 0.0445  # z in the bucket's frame, m
 class ShadowHandGraspAndPlaceConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 500
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.1
     far: float = 1.5
     success_distance: float = 0.2
     inside_radius: float = 0.04

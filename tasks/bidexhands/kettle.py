@@ -37,9 +37,6 @@ WATER = (0.3, 0.6, 0.9, 1.0)
 class ShadowHandKettleConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 125
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.1
     balls: int = 30
     near: float = 0.7
     drop_height: float = 0.2

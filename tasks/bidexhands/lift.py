@@ -31,9 +31,6 @@ GOAL: Vec3 = (0.0, -0.6, 0.85)
 class ShadowHandLiftUnderarmConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 500
-    transition_scale: float = 0.25
-    orientation_scale: float = 1.0
     near: float = 0.08
     far: float = 0.2
     drop_height: float = 0.3

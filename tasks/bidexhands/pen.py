@@ -26,9 +26,6 @@ from dima_isaac.tasks.bidexhands.hands.props import authored, table
 class ShadowHandPenConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 125
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.1
     near: float = 0.75
     far: float = 1.5
     success_pull: float = 1.5

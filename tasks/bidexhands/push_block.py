@@ -33,9 +33,6 @@ PADDING = 5  # zeros that end the published observation
 class ShadowHandPushBlockConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 125
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.1
     far: float = 1.2
     success_distance: float = 0.1
     own_goals: bool | None = None

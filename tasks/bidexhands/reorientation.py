@@ -40,9 +40,6 @@ GOAL_HEIGHT = 0.56
 class ShadowHandReOrientationConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 600
-    reset_position_noise: float = 0.01
-    reset_dof_noise: float = 0.2
     distance_scale: float = -10.0
     rotation_eps: float = 0.1
     action_scale: float = -0.0002

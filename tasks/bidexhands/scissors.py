@@ -26,9 +26,6 @@ SHUT = 0.59  # rad below zero
 class ShadowHandScissorsConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 150
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.1
     near: float = 0.7
     far: float = 1.75
     least_opening: float = -0.5

@@ -31,9 +31,6 @@ GOAL_YAW = 1.5 * math.pi  # half a turn from the start
 class ShadowHandSwingCupConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 300
-    transition_scale: float = 0.1
-    orientation_scale: float = 0.1
     rotation_scale: float = 5.0
     rotation_eps: float = 0.1
     near: float = 0.4

@@ -34,9 +34,6 @@ REST = 0.5585  # rad, the upper stop
 class ShadowHandSwitchConfig(TwoHandConfig):
     """The published numbers."""
 
-    episode_length: int = 125
-    transition_scale: float = 0.5
-    orientation_scale: float = 0.1
     pressed_angle: float = 0.1
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from dima_isaac.schema import CountOrZero
+
 
 class Protocol(Enum):
     """Which published definition of the benchmark is played; results of the two never share a table."""
@@ -30,7 +32,7 @@ class MamujocoConfig:
     partition: list[list[str]] = field(default_factory=list)  # joint names per agent; takes the place of agent_conf
     local_categories: list[list[str]] = field(default_factory=list)  # seen at depth 0, 1, ...; empty: the benchmark's
     global_categories: list[str] = field(default_factory=lambda: ["qpos", "qvel"])  # what everybody sees of the root
-    episode_length: int = 0  # control steps; 0: the benchmark's
+    episode_length: CountOrZero = 0  # control steps; 0: the benchmark's
     # Gymnasium's numbers and its include_<field>_in_observation, such as ctrl_cost_weight: 0.2
     constants: dict[str, float | int | bool] = field(default_factory=dict)
     precision: Precision = Precision.float32

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+from dima_isaac.schema import Count, Fraction, NonNegative, Seed
+
 
 class Profile(Enum):
     """Which reading of the benchmark."""
@@ -25,21 +27,21 @@ class TwoHandConfig:
     """What every two-handed task can be told. ``None`` means: what the profile says."""
 
     profile: Profile = Profile.fixed
-    episode_length: int = 75  # control steps
+    episode_length: Count = 75  # control steps
     hand_agent_index: list[list[int]] = field(default_factory=lambda: [[0, 1, 2, 3, 4, 5]])
     """The agents of one hand, each a list of parts (0 palm and wrist, 1 ff, 2 mf, 3 rf, 4 lf, 5 th)."""
     left_hand: LeftHand = LeftHand.right
-    reset_position_noise: float = 0.0  # m, half range per axis
-    reset_dof_noise: float = 0.0  # share of the joint range
-    transition_scale: float = 0.0  # free bases: force per action
-    orientation_scale: float = 0.0  # free bases: torque per action
-    action_smoothing: float = 1.0  # weight of the new target; 1 is none
+    reset_position_noise: NonNegative = 0.0  # m, half range per axis
+    reset_dof_noise: NonNegative = 0.0  # share of the joint range
+    transition_scale: NonNegative = 0.0  # free bases: force per action
+    orientation_scale: NonNegative = 0.0  # free bases: torque per action
+    action_smoothing: Fraction = 1.0  # weight of the new target; 1 is none
     relative_control: bool = False  # joint actions move the last targets; published, only hand 0 was moved, and wrongly
-    dof_speed_scale: float = 20.0  # with it: rad/s at an action of 1
+    dof_speed_scale: NonNegative = 20.0  # with it: rad/s at an action of 1
     assets_root: str = ""  # the user's own copy of the benchmark's assets (it holds mjcf/); empty: authored objects
     clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
     randomize: bool = False  # every environment draws its own hands, objects and gravity, once
-    randomize_seed: int = 0
+    randomize_seed: Seed = 0  # of those draws
 
     def repaired(self, choice: bool | None) -> bool:
         """``choice`` itself, or what the profile says of a defect: repaired in ``fixed``, kept in ``compat``."""
