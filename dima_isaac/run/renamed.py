@@ -38,6 +38,21 @@ DROPPED: dict[str, tuple[Any, ...]] = {
     "replay.age_weights": ([0.1, 0.1, 0.1, 0.7],),
     "train.learn.decoder_batch": (256, 16),
     "train.probe_horizon": (),
+    "engine.pace": ("standard",),
+    "engine.tolerance": (1e-8, 1e-6),
+    "engine.contact_time": (0.0,),
+    "engine.reference_step": (1.0 / 120.0,),
+    "engine.damp_joints": (True,),
+    "engine.max_speed": (1000.0,),
+    "engine.persistent_share": (),
+    "engine.velocity_iterations": (0,),
+    "engine.contact_offset": (0.002,),
+    "engine.rest_offset": (0.0,),
+    "engine.bounce_threshold_velocity": (0.2,),
+    "engine.max_depenetration_velocity": (1000.0,),
+    "engine.tendon_limit_stiffness": (30.0,),
+    "engine.tendon_damping": (0.1,),
+    **dict.fromkeys(("engine.num_threads", "engine.spacing", "engine.start_patience", "engine.patience"), ()),
 }
 """Removed dotted key -> the stored values that mean what the program does now; () where any value does."""
 

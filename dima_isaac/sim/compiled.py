@@ -20,6 +20,7 @@ from dima_isaac.sim.model import build_model, compile_world, frame_links, link_b
 from dima_isaac.sim.scene import Actor, Mjcf, Scene
 
 Array = np.ndarray
+REFERENCE_STEP = 1.0 / 120.0  # s; Bi-DexHands' physics step
 _DOF_TYPES = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 
 
@@ -59,7 +60,7 @@ def compile_scene(scene: Scene, cfg: PhysicsConfig, sensors: bool = True) -> Com
     if scene.world:
         return _index(scene, compile_world(scene), {})
     model, offsets = build_model(scene, cfg, visuals=False, sensors=sensors)
-    return _damp(scene, cfg, _index(scene, model, offsets))
+    return _damp(scene, _index(scene, model, offsets))
 
 
 def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Compiled:
@@ -117,7 +118,7 @@ def _root(model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, actor: Actor
     return (int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint]), -1), rotated((-x, -y, -z, w), com)
 
 
-def _damp(scene: Scene, cfg: PhysicsConfig, compiled: Compiled) -> Compiled:
+def _damp(scene: Scene, compiled: Compiled) -> Compiled:
     """Add the reference engine's per-link drag to damped actors' degrees of freedom, and note their wrenches' share."""
     model = compiled.model
     drag, share = compiled.drag.copy(), compiled.wrench_share.copy()
@@ -130,21 +131,21 @@ def _damp(scene: Scene, cfg: PhysicsConfig, compiled: Compiled) -> Compiled:
         if not any(actor.damping):
             continue
         linear, angular = actor.damping
-        share[index] = [_share(c, cfg.reference_step, actor.name) for c in actor.damping]
+        share[index] = [_share(c, actor.name) for c in actor.damping]
         base = compiled.root_qvel[index]
         if base >= 0:
             drag[base : base + 3] += linear * mass[base : base + 3]
             drag[base + 3 : base + 6] += angular * mass[base + 3 : base + 6]
-        if cfg.damp_joints:
-            dofs = zip(compiled.dof_qvel, compiled.dof_names, strict=True)
-            joints = [dof for dof, name in dofs if name.startswith(f"{actor.name}/")]
-            drag[joints] += linear * mass[joints]
+        dofs = zip(compiled.dof_qvel, compiled.dof_names, strict=True)
+        joints = [dof for dof, name in dofs if name.startswith(f"{actor.name}/")]
+        drag[joints] += linear * mass[joints]
     model.dof_damping[:] += drag
     return replace(compiled, wrench_share=share, drag=drag)
 
 
-def _share(c: float, h: float, name: str) -> float:
-    """1 - c h: what damping ``c`` (1/s) leaves of a velocity or an applied force in a reference step ``h`` (s)."""
+def _share(c: float, name: str) -> float:
+    """1 - c h: what damping ``c`` (1/s) leaves of a velocity or an applied force in a reference step h."""
+    h = REFERENCE_STEP
     if c * h >= 1.0:
         raise UsageError(
             f"damping {c} of actor '{name}' stops it within one reference step of {h:.4g} s; use less than {1 / h:.0f}"

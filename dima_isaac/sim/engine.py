@@ -20,6 +20,7 @@ from torch import Tensor
 
 from dima_isaac.sim.scene import Scene
 
+MAX_SPEED = 1000.0  # rad/s or m/s; an environment that is faster is broken (shaken hands reach 35)
 FRAME = 13  # numbers of a frame: position 3, quaternion 4, linear 3 and angular velocity 3
 
 
@@ -78,7 +79,7 @@ class Engine(Protocol):
     dof_force: Tensor  # (E, dofs) generalised force of the drives, N m or N
     body_state: Tensor  # (E, L, 13)
     force_sensor: Tensor  # (E, S, 6) force and torque on the link, in its frame
-    bad: Tensor  # (E,) bool: the last step made this environment non-finite or unusable
+    bad: Tensor  # (E,) bool: in the last step this environment became non-finite or faster than ``MAX_SPEED``
 
     # staged writes
     def set_dof_target(self, target: Tensor) -> None:

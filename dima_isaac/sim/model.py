@@ -72,7 +72,7 @@ def build_model(
     option.timestep = scene.control_dt / cfg.steps
     option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
     option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC if cfg.cone is Cone.elliptic else mujoco.mjtCone.mjCONE_PYRAMIDAL
-    option.impratio, option.tolerance = cfg.impratio, cfg.tolerance
+    option.impratio = cfg.impratio
     if scene.firm_grip:
         # pyramidal cones let a held object creep out of the hand, the faster the larger its friction
         option.cone = mujoco.mjtCone.mjCONE_ELLIPTIC
@@ -97,7 +97,7 @@ def build_model(
         if isinstance(actor.asset, Mjcf):
             offsets[actor.name] = _add_asset(spec, actor, actor.asset, next(bits), cfg)
         else:
-            _add_primitive(spec, actor, actor.asset, cfg)
+            _add_primitive(spec, actor, actor.asset)
             offsets[actor.name] = np.zeros(3)
     _check_links(spec, scene)
     if sensors:
@@ -128,7 +128,7 @@ def _base(spec: mujoco.MjSpec, actor: Actor, name: str, pos: Vec3 | Array) -> mu
     return body
 
 
-def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid, cfg: PhysicsConfig) -> None:
+def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid) -> None:
     body = _base(spec, actor, actor.name, actor.pos)
     body.gravcomp = 0.0 if actor.gravity else 1.0
     if isinstance(asset, Box):
@@ -146,7 +146,7 @@ def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid, cf
         # torsional friction: an egg on fingertips must not spin freely about its contact normal
         condim=4,
     )
-    _set_contact(geom, actor, _SHARED_BIT, own=True, cfg=cfg)
+    _set_contact(geom, actor, _SHARED_BIT, own=True)
     body.add_site(name=f"{actor.name}#root", group=_HIDDEN)
 
 
@@ -157,7 +157,7 @@ def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: Ph
     for geom in child.geoms:
         if geom.contype or geom.conaffinity or geom.name in pairs:
             own = actor.self_collision or bool(geom.contype and geom.conaffinity)
-            _set_contact(geom, actor, bit, own, cfg)
+            _set_contact(geom, actor, bit, own)
     for body in child.bodies:
         body.gravcomp = 0.0 if actor.gravity else 1.0
     for joint in child.joints:
@@ -178,7 +178,7 @@ def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: Ph
     return offset
 
 
-def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool, cfg: PhysicsConfig) -> None:
+def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool) -> None:
     if actor.marker:
         geom.contype, geom.conaffinity = 0, 0
         return
@@ -188,10 +188,6 @@ def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool, cfg: P
     friction[0] = 0.5 * (actor.friction + 1.0)
     geom.friction = friction
     geom.priority = int(actor.friction != 1.0)
-    if cfg.contact_time:
-        solref = np.array(geom.solref)
-        solref[0] = cfg.contact_time
-        geom.solref = solref
 
 
 def _overlaps(model: mujoco.MjModel, actors: set[str]) -> list[tuple[str, str]]:

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from dima_isaac.errors import SimulationError, UsageError
-from dima_isaac.sim.config import Pace
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
 from dima_isaac.sim.scene import Actor, Mjcf, Scene
@@ -353,8 +352,8 @@ def test_a_saved_state_continues(toss) -> None:
         toss(3).load_state_dict(saved)
 
 
-def test_paces_cut_the_control_step(toss) -> None:
-    engine = toss(1, pace=Pace.fast)
+def test_substeps_cut_the_control_step(toss) -> None:
+    engine = toss(1, substeps=2)
     assert (engine.substeps, engine.control_dt) == (2, pytest.approx(1.0 / 60.0))
     drive(engine, 6)
     fallen = 0.5 * 9.81 * 0.1**2

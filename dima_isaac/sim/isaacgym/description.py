@@ -9,23 +9,22 @@ import numpy as np
 
 from dima_isaac.sim.compiled import Compiled
 from dima_isaac.sim.config import IsaacGymConfig
+from dima_isaac.sim.engine import MAX_SPEED
 from dima_isaac.sim.isaacgym.assets import GymAsset, gym_asset
 from dima_isaac.sim.scene import IDENTITY, Actor, Box, Ellipsoid, Scene
 
 _COLLIDE_ALL, _COLLIDE_PAIRS = 0, -1  # create_actor's filter: all of its shapes touch, or those of its contact pairs
 _UNLIMITED = 1e9  # rad, m or N m
-_PHYSX = {  # Isaac Gym's name -> ours
-    "num_position_iterations": "position_iterations",
-    "num_velocity_iterations": "velocity_iterations",
-    "default_buffer_size_multiplier": "buffer_size_multiplier",
-    **{
-        name: name
-        for name in (
-            *("contact_offset", "rest_offset", "bounce_threshold_velocity", "max_depenetration_velocity"),
-            *("max_gpu_contact_pairs", "num_threads"),
-        )
-    },
+_SPACING = 1.5  # m between environments; no observation depends on it
+_PHYSX = {  # Bi-DexHands' own, in m and m/s
+    "num_velocity_iterations": 0,
+    "contact_offset": 0.002,
+    "rest_offset": 0.0,
+    "bounce_threshold_velocity": 0.2,
+    "max_depenetration_velocity": 1000.0,
+    "num_threads": 4,  # of PhysX on a CPU
 }
+_TENDONS = {"limit_stiffness": 30.0, "damping": 0.1}
 
 
 def describe(scene: Scene, compiled: Compiled, cfg: IsaacGymConfig, folder: Path) -> dict[str, Any]:
@@ -48,11 +47,15 @@ def describe(scene: Scene, compiled: Compiled, cfg: IsaacGymConfig, folder: Path
         "substeps": cfg.substeps,
         "gravity": list(scene.gravity),
         "ground": scene.ground,
-        "spacing": cfg.spacing,
-        "max_speed": cfg.max_speed,
-        "tendon_limit_stiffness": cfg.tendon_limit_stiffness,
-        "tendon_damping": cfg.tendon_damping,
-        "physx": {theirs: getattr(cfg, ours) for theirs, ours in _PHYSX.items()},
+        "spacing": _SPACING,
+        "max_speed": MAX_SPEED,
+        "tendons": _TENDONS,
+        "physx": {
+            **_PHYSX,
+            "num_position_iterations": cfg.position_iterations,
+            "default_buffer_size_multiplier": cfg.buffer_size_multiplier,
+            "max_gpu_contact_pairs": cfg.max_gpu_contact_pairs,
+        },
         "folder": str(folder),
         "actors": [_actor(actor, assets[actor.name], files[actor.name], sensors, compiled) for actor in scene.actors],
         "links": links,

@@ -27,6 +27,9 @@ from dima_isaac.sim.rotations import rotate
 from dima_isaac.sim.scene import Scene
 from dima_isaac.sim.variation import varies
 
+START_TIMEOUT = 600.0  # s until the scene is built: the first start compiles gymtorch
+STEP_TIMEOUT = 60.0  # s that one step may take
+
 
 class IsaacGymEngine(BaseEngine):
     """The Isaac Gym engine; see ``Engine`` for the contract.
@@ -71,7 +74,7 @@ class IsaacGymEngine(BaseEngine):
             self._bind(memory.tensors)
             command = {"do": "create", "device": device, "num_envs": self.num_envs, "memory": memory.description}
             command |= describe(self.scene, self._compiled, self.cfg, self._worker.folder)
-            self._worker.call(command, self.cfg.start_patience)
+            self._worker.call(command, START_TIMEOUT)
         finally:  # both processes have opened it: if they are killed, no file is left behind
             memory.unlink()
 
@@ -147,7 +150,7 @@ class IsaacGymEngine(BaseEngine):
     def _call(self, what: str) -> None:
         if self.device.type == "cuda":
             torch.cuda.current_stream(self.device).synchronize()  # the other process has no part in our stream
-        self._worker.call({"do": what, **self._staged}, self.cfg.patience)
+        self._worker.call({"do": what, **self._staged}, STEP_TIMEOUT)
         if self._staged["roots"]:
             self._shared["root_mask"].zero_()
         if self._staged["dofs"]:

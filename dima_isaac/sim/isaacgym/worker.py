@@ -165,8 +165,8 @@ class Worker:
             tendons = gym.get_asset_tendon_properties(asset)
             for i in range(gym.get_asset_tendon_count(asset)):
                 if gym.get_asset_tendon_name(asset, i) in actor["tendons"]:
-                    tendons[i].limit_stiffness = self.spec["tendon_limit_stiffness"]
-                    tendons[i].damping = self.spec["tendon_damping"]
+                    for name, value in self.spec["tendons"].items():
+                        setattr(tendons[i], name, value)
             gym.set_asset_tendon_properties(asset, tendons)
         for link in actor["sensors"]:
             gym.create_asset_force_sensor(asset, links.index(link), gymapi.Transform())

@@ -28,7 +28,7 @@ from dima_isaac.errors import SimulationError, UsageError
 from dima_isaac.sim.base import BaseEngine
 from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import MujocoConfig
-from dima_isaac.sim.engine import FRAME, Capabilities
+from dima_isaac.sim.engine import FRAME, MAX_SPEED, Capabilities
 from dima_isaac.sim.model import WRENCH
 from dima_isaac.sim.mujoco.bare import BareMujoco
 from dima_isaac.sim.mujoco.contact_batch import ContactBatch
@@ -88,7 +88,7 @@ class MujocoEngine(BaseEngine):
             model.opt.jacobian = mujoco.mjtJacobian.mjJAC_DENSE
         self._stage = _STAGE_NONE if self._raw else _STAGE_VEL
         self.threads = cfg.threads or len(os.sched_getaffinity(0))
-        persistent = _fits(num_envs, cfg.persistent_share) if cfg.persistent is None else cfg.persistent
+        persistent = _fits(num_envs) if cfg.persistent is None else cfg.persistent
         self.batch: Batch | ContactBatch
         if "cfrc_ext" in scene.fields:
             self.batch = ContactBatch(model, num_envs, self.threads)
@@ -302,9 +302,7 @@ class MujocoEngine(BaseEngine):
         if had_bad:
             self.bad.zero_()
         # a NaN fails the comparison too
-        too_fast = not (
-            self._raw or max(self._qvel.max(initial=0.0), -self._qvel.min(initial=0.0)) <= self.cfg.max_speed
-        )
+        too_fast = not (self._raw or max(self._qvel.max(initial=0.0), -self._qvel.min(initial=0.0)) <= MAX_SPEED)
         self._any_bad = bool(too_fast or counts.any())
         if not self._any_bad:
             if had_bad:
@@ -312,7 +310,7 @@ class MujocoEngine(BaseEngine):
             return
         broken = counts[:, _BROKEN, 1].any(1)
         if too_fast:
-            broken |= ~(np.abs(self._qvel).max(1) <= self.cfg.max_speed) & ~held
+            broken |= ~(np.abs(self._qvel).max(1) <= MAX_SPEED) & ~held
         self.bad.copy_(torch.from_numpy(broken))
         self._nonfinite += int(broken.sum())
         self._overflow += int(counts[:, _OVERFLOW, 1].any(1).sum())
@@ -355,10 +353,10 @@ class MujocoEngine(BaseEngine):
         return self._bare
 
 
-def _fits(envs: int, share: float) -> bool:
-    """Whether persistent simulations take less than ``share`` of the free memory."""
+def _fits(envs: int) -> bool:
+    """Whether persistent simulations take less than a quarter of the free memory."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return envs * _BYTES_PER_ENV < share * free
+    return envs * _BYTES_PER_ENV < 0.25 * free
 
 
 def _as_slice(index: Array) -> slice | Array:

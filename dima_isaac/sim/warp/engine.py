@@ -31,7 +31,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.sim.base import BaseEngine
 from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import MujocoWarpConfig
-from dima_isaac.sim.engine import FRAME, Capabilities
+from dima_isaac.sim.engine import FRAME, MAX_SPEED, Capabilities
 from dima_isaac.sim.scene import Scene
 
 try:
@@ -150,7 +150,7 @@ class MujocoWarpEngine(BaseEngine):
         d, compiled = self._d, self._compiled
         self._state, self._saved_state = bindings.state(d), bindings.saved_state(d)
         self._inputs = bindings.struct(kernels.Inputs, ctrl=d.ctrl, qfrc=d.qfrc_applied, xfrc=d.xfrc_applied)
-        self._defaults = bindings.defaults(self._m, self.model, _NO_LIMIT if self._raw else self.cfg.max_speed)
+        self._defaults = bindings.defaults(self._m, self.model, _NO_LIMIT if self._raw else MAX_SPEED)
         self._addresses = bindings.addresses(compiled)
         self._staged = bindings.struct(
             kernels.Staged,

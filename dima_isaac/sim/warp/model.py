@@ -18,6 +18,7 @@ from dima_isaac.sim.variation import expanded_fields, varies
 
 _UNBATCHED = {"dof_length"}  # only sleep, which is off here, reads it
 _LEAST_CONTACTS = 16
+_TOLERANCE = 1e-6  # the least that MuJoCo-Warp accepts: below it float32 rounding is larger
 
 
 def make_model(scene: Scene, compiled: Compiled, num_envs: int, cfg: MujocoWarpConfig) -> tuple[Any, Any]:
@@ -28,6 +29,7 @@ def make_model(scene: Scene, compiled: Compiled, num_envs: int, cfg: MujocoWarpC
     """
     model = compiled.model
     if not scene.world:
+        model.opt.tolerance = _TOLERANCE
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # the engine packs its views itself
     if model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:  # not there; Newton minimises the same cost
         model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON

@@ -357,7 +357,7 @@ class Gym:
                 data.qfrc_applied[velocity] = np.clip(drive, -properties["effort"], properties["effort"])
                 mujoco.mj_step(self.model, data)
             mujoco.mj_forward(self.model, data)
-            if self.chaos.get("nan") == f"{self.steps}@{e}":
+            if self.chaos.get("nan") in (f"{self.steps}@{e}", f"always@{e}"):
                 data.qvel[:] = np.nan
         self.push[:] = 0.0
         self.links = self._links()
