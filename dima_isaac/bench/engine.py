@@ -45,7 +45,7 @@ def bench_engine(
 
     Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
     ``bare_steps_per_s`` and their ``ratio`` (None without the capability ``bare_physics``), ``ratio_of_ceiling``
-    against physics that runs each environment's round in one go, ``limit`` (``roofline.Bound``), and what the engine
+    against physics that runs each environment's round in one go, ``limit`` (``roofline.bound``), and what the engine
     counted.
     """
     dims, engine = env.spec.dims, env.engine
@@ -75,7 +75,6 @@ def bench_engine(
         bare.close()
     taken = gpu_memory(engine.device)
     limits = roofline.measure(engine.device)
-    found = roofline.bound(limits, rate / statistics.median(whole), 0.0, _bytes(env))
     return {
         "env_steps_per_s": rate / statistics.median(whole),
         "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
@@ -85,7 +84,7 @@ def bench_engine(
         "env_steps": rate * len(whole),
         "num_envs": env.num_envs,
         "substeps": engine.substeps,
-        "limit": roofline.report(limits, found),
+        "limit": roofline.bound(limits, rate / statistics.median(whole), 0.0, _bytes(env)),
         "stats": {name: int(value) for name, value in engine.stats().items()},
         "quarantined": int(env.quarantined),
         **({"memory": taken} if taken is not None else {}),

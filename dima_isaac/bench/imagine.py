@@ -148,7 +148,7 @@ def bench_imagine(
     ``compile`` dreams are captured, as in a run, and each round has an eager one beside them.
 
     Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step``, ``gflops_per_s`` and
-    ``limit`` (``roofline.Bound``), with ``compile`` also ``eager_steps_per_s`` and ``captured_over_eager``, on a GPU
+    ``limit`` (``roofline.bound``), with ``compile`` also ``eager_steps_per_s`` and ``captured_over_eager``, on a GPU
     ``share_of_bf16`` of its measured product rate and ``memory``; and ``ratio``, the first configuration's speed over
     the second's.
     """
@@ -204,7 +204,7 @@ def _result(
         "precision": cfg.world_model.precision.name,
         "flops_per_step": flops,
         "gflops_per_s": rate * flops / 1e9,
-        "limit": roofline.report(limits, roofline.bound(limits, rate, flops, dreaming.bytes(horizon, batch))),
+        "limit": roofline.bound(limits, rate, flops, dreaming.bytes(horizon, batch)),
     }
     if dreaming.device.type == "cuda":
         product = roofline.measure(dreaming.device, torch.bfloat16).flops_per_s

@@ -1,4 +1,4 @@
-"""Multi-Agent MuJoCo's speed beside what else there is: gymnasium-robotics, Gymnasium's vector environments, EnvPool.
+"""Multi-Agent MuJoCo's speed beside gymnasium-robotics, Gymnasium's vectorised environments and EnvPool.
 
 All variants of one case live in one process and take turns in short rounds; within a round they meet the same load
 of the machine, so the ratios are medians of the rounds' ratios. Bare stepping replays the physics of our own round.
@@ -26,7 +26,6 @@ from dima_isaac.run.build import build_env_by_name, cores
 
 PARTITIONS = {"HalfCheetah": "6x1", "Ant": "4x2", "Walker2d": "2x3", "Humanoid": "9|8"}
 SIZES = (64, 256)
-_ASYNC_AT_MOST = 64  # one process per environment
 _ENVPOOL = "EnvPool"
 _OURS, _BARE = "dima-isaac", "bare stepping"
 
@@ -110,22 +109,10 @@ def _bare(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
 
 
 def _variants(task: str, size: int, seed: int) -> tuple[list[Variant], dict[str, str]]:
-    missing = {}
-    variants = [_native(task, size, seed)]
-    if importlib.util.find_spec("gymnasium_robotics") is None:
-        missing["gymnasium-robotics loop"] = "gymnasium-robotics is not installed"
-    else:
-        variants.append(_robotics(task, size, seed))
-    variants.append(_gymnasium(task, size, seed, "sync"))
-    if size <= _ASYNC_AT_MOST:
-        variants.append(_gymnasium(task, size, seed, "async"))
-    else:
-        missing["gymnasium async"] = f"one process per environment; measured up to {_ASYNC_AT_MOST}"
+    variants = [make(task, size, seed) for make in (_native, _robotics, _gymnasium)]
     if importlib.util.find_spec("envpool") is None:
-        missing[_ENVPOOL] = "envpool is not installed"
-    else:
-        variants.append(_envpool(task, size, seed))
-    return variants, missing
+        return variants, {_ENVPOOL: "envpool is not installed"}
+    return [*variants, _envpool(task, size, seed)], {}
 
 
 def _native(task: str, size: int, seed: int) -> Variant:
@@ -174,14 +161,14 @@ def _robotics(task: str, size: int, seed: int) -> Variant:
     return Variant("gymnasium-robotics loop", prepare, play, close)
 
 
-def _gymnasium(task: str, size: int, seed: int, mode: str) -> Variant:
+def _gymnasium(task: str, size: int, seed: int) -> Variant:
     import gymnasium
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        env = gymnasium.make_vec(f"{task}-v5", num_envs=size, vectorization_mode=mode)
+        env = gymnasium.make_vec(f"{task}-v5", num_envs=size, vectorization_mode="sync")
     env.reset(seed=seed)
-    return _vectorised(f"gymnasium {mode}", env, env.single_action_space, size, seed)
+    return _vectorised("gymnasium sync", env, env.single_action_space, size, seed)
 
 
 def _envpool(task: str, size: int, seed: int) -> Variant:

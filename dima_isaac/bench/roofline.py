@@ -30,17 +30,6 @@ class Limits:
     dtype: str  # of the multiplied matrices
 
 
-@dataclass(frozen=True)
-class Bound:
-    """How close a rate comes to the least time that its operations and its bytes could take."""
-
-    flops: float  # per unit of the rate
-    bytes: float  # per unit of the rate, moved at the very least
-    limit_per_s: float  # the rate at which the slower of the two would be saturated
-    bound_by: str  # flops or bytes
-    share: float  # the measured rate over that limit
-
-
 def measure(device: torch.device, dtype: torch.dtype = torch.float32, repeats: int = 5) -> Limits:
     """The best of ``repeats`` products of square matrices of ``dtype`` and as many copies of a large buffer."""
     kind = "cuda" if device.type == "cuda" else "cpu"
@@ -56,8 +45,11 @@ def measure(device: torch.device, dtype: torch.dtype = torch.float32, repeats: i
     return Limits(2.0 * side**3 / product, float(size) / copy, name)
 
 
-def bound(limits: Limits, rate: float, flops: float, moved: float) -> Bound:
-    """``rate`` units/s, each of which needs ``flops`` operations and moves ``moved`` bytes, against ``limits``.
+def bound(limits: Limits, rate: float, flops: float, moved: float) -> dict[str, Any]:
+    """How close ``rate`` units/s, each of ``flops`` operations and ``moved`` bytes at the least, comes to ``limits``.
+
+    Returns ``flops`` and ``bytes`` of a unit, ``limit_per_s``, the rate at which the slower of the two is saturated,
+    ``bound_by`` (flops or bytes), ``share`` of that limit, and ``device``, the limits.
 
     Raises:
         ValueError: a unit that needs nothing has no limit.
@@ -65,23 +57,19 @@ def bound(limits: Limits, rate: float, flops: float, moved: float) -> Bound:
     if flops <= 0.0 and moved <= 0.0:
         raise ValueError("a unit without operations and bytes has no limit")
     computing, moving = flops / limits.flops_per_s, moved / limits.bytes_per_s
-    limit = 1.0 / max(computing, moving)
-    return Bound(flops, moved, limit, "flops" if computing >= moving else "bytes", rate / limit)
+    limit, bound_by = 1.0 / max(computing, moving), "flops" if computing >= moving else "bytes"
+    unit = {"flops": flops, "bytes": moved, "limit_per_s": limit, "bound_by": bound_by}
+    return {**unit, "share": rate / limit, "device": asdict(limits)}
 
 
-def report(limits: Limits, found: Bound) -> dict[str, Any]:
-    """Both as plain values for the JSON line."""
-    return {**asdict(found), "device": asdict(limits)}
-
-
-def sentence(what: str, limit: dict[str, Any]) -> str:
-    """A ``report`` as one line of text."""
-    device = limit["device"]
+def sentence(what: str, bound: dict[str, Any]) -> str:
+    """A ``bound`` as one line of text."""
+    device = bound["device"]
     computes, moves = device["flops_per_s"] / 1e9, device["bytes_per_s"] / 1e9
-    rates = f"{computes:,.1f} GFLOP/s ({device['dtype']}) and {moves:,.1f} GB/s"
     return (
-        f"{what}: {limit['flops'] / 1e6:,.3f} MFLOP, {limit['bytes'] / 1e3:,.1f} kB; at {rates} the limit is"
-        f" {limit['limit_per_s']:,.0f}/s, set by {limit['bound_by']}; {100.0 * limit['share']:.2f} % of it is reached"
+        f"{what}: {bound['flops'] / 1e6:,.3f} MFLOP, {bound['bytes'] / 1e3:,.1f} kB; at {computes:,.1f} GFLOP/s"
+        f" ({device['dtype']}) and {moves:,.1f} GB/s the limit is {bound['limit_per_s']:,.0f}/s, set by"
+        f" {bound['bound_by']}; {100.0 * bound['share']:.2f} % of it is reached"
     )
 
 

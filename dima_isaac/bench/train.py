@@ -103,7 +103,7 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
     """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
 
     Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and ``limit``
-    (``roofline.Bound``): what the learners' operations and weights would allow if nothing else took time. On a GPU
+    (``roofline.bound``): what the learners' operations and weights would allow if nothing else took time. On a GPU
     also ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace`` ``busy``, the
     utilisation of one more round.
     """
@@ -142,7 +142,7 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
         "rounds": rounds,
         "seconds": spent,
         "share": {name: value / spent for name, value in charged.items()},
-        "limit": roofline.report(limits, roofline.bound(limits, steps / spent, flops, _bytes(trainer))),
+        "limit": roofline.bound(limits, steps / spent, flops, _bytes(trainer)),
         **{name: value for name, value in gpu.items() if value is not None},
         "other": 1.0 - sum(charged.values()) / spent,
     }
