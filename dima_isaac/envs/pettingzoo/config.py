@@ -1,4 +1,4 @@
-"""Settings of the environments that bring their own physics. Torch-free."""
+"""Settings of ``task=pettingzoo``. Torch-free."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from dima_isaac.schema import Count, FewOrZero, Positive
 
 @dataclass
 class PettingZooConfig:
-    """Which environment, and how long to wait for it."""
+    """Which environment, and the processes it runs in."""
 
     env_id: str = ""  # package.module:factory, or a module with parallel_env
     env_args: dict[str, Any] = field(default_factory=dict)  # the factory's arguments
     workers: FewOrZero = 0  # processes; 0: one per core, at most one per environment
-    patience: Positive = 5.0  # seconds without an answer to one step after which a worker is taken for hung
+    patience: Positive = 5.0  # seconds that a worker may take to answer one step
     start_patience: Positive = 60.0  # seconds that imports and construction may take
-    episode_length: Count = 1000  # control steps at most; the environment's own end or clock may come before
+    episode_length: Count = 1000  # control steps at most; the environment may end an episode earlier

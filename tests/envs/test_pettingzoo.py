@@ -17,7 +17,7 @@ import torch
 from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from dima_isaac import make
-from dima_isaac.envs.parallel_worker import decode, numbers
+from dima_isaac.envs.pettingzoo.worker import action_size, decode_action
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 
 pytestmark = pytest.mark.slow
@@ -52,15 +52,17 @@ def test_numbers_arrive_where_they_belong() -> None:
 def test_every_action_of_a_box_can_be_taken() -> None:
     signs = np.array([-1.0, 0.0, 1.0], dtype=np.float32)
     whole = Box(-128, 127, (3,), np.int8)
-    assert decode(whole, signs).tolist() == [-128, 0, 127] and decode(whole, signs).dtype == np.int8
+    assert decode_action(whole, signs).tolist() == [-128, 0, 127] and decode_action(whole, signs).dtype == np.int8
     few = Box(0, 3, (1,), np.int64)
-    assert [int(decode(few, np.array([x]))[0]) for x in (-1.0, -0.3, 0.3, 0.9)] == [0, 1, 2, 3]
-    shaped = decode(Box(0.0, 2.0, (3, 1), np.float32), 2.0 * signs)
+    assert [int(decode_action(few, np.array([x]))[0]) for x in (-1.0, -0.3, 0.3, 0.9)] == [0, 1, 2, 3]
+    shaped = decode_action(Box(0.0, 2.0, (3, 1), np.float32), 2.0 * signs)
     assert shaped.tolist() == [[0.0], [1.0], [2.0]] and shaped.dtype == np.float32
 
 
 def test_a_discrete_space_may_start_anywhere() -> None:
-    assert numbers(Discrete(3, start=5)) == 3 and decode(Discrete(3, start=5), np.array([0.1, 0.9, 0.2])) == 6
+    assert (
+        action_size(Discrete(3, start=5)) == 3 and decode_action(Discrete(3, start=5), np.array([0.1, 0.9, 0.2])) == 6
+    )
 
 
 @pytest.mark.parametrize(
@@ -73,7 +75,7 @@ def test_a_discrete_space_may_start_anywhere() -> None:
 )
 def test_action_spaces_that_cannot_be_told_in_numbers(space: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
-        numbers(space)
+        action_size(space)
 
 
 def test_ends_and_clocks_are_told_apart() -> None:
@@ -177,7 +179,7 @@ def test_what_asks_the_learner_to_stop_leaves_its_workers_alone(number: signal.S
 
 
 def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
-    lines = ["from tests.envs.test_pettingzoo_workers import toy", "if __name__ == '__main__':", "    env = toy(1)"]
+    lines = ["from tests.envs.test_pettingzoo import toy", "if __name__ == '__main__':", "    env = toy(1)"]
     program = "\n".join([*lines, "    print(float(env.reset().reward[0]))"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout == "0.0\n"

@@ -1,4 +1,4 @@
-"""The other side of ``pettingzoo_workers``: a process with a slice of the environments. Torch-free.
+"""A worker process with a part of the environments. Torch-free.
 
 A command is one byte; the answer is ``ok`` or a traceback. Everything else goes through the shared arrays.
 """
@@ -23,15 +23,15 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the shared arrays, and of every agent's part in them."""
+    """Sizes of the shared arrays, and of each agent's part in them."""
 
     envs: int
     agents: tuple[str, ...]
-    obs: tuple[int, ...]  # numbers that each agent sees
-    actions: tuple[int, ...]  # numbers that each agent acts by
+    obs: tuple[int, ...]  # numbers that each agent observes
+    actions: tuple[int, ...]  # numbers of each agent's action
 
     def arrays(self) -> dict[str, tuple[type, tuple[int, ...]]]:
-        """Name -> type and shape of every shared array, in the order in which they lie."""
+        """Name -> type and shape of every shared array, in the order of memory."""
         return {
             "seed": (np.int64, (self.envs,)),
             "state": (np.float32, (self.envs, sum(self.obs))),
@@ -55,7 +55,7 @@ class Layout:
         return out
 
 
-def build(env_id: str, arguments: dict[str, Any]) -> Any:
+def make_env(env_id: str, arguments: dict[str, Any]) -> Any:
     """Make the environment: ``package.module:factory``, or a module that has PettingZoo's ``parallel_env``.
 
     Raises:
@@ -80,8 +80,8 @@ def build(env_id: str, arguments: dict[str, Any]) -> Any:
     return env
 
 
-def numbers(space: Any) -> int:
-    """How many numbers act in ``space``: a Box's own, or one per choice (the largest is taken).
+def action_size(space: Any) -> int:
+    """Numbers in [-1, 1] that choose an action of ``space``: as many as a Box has, or one per choice.
 
     Raises:
         UsageError: a space that is neither, or a Box without bounds.
@@ -90,13 +90,13 @@ def numbers(space: Any) -> int:
         return int(space.n)
     if getattr(space, "shape", None) is not None and hasattr(space, "low"):
         if not (np.isfinite(space.low).all() and np.isfinite(space.high).all()):
-            raise UsageError(f"an action space without bounds, to which [-1, 1] could be stretched: {space}.")
+            raise UsageError(f"an action space without bounds, to which [-1, 1] could be mapped: {space}.")
         return int(np.prod(space.shape))
     raise UsageError(f"an action space that is neither Box nor Discrete: {space}.")
 
 
-def decode(space: Any, action: np.ndarray) -> Any:
-    """What the environment wants, from numbers in [-1, 1]."""
+def decode_action(space: Any, action: np.ndarray) -> Any:
+    """The element of ``space`` that numbers in [-1, 1] choose."""
     if _discrete(space):
         return int(np.argmax(action)) + int(getattr(space, "start", 0))
     low, high = (bound.reshape(-1).astype(np.float64) for bound in (space.low, space.high))
@@ -111,81 +111,77 @@ def _discrete(space: Any) -> bool:
     return hasattr(space, "n") and space.shape == ()
 
 
-class Slice:
-    """One process's environments."""
+class Environments:
+    """One process's environments and their rows of the shared arrays."""
 
-    def __init__(self, envs: dict[int, Any], layout: Layout, shared: Any) -> None:
-        """``envs`` by their place in the arrays."""
+    def __init__(self, envs: dict[int, Any], layout: Layout, shared: dict[str, np.ndarray]) -> None:
+        """``envs`` by their row."""
         self.layout, self.shared, self.envs = layout, shared, envs
         some = next(iter(envs.values()))
         self.spaces = {name: some.action_space(name) for name in layout.agents}
 
     def reset(self) -> None:
         """Start episodes where the mask says so."""
-        for i, env in self.envs.items():
-            if self.shared["mask"][i]:
-                self._start(i, env)
+        for row, env in self.envs.items():
+            if self.shared["mask"][row]:
+                self._reset_one(row, env)
 
     def step(self) -> None:
-        """One tick; where the mask says so it is spent on a reset."""
-        for i, env in self.envs.items():
-            if self.shared["mask"][i]:
-                self._start(i, env)
+        """One control step; where the mask says so it is a reset."""
+        for row, env in self.envs.items():
+            if self.shared["mask"][row]:
+                self._reset_one(row, env)
             else:
-                self._advance(i, env)
+                self._step_one(row, env)
 
-    def _start(self, i: int, env: Any) -> None:
-        obs, _ = env.reset(seed=int(self.shared["seed"][i]))
-        self._see(i, obs)
-        self.shared["reward"][i] = 0.0
-        self.shared["terminal"][i] = self.shared["truncated"][i] = False
+    def _reset_one(self, row: int, env: Any) -> None:
+        obs, _ = env.reset(seed=int(self.shared["seed"][row]))
+        self._write_state(row, obs)
+        self.shared["reward"][row] = 0.0
+        self.shared["terminal"][row] = self.shared["truncated"][row] = False
 
-    def _advance(self, i: int, env: Any) -> None:
-        own = {}
+    def _step_one(self, row: int, env: Any) -> None:
+        actions = {}
         for k, name in enumerate(self.layout.agents):
             if name in env.agents:
-                own[name] = decode(self.spaces[name], self.shared["action"][i, k, : self.layout.actions[k]])
-        obs, rewards, terminations, truncations, _ = env.step(own)
-        self._see(i, obs)
-        self.shared["reward"][i] = np.mean(list(rewards.values())) if rewards else 0.0
+                numbers = self.shared["action"][row, k, : self.layout.actions[k]]
+                actions[name] = decode_action(self.spaces[name], numbers)
+        obs, rewards, terminations, truncations, _ = env.step(actions)
+        self._write_state(row, obs)
+        self.shared["reward"][row] = np.mean(list(rewards.values())) if rewards else 0.0
         over = not env.agents or all(terminations[a] or truncations[a] for a in terminations)
-        self.shared["terminal"][i] = over and any(terminations.values())
-        self.shared["truncated"][i] = over and not any(terminations.values())
+        self.shared["terminal"][row] = over and any(terminations.values())
+        self.shared["truncated"][row] = over and not any(terminations.values())
 
-    def _see(self, i: int, obs: dict[str, Any]) -> None:
+    def _write_state(self, row: int, obs: dict[str, Any]) -> None:
         start = 0
         for name, size in zip(self.layout.agents, self.layout.obs, strict=True):
-            # an agent that has left sees zeros
-            seen = obs.get(name)
-            self.shared["state"][i, start : start + size] = 0.0 if seen is None else np.asarray(seen).reshape(-1)
+            seen = obs.get(name)  # an agent that has left observes zeros
+            self.shared["state"][row, start : start + size] = 0.0 if seen is None else np.asarray(seen).reshape(-1)
             start += size
 
 
 def serve(
     pipe: Connection, block: str, env_id: str, arguments: dict[str, Any], layout: Layout, first: int, last: int
 ) -> None:
-    """The process's main: make the slice, then obey until told to stop or the other side is gone."""
-    # a terminal and a scheduler send these to the learner's whole group; it saves, still playing, and then says stop.
-    # A handler, because what is ignored stays ignored in programs that the environment starts
+    """The process's main: make environments ``first`` to ``last`` - 1, then execute commands until told to stop."""
+    # a terminal and a scheduler send these to the learner's whole process group; the learner saves, still stepping, and
+    # then sends STOP. A handler instead of SIG_IGN, which programs started by the environment would inherit
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)
     memory = SharedMemory(block)
     shared = layout.on(memory.buf)
+    own: Environments | None = None
     try:
-        own = Slice({i: build(env_id, arguments) for i in range(first, last)}, layout, shared)
+        own = Environments({i: make_env(env_id, arguments) for i in range(first, last)}, layout, shared)
         pipe.send(OK)
-        while True:
-            command = pipe.recv_bytes()
-            if command == STOP:
-                break
+        while (command := pipe.recv_bytes()) != STOP:
             (own.step if command == STEP else own.reset)()
             pipe.send(OK)
-    except (EOFError, KeyboardInterrupt):
-        pass  # the learner is gone; there is nobody to tell
-    except Exception:  # the environment is somebody else's code: whatever it raises goes to the learner by name
+    except EOFError:
+        return  # the learner has ended
+    except Exception:  # the environment is somebody else's code: whatever it raises is reported to the learner
         pipe.send(traceback.format_exc())
     finally:
-        del shared
-        if "own" in locals():
-            del own
+        del own, shared  # they refer to the shared memory, which is closed when nothing does
         pipe.close()

@@ -1,0 +1,220 @@
+"""E environments on W worker processes, with those members of ``Engine`` that ``VecEnv`` uses.
+
+A worker that dies or does not answer is named and replaced once, and its environments start anew.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import multiprocessing
+import multiprocessing.util
+import os
+import time
+from itertools import pairwise
+from multiprocessing.connection import wait
+from multiprocessing.shared_memory import SharedMemory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dima_isaac.envs.pettingzoo.config import PettingZooConfig
+from dima_isaac.envs.pettingzoo.worker import OK, RESET, STEP, STOP, Layout, serve
+from dima_isaac.errors import SimulationError, UsageError, WorkerError
+from dima_isaac.sim.engine import Capabilities
+
+_LOG = logging.getLogger(__name__)
+
+
+class ParallelEngine:
+    """The workers, and the arrays that they share."""
+
+    capabilities = Capabilities(deterministic=True, on_host=True)
+    substeps = 1
+    control_dt = math.nan
+
+    def __init__(self, cfg: PettingZooConfig, layout: Layout, num_envs: int) -> None:
+        """Start the workers.
+
+        Raises:
+            WorkerError: one of them cannot make its environments.
+        """
+        self.cfg, self.num_envs, self.device = cfg, num_envs, torch.device("cpu")
+        self.layout = Layout(num_envs, layout.agents, layout.obs, layout.actions)
+        self._memory: SharedMemory | None = SharedMemory(create=True, size=self.layout.nbytes())
+        shared = self.layout.on(self._memory.buf)
+        self.arrays = {name: torch.from_numpy(value) for name, value in shared.items()}
+        self.bad = torch.zeros(num_envs, dtype=torch.bool)
+        self._staged = torch.zeros(num_envs, dtype=torch.bool)  # who starts anew at the next step
+        self._restarts = 0
+        self._context = multiprocessing.get_context("spawn")
+        count = min(cfg.workers or len(os.sched_getaffinity(0)), num_envs)
+        bounds = [round(i * num_envs / count) for i in range(count + 1)]
+        self.workers = [_Worker(f"worker {i}", a, b) for i, (a, b) in enumerate(pairwise(bounds))]
+        # an engine that was never closed stops its workers before Python waits for them: they ignore SIGTERM
+        multiprocessing.util.Finalize(self, _stop, (self.workers,), exitpriority=0)
+        for worker in self.workers:
+            self._start(worker, self._memory.name)
+        for worker in self.workers:
+            self._wait(worker, cfg.start_patience, "making its environments")
+
+    def stage_reset(self, mask: Tensor, seed: Tensor) -> None:
+        """Seeds (E,) for the environments of ``mask``, used by the next ``step`` or ``refresh``."""
+        self.arrays["seed"].copy_(torch.where(mask, seed, self.arrays["seed"]))
+
+    def step(self, hold: Tensor) -> None:
+        """One control step of every environment; where ``hold`` it is a reset.
+
+        ``bad`` are those with an action, an observation or a reward that is not finite.
+        """
+        self.bad.copy_(self._staged | ~self._finite("action") & ~hold)
+        self.arrays["mask"].copy_(hold | self.bad)
+        self._staged.zero_()
+        self._command(STEP)
+        self.bad |= ~(self._finite("state") & self._finite("reward"))
+
+    def refresh(self, mask: Tensor) -> None:
+        """Reset the environments of ``mask``.
+
+        Raises:
+            SimulationError: one of them begins with an observation that is not finite.
+        """
+        self.arrays["mask"].copy_(mask)
+        self._command(RESET)
+        if bool((mask & ~self._finite("state")).any()):
+            raise SimulationError(f"{self.cfg.env_id} begins its episodes with observations that are not finite.")
+
+    def _finite(self, name: str) -> Tensor:
+        """(E,) bool: every number of this array is."""
+        return self.arrays[name].isfinite().reshape(self.num_envs, -1).all(1)
+
+    def _command(self, command: bytes) -> None:
+        """Send ``command`` to all workers, wait for each, and replace the lost ones."""
+        for worker in self.workers:
+            worker.send(command)
+        deadline = time.monotonic() + self.cfg.patience
+        for worker in self.workers:
+            failure = worker.receive(max(0.0, deadline - time.monotonic()))
+            if failure:
+                self._replace(worker, failure)
+                if command == RESET:
+                    # environments that were not to be reset have lost their episodes: flagged bad at the next step
+                    own = slice(worker.first, worker.last)
+                    self._staged[own] |= ~self.arrays["mask"][own]
+                    worker.send(RESET)
+                    self._wait(worker, self.cfg.patience, "starting its environments again")
+
+    def _replace(self, worker: _Worker, failure: str) -> None:
+        """A new process for a lost one's environments, which are flagged ``bad``; the second loss is final."""
+        worker.kill()
+        if worker.replaced or self._memory is None:
+            self.close()
+            raise WorkerError(
+                f"{worker} {failure}, and had been replaced before; {self.cfg.env_id} does not run reliably."
+            )
+        _LOG.warning("%s %s; it is replaced once, and its environments start anew", worker, failure)
+        worker.replaced = True
+        self._restarts += 1
+        self._start(worker, self._memory.name)
+        self._wait(worker, self.cfg.start_patience, "making its environments again")
+        self.bad[worker.first : worker.last] = True
+
+    def _start(self, worker: _Worker, memory: str) -> None:
+        worker.pipe, theirs = self._context.Pipe()
+        what = (memory, self.cfg.env_id, dict(self.cfg.env_args), self.layout, worker.first, worker.last)
+        worker.process = self._context.Process(target=serve, args=(theirs, *what), name=worker.name, daemon=True)
+        worker.process.start()
+        theirs.close()
+
+    def _wait(self, worker: _Worker, seconds: float, doing: str) -> None:
+        failure = worker.receive(seconds)
+        if failure:
+            self.close()
+            raise WorkerError(f"{worker}, {doing}: it {failure}.")
+
+    def stats(self) -> dict[str, Tensor]:
+        """``restarts``: workers replaced."""
+        return {"restarts": torch.tensor(self._restarts)}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Nothing: other people's environments cannot be saved."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Every environment starts anew at the next step."""
+        self._staged.fill_(True)
+
+    def render(self, env: int, width: int, height: int) -> np.ndarray:
+        """Not offered.
+
+        Raises:
+            UsageError: always.
+        """
+        raise UsageError(f"{self.cfg.env_id} runs in worker processes and draws no pictures; use capture_video=False.")
+
+    def close(self) -> None:
+        """Stop the workers and free the shared memory."""
+        _stop(self.workers)
+        self.workers = []
+        if self._memory is not None:
+            for name, value in self.arrays.items():
+                self.arrays[name] = value.clone()  # the task holds this very dictionary
+            self._memory.unlink()
+            self._memory = None
+
+
+def _stop(workers: list[_Worker]) -> None:
+    for worker in workers:
+        worker.stop()
+
+
+class _Worker:
+    """One process and the environments ``first`` to ``last`` - 1 that it owns."""
+
+    def __init__(self, name: str, first: int, last: int) -> None:
+        self.name, self.first, self.last = name, first, last
+        self.replaced = False
+        self.pipe: Any = None
+        self.process: Any = None
+
+    def __str__(self) -> str:
+        return f"{self.name} (environments {self.first} to {self.last - 1})"
+
+    def send(self, command: bytes) -> None:
+        try:
+            self.pipe.send_bytes(command)
+        except OSError:
+            return  # ``receive`` finds out why
+
+    def receive(self, seconds: float) -> str:
+        """'' when the worker answered that all is well, else what became of it."""
+        ready = wait([self.pipe, self.process.sentinel], seconds)
+        if self.pipe in ready:
+            try:
+                answer = self.pipe.recv()
+            except (EOFError, OSError):
+                answer = ""
+            if answer == OK:
+                return ""
+            if answer:
+                return f"failed: {answer.strip()}"
+        elif not ready:
+            return f"gave no answer for {seconds:.0f} s"
+        self.process.join(1.0)
+        return f"died with exit code {self.process.exitcode}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.join(1.0)
+        self.pipe.close()
+
+    def stop(self) -> None:
+        if self.process is None:
+            return
+        self.send(STOP)
+        self.process.join(0.5)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join(1.0)
