@@ -21,8 +21,11 @@ Decoder = Callable[[Tensor], Tensor]
 Policy = Callable[[Tensor], tuple[Tensor, Tensor]]
 """obs (..., N, O) -> action (..., N, A), log-probability (..., N)"""
 
+Controller = Callable[[Tensor], Tensor]
+"""obs (E, N, O) -> action (E, N, A), as the environment takes it"""
+
 Metrics = dict[str, Tensor]
-"""name -> 0-dimensional tensor on the learner's device; fetched once per logging tick"""
+"""name -> 0-dimensional tensor on the learner's device; fetched once per logged row"""
 
 
 def restore_generator(stream: torch.Generator, state: Tensor) -> None:

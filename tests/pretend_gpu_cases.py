@@ -130,12 +130,12 @@ def run(changed: RunConfig, device: torch.device, sim: torch.device | None = Non
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         one = trainer(folder, 80)
         one.run()
-        state = on_host({**one.state_dict(), "replay": one.replay.state_dict()})
+        state = on_host(one.persistence.state_dict())
         two = trainer(folder, 120)
-        two.load_state_dict(state)
-        two.replay.load_state_dict(state["replay"])
+        two.persistence.load_state_dict(state)
         two.run()
-    assert two.env_steps == 120 and two.due["dynamics"].done > one.due["dynamics"].done > 0
+    updates = [trainer.schedule.updates_due["dynamics"].done for trainer in (one, two)]
+    assert two.env_steps == 120 and 0 < updates[0] < updates[1]
     assert {value.device for value in vars(two.step).values()} == {device}
 
 

@@ -117,14 +117,14 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
                 _round(trainer)
         profiler = _profiled(trainer)
         synchronize(trainer.device)
-        rollouts = trainer.due["rollouts"].done
+        rollouts = trainer.schedule.updates_due["rollouts"].done
         steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
         while not rounds or time.perf_counter() - began < seconds:
             _round(trainer)
             synchronize(trainer.device)  # as the logger does, once a round
             rounds += 1
         spent, steps = time.perf_counter() - began, trainer.env_steps - steps
-        charged, rollouts = profiler.read(), trainer.due["rollouts"].done - rollouts
+        charged, rollouts = profiler.read(), trainer.schedule.updates_due["rollouts"].done - rollouts
         gpu: dict[str, Any] = {
             "waits": count_synchronizations(lambda: _round(trainer), trainer.device),
             "memory": gpu_memory(trainer.device),
@@ -158,7 +158,7 @@ def _profiled(trainer: Trainer) -> Profiler:
         (trainer.world, "update_dynamics", "dynamics"),
         (trainer.world, "update_reward", "reward"),
         (trainer.world, "update_decoder", "decoder"),
-        (trainer, "learn_behaviour", "dream"),
+        (trainer, "update_policy", "dream"),
         (trainer.agent, "update", "policy"),
     ):
         profiler.wrap(owner, method, part)
@@ -191,7 +191,7 @@ def _bytes(trainer: Trainer) -> float:
 def _round(trainer: Trainer) -> None:
     """What ``Trainer.run`` does between two logged rows."""
     trainer.collect()
-    while not trainer.round(trainer.env_steps):
+    while not trainer.schedule.learning_due(trainer.env_steps):
         trainer.collect()
-    trainer.learn_world()
-    trainer.learn_behaviour()
+    trainer.update_world_model()
+    trainer.update_policy()

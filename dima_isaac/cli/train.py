@@ -64,7 +64,8 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
         raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
     announce(cfg.checkpoint)
     from dima_isaac.run import build, checkpoint
-    from dima_isaac.run.logger import Logger, say
+    from dima_isaac.run.display import say
+    from dima_isaac.run.logger import Logger
     from dima_isaac.run.signals import Signals
     from dima_isaac.tools.play import training_window
     from dima_isaac.train.baselines import train_baseline

@@ -81,9 +81,14 @@ MERGED: dict[str, dict[Any, dict[str, Any]]] = {
 """Key of today -> each of its values with the values of the removed keys that it stands for."""
 
 STATE: dict[str, dict[str, str | None]] = {
+    "": {"learnt": "fitted_steps", "clocks": "schedule"},
+    "schedule": {"round": "learning", "eval": "evaluation", "save": "checkpoint"},
     "world": {"space.relevance": "space.value_weights"},
 }
-"""Part of a checkpoint -> {old key or prefix (up to a dot) -> today's, None where it is no longer needed}."""
+"""Part of a checkpoint -> {old key or prefix (up to a dot) -> today's, None where it is no longer needed}.
+
+The part "" is the checkpoint itself; it comes first, so the others are called by their names of today.
+"""
 
 _MISSING = object()
 
@@ -131,12 +136,8 @@ def check_expressible(config: dict[str, Any], where: object) -> None:
 
 def renamed_state(state: dict[str, Any]) -> dict[str, Any]:
     """The content of a checkpoint with its state_dicts under today's keys."""
-    state = dict(state)
-    for part, prefixes in STATE.items():
-        if part in state:
-            names = {name: _renamed(name, prefixes) for name in state[part]}
-            state[part] = {names[name]: value for name, value in state[part].items() if names[name] is not None}
-    return state
+    state = _renamed(state, STATE.get("", {}))
+    return {part: _renamed(value, STATE[part]) if part in STATE else value for part, value in state.items()}
 
 
 def advice(key: str) -> str:
@@ -153,11 +154,14 @@ def advice(key: str) -> str:
     return ""
 
 
-def _renamed(name: str, prefixes: dict[str, str | None]) -> str | None:
-    for old, new in prefixes.items():
-        if name == old or name.startswith(old + "."):
-            return None if new is None else new + name[len(old) :]
-    return name
+def _renamed(state: dict[str, Any], prefixes: dict[str, str | None]) -> dict[str, Any]:
+    out = {}
+    for name, value in state.items():
+        old = next((old for old in prefixes if name == old or name.startswith(old + ".")), "")
+        new = prefixes[old] if old else ""
+        if new is not None:
+            out[new + name[len(old) :]] = value
+    return out
 
 
 def _branch(config: dict[str, Any], key: str) -> tuple[dict[str, Any], str]:

@@ -13,9 +13,9 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.tools.config import PlayConfig
-from dima_isaac.tools.policies import Controller
 from dima_isaac.tools.restore import Restored
 from dima_isaac.train import probes, video
+from dima_isaac.types import Controller
 
 
 @torch.no_grad()

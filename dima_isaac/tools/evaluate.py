@@ -24,10 +24,11 @@ from dima_isaac.run.folder import ROOT
 from dima_isaac.schema import AUTO
 from dima_isaac.tools import play, probe, table
 from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig
-from dima_isaac.tools.policies import Controller, controller
+from dima_isaac.tools.policies import controller
 from dima_isaac.tools.restore import Restored, newest, restore, restore_or_compose
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
 from dima_isaac.train.evaluate import episodes
+from dima_isaac.types import Controller
 
 
 def main(cfg: EvaluateConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:

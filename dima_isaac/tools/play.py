@@ -19,10 +19,10 @@ from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import dream_video
 from dima_isaac.tools.config import PlayConfig, Viewer, World
-from dima_isaac.tools.policies import Controller, controller
+from dima_isaac.tools.policies import controller
 from dima_isaac.tools.restore import HELD_OUT, Restored, restore_or_compose
 from dima_isaac.train import video
-from dima_isaac.types import Step
+from dima_isaac.types import Controller, Step
 
 PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow it down
 

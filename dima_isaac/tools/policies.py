@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
@@ -12,9 +10,7 @@ from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.tools.config import Agent, PolicyConfig
 from dima_isaac.tools.restore import Restored
-
-Controller = Callable[[Tensor], Tensor]
-"""obs (E, N, O) -> action (E, N, A)"""
+from dima_isaac.types import Controller
 
 RANDOM_STD = 0.64  # about what the untrained policy explores with
 

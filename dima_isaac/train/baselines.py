@@ -25,7 +25,7 @@ from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.train.clock import Every
-from dima_isaac.train.evaluate import evaluate
+from dima_isaac.train.evaluate import Evaluator, add_environment_metrics
 
 _NAME = "dima_isaac"
 _ROUND = 2048  # environment steps between updates, at least 16 ticks
@@ -158,20 +158,19 @@ def _observer(cfg: RunConfig, run: RunFolder, eval_env: VecEnv, logger: Logger, 
     class Observer(AlgoObserver):
         def __init__(self) -> None:
             super().__init__()
-            self.evaluations, self.due = 0, Every(cfg.train.eval.every)
+            self.evaluator = Evaluator(cfg, run, eval_env, logger)
+            self.evaluation_due = Every(cfg.train.eval.every)
 
         def after_init(self, algo: Any) -> None:
             self.algo = algo
 
         def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
             done = view.frames >= cfg.max_env_steps or signals.stop
-            if self.due(view.frames) or done:
-                self.evaluations += 1
-                metrics = evaluate(eval_env, self.policy, self.evaluations)
-                logger.add({f"eval/{name}": value for name, value in metrics.items()})
-            logger.add({f"train/{name}": value for name, value in view.env.finished().items()})
             with contextlib.redirect_stdout(stdout):
-                logger.tick(view.frames)
+                if self.evaluation_due(view.frames) or done:
+                    self.evaluator.evaluate(self.policy, view.frames)
+                add_environment_metrics(logger, view.env)
+                logger.write(view.frames)
             if done:
                 self.save()
                 raise _Stop

@@ -1,4 +1,4 @@
-"""Counters into decisions: when something is due, and how often, counted in environment steps; and work per second."""
+"""What is due at which environment step and how often, and how fast work is done."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
+
+from dima_isaac.train.config import TrainConfig
 
 
 class Every:
@@ -31,15 +33,48 @@ class Ratio:
         self.done = 0
 
     def __call__(self, now: int) -> int:
-        due = int((now - self.start) * self.per_step + 1e-6) - self.done
-        if due <= 0:
-            return 0
+        due = max(0, int((now - self.start) * self.per_step + 1e-6) - self.done)
         self.done += due
         return due
 
 
-class Rate:
-    """Work per second of the device's own time, read without waiting for it in between.
+class Schedule:
+    """The clocks of a training run; each call with the environment steps taken counts as done what it says is due."""
+
+    def __init__(self, cfg: TrainConfig) -> None:
+        learn = cfg.learn
+        self.learning_due = Every(learn.round, learn.start)
+        self.evaluation_due = Every(cfg.eval.every)
+        self.probe_due = Every(cfg.probe_every, cfg.probe_every)
+        self.checkpoint_due = Every(cfg.checkpoint.every, cfg.checkpoint.every)
+        self.updates_due = {
+            "dynamics": Ratio(learn.dynamics_per_step, learn.start - learn.round),
+            "reward": Ratio(learn.reward_per_step, learn.start - learn.round),
+            "decoder": Ratio(learn.decoder_per_step, learn.start - learn.round),
+            "rollouts": Ratio(learn.rollouts_per_step, learn.behaviour_start - learn.round),
+        }
+        self._every = {
+            "learning": self.learning_due,
+            "evaluation": self.evaluation_due,
+            "probe": self.probe_due,
+            "checkpoint": self.checkpoint_due,
+        }
+
+    def state_dict(self) -> dict[str, int]:
+        """When each clock is due next and how many of each kind of update are done."""
+        next_steps = {name: every.next for name, every in self._every.items()}
+        return {**next_steps, **{name: ratio.done for name, ratio in self.updates_due.items()}}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Continue from ``state_dict``."""
+        for name, every in self._every.items():
+            every.next = state[name]
+        for name, ratio in self.updates_due.items():
+            ratio.done = state[name]
+
+
+class Throughput:
+    """Work per second of the device's own time, measured without waiting for the device in between.
 
     A GPU still computes when Python has gone on, so there the time is that between two events on its stream.
     """
@@ -53,12 +88,12 @@ class Rate:
     @contextmanager
     def of(self, amount: float) -> Iterator[None]:
         """The body does ``amount`` of work; a body without work is not timed."""
-        began, start = time.perf_counter(), self._mark()
+        began, start = time.perf_counter(), self._event()
         yield
         if amount <= 0:
             return
         self._amount += amount
-        stop = self._mark()
+        stop = self._event()
         if start is not None and stop is not None:
             self._events.append((start, stop))
         else:
@@ -73,7 +108,7 @@ class Rate:
         self._amount, self._seconds, self._events = 0.0, 0.0, []
         return rate
 
-    def _mark(self) -> torch.cuda.Event | None:
+    def _event(self) -> torch.cuda.Event | None:
         if not self._on_gpu:
             return None
         event = torch.cuda.Event(enable_timing=True)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.types import Metrics
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.train.video import clip
+from dima_isaac.types import Controller, Metrics
 
 
 @dataclass
 class Episodes:
-    """What came of one episode in each environment."""
+    """The result of one episode in each environment."""
 
     total: Tensor  # (E,) the return
     success: Tensor  # (E,) bool, at any time of the episode
@@ -22,17 +25,17 @@ class Episodes:
 
 
 @torch.no_grad()
-def episodes(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> Episodes:
-    """The first episode of every environment under ``policy`` (obs (E, N, O) -> action (E, N, A)).
+def episodes(env: VecEnv, controller: Controller, episode: int) -> Episodes:
+    """The first episode of every environment under ``controller``.
 
-    ``episode`` numbers the starts, so that the outcome depends on nothing that happened before it.
+    ``episode`` numbers the starts, so that the result depends on nothing that happened before.
     """
     step = env.restart(episode)
     running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     total = torch.zeros(env.num_envs, device=env.device)
     length, success = torch.zeros_like(total), torch.zeros_like(running)
     for _ in range(env.spec.episode_length):
-        step = env.step(policy(step.obs))
+        step = env.step(controller(step.obs))
         running = running & ~step.first  # a first row means that the quarantine restarted it
         total += step.reward.masked_fill(~running, 0.0)
         length += running
@@ -41,8 +44,29 @@ def episodes(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> E
     return Episodes(total, success, length)
 
 
-def evaluate(env: VecEnv, policy: Callable[[Tensor], Tensor], episode: int) -> Metrics:
+def evaluate(env: VecEnv, controller: Controller, episode: int) -> Metrics:
     """Means over ``episodes``: ``return``, ``return_std``, ``length`` and, where the task has a goal, ``success``."""
-    seen = episodes(env, policy, episode)
+    seen = episodes(env, controller, episode)
     means = {"return": seen.total.mean(), "return_std": seen.total.std(correction=0), "length": seen.length.mean()}
     return means | ({"success": seen.success.float().mean()} if env.spec.goal else {})
+
+
+class Evaluator:
+    """The evaluations of a run: counted, logged and, with ``capture_video``, filmed."""
+
+    def __init__(self, cfg: RunConfig, run: RunFolder, env: VecEnv, logger: Logger) -> None:
+        self.cfg, self.run, self.env, self.logger = cfg, run, env, logger
+        self.evaluations = 0
+
+    def evaluate(self, controller: Controller, env_steps: int) -> None:
+        """Log the means of new episodes of ``controller`` as ``eval/*``; training's random numbers stay untouched."""
+        self.evaluations += 1
+        self.logger.add(evaluate(self.env, controller, self.evaluations), "eval/")
+        if self.cfg.capture_video:
+            clip(self.env, controller, self.run.videos, env_steps, self.logger.note)
+
+
+def add_environment_metrics(logger: Logger, env: VecEnv) -> None:
+    """Log the episodes that have finished on ``env`` as ``train/*`` and its engine's counters as ``engine/*``."""
+    logger.add(env.finished(), "train/")
+    logger.add(env.engine.stats(), "engine/")

@@ -1,6 +1,6 @@
-"""What the world model got right: open-loop error per horizon step, and whose action moves the dreamt state.
+"""The world model compared with the simulator: open-loop error by horizon, and sensitivity to each agent's action.
 
-Both compare with the true simulator, on environments of their own, and leave training's random numbers alone.
+Both are measured on environments of their own, and leave training's random numbers untouched.
 Errors are in z, one standard deviation of each state dimension.
 """
 
@@ -15,7 +15,7 @@ from torch import Tensor
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.types import Window
+from dima_isaac.types import Metrics, Window
 from dima_isaac.world_model.world_model import Context, WorldModel
 
 HORIZON = 15  # steps of the open-loop probe, whatever the length of the policy's dreams
@@ -31,11 +31,11 @@ class OpenLoop:
     model: Tensor  # (H,)
     repeat: Tensor  # (H,)  the last state repeated
     linear: Tensor  # (H,)  a linear model fitted on the same replay
-    average: Tensor  # (H,)  the mean of several dreams: what is left when their randomness cancels
+    average: Tensor  # (H,)  the mean of several dreams, in which their randomness cancels
     typical: Tensor  # (3, H)  the median state dimension's error: model, repeat, linear; contact spikes weigh nothing
     past: Tensor  # (history - 1, D) one example window, z, before the dream
-    true: Tensor  # (H + 1, D) what came
-    dreamt: Tensor  # (H + 1, D) what was dreamt
+    true: Tensor  # (H + 1, D) the same window's rows from the start of the dream on
+    dreamt: Tensor  # (H + 1, D) the dream of them
 
 
 @dataclass
@@ -70,11 +70,29 @@ class LinearModel:
         return z + self._inputs(z, action) @ self.weight
 
 
+def probe(
+    world: WorldModel, env: VecEnv, draw: Draw, replay: ReplayBuffer, episode: int, seed: int, horizon: int = HORIZON
+) -> Metrics:
+    """Both probes as metrics, on episode number ``episode`` of ``env``.
+
+    ``<kind>_<step>`` with the kinds of ``OpenLoop`` from ``model`` to ``average``, and ``sensitivity_<kind>_<agent>``.
+    """
+    held_out = record(env, draw, episode, 3 * horizon, seed)
+    errors = open_loop(world, held_out, LinearModel(world, replay, seed=seed), horizon, seed=seed, dreams=8)
+    norms = sensitivity(world, env, draw, episode)
+    metrics: Metrics = {}
+    for kind in ("model", "average", "repeat", "linear"):
+        metrics |= {f"{kind}_{h + 1:02d}": error for h, error in enumerate(getattr(errors, kind))}
+    for kind in ("dreamt", "true"):
+        metrics |= {f"sensitivity_{kind}_{agent}": norm for agent, norm in enumerate(getattr(norms, kind))}
+    return metrics
+
+
 @torch.no_grad()
 def record(env: VecEnv, draw: Draw, episode: int, ticks: int, seed: int) -> ReplayBuffer:
-    """``ticks`` rows of the exploring policy on ``env``, held out from training, as a replay of their own.
+    """``ticks`` rows of every environment under the policy ``draw``, as a replay of their own.
 
-    Afterwards ``env`` stands at the newest row, whose action has been drawn but not taken.
+    Afterwards ``env`` is in the state of the newest row, whose action has been drawn but not taken.
     """
     generator = torch.Generator(env.device).manual_seed(seed)
     kept = ReplayBuffer(ReplayConfig(capacity=ticks * env.num_envs), env.spec.dims, env.num_envs, env.device, seed)
@@ -97,10 +115,10 @@ def open_loop(
     seed: int = 0,
     dreams: int = 1,
 ) -> OpenLoop:
-    """Dream from held-out states under the actions that were really taken, and compare with what really came.
+    """Dream from held-out states under the recorded actions, and compare with the recorded states.
 
-    A dream is a sample, and a sample misses by more than the mean it is drawn around; ``average`` is the error of
-    the mean of ``dreams`` dreams.
+    A dream is a sample, so its error exceeds that of its distribution's mean; ``average`` is the error of the mean of
+    ``dreams`` dreams.
     """
     history = world.history
     window = _whole_windows(held_out, batch, history + horizon)
@@ -111,14 +129,14 @@ def open_loop(
     fitted = [true[:, 0]]
     for h in range(horizon):
         fitted.append(linear(fitted[-1], actions[:, h]).clamp(-10.0, 10.0))
-    misses = (dreamt[0] - true, true[:, :1] - true, torch.stack(fitted, 1) - true)
-    model, repeat, fit = (_rms_by_step(miss) for miss in misses)
+    errors = (dreamt[0] - true, true[:, :1] - true, torch.stack(fitted, 1) - true)
+    model, repeat, fit = (_rms_by_step(error) for error in errors)
     return OpenLoop(
         model=model,
         repeat=repeat,
         linear=fit,
         average=_rms_by_step(dreamt.mean(0) - true),
-        typical=torch.stack([_median(miss.square().mean(0).sqrt())[1:] for miss in misses]),
+        typical=torch.stack([_median(error.square().mean(0).sqrt())[1:] for error in errors]),
         past=past[0],
         true=true[0],
         dreamt=dreamt[0, 0],
@@ -140,8 +158,8 @@ def sensitivity(
 ) -> Sensitivity:
     """Perturb one agent's current action by ``delta`` in the simulator and in the dream, noise held fixed.
 
-    The simulator is put back to the same physics state for every agent. Entries of the state that merely repeat
-    the action are left out, and readouts, whose spikes would outweigh everything.
+    The simulator starts from the same physics state for every agent. State dimensions that repeat the action are left
+    out, and output-only ones, whose spikes (contact forces) would dominate.
     """
     dims = env.spec.dims
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
@@ -174,18 +192,18 @@ def sensitivity(
 
 
 def _whole_windows(held_out: ReplayBuffer, batch: int, length: int) -> Window:
-    """``batch`` windows of ``length`` rows of one episode each: candidates in a fixed order, whole ones first."""
+    """``batch`` windows of ``length`` rows of one episode each, or fewer if there are not as many.
+
+    The choice is a fixed pseudo-random one.
+    """
     ages = torch.arange(held_out.size - length + 1, device=held_out.device)
     envs = torch.arange(held_out.num_envs, device=held_out.device)
     age, env = (grid.flatten() for grid in torch.meshgrid(ages, envs, indexing="ij"))
     whole = held_out.gather(age, env, length).valid[:, 0]
     scramble = (torch.arange(age.shape[0], device=age.device) * 2_654_435_761) % 2**31
-    chosen = torch.argsort(scramble + (~whole) * 2**32)[:batch]
-    window = held_out.gather(age[chosen], env[chosen], length)
-    if not bool(window.valid[:, 0].all()):
-        chosen = chosen[: max(1, int(whole.sum()))]
-        window = held_out.gather(age[chosen], env[chosen], length)
-    return window
+    whole_first = torch.argsort(scramble + (~whole) * 2**32)
+    chosen = whole_first[: min(batch, max(1, int(whole.sum())))]
+    return held_out.gather(age[chosen], env[chosen], length)
 
 
 def _rows(window: Window, start: int, stop: int) -> Window:
@@ -198,5 +216,5 @@ def _median(values: Tensor) -> Tensor:
 
 
 def _rms_by_step(error: Tensor) -> Tensor:
-    """(..., H + 1, D) -> (H,), over everything but the step; the start itself is left out."""
+    """(..., H + 1, D) -> (H,), over everything but the step; the error at the start is left out."""
     return error.square().flatten(0, -3).mean((0, 2)).sqrt()[1:]

@@ -1,4 +1,4 @@
-"""What is written is what was added: means, rates, one line per tick, whatever happens to wandb."""
+"""What is written is what was added: means, rates, one line per row, whatever happens to wandb."""
 
 import errno
 import json
@@ -12,7 +12,7 @@ import torch
 
 from dima_isaac.config import RunConfig
 from dima_isaac.run.folder import RunFolder
-from dima_isaac.run.logger import Logger, duration, line
+from dima_isaac.run.logger import Logger
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,13 +31,14 @@ def rows(run) -> list[dict]:
     return [json.loads(text) for text in run.metrics.read_text().splitlines()]
 
 
-def test_means_since_the_last_tick(run):
+def test_means_since_the_last_row(run):
     log = logger(run)
     log.add({"world/denoise": torch.tensor(1.0), "agent/entropy": 4.0})
     log.add({"world/denoise": torch.tensor(3.0)})
-    log.tick(10, {"eval/return": torch.tensor(7.0)})
+    log.add({"return": torch.tensor(7.0)}, "eval/")
+    log.write(10)
     log.add({"world/denoise": torch.tensor(5.0)})
-    log.tick(20)
+    log.write(20)
     log.close()
     first, second = rows(run)
     assert (first["world/denoise"], first["agent/entropy"], first["eval/return"]) == (2.0, 4.0, 7.0)
@@ -45,22 +46,24 @@ def test_means_since_the_last_tick(run):
     assert (first["env_steps"], second["env_steps"]) == (10, 20) and 0 <= first["wall_time"] <= second["wall_time"]
 
 
-def test_a_flush_writes_what_is_pending_and_leaves_the_rates_alone(run, capsys):
+def test_a_flush_writes_what_is_pending_and_leaves_the_rate_alone(run, capsys, monkeypatch):
+    clock = [100.0]
+    monkeypatch.setattr("dima_isaac.run.logger.time.monotonic", lambda: clock[0])
     log = logger(run)
-    log.tick(10)
-    log.count("imagined_steps", 50)
+    log.write(10)
     capsys.readouterr()
+    clock[0] += 1.0
     log.flush(12)
     log.add({"eval/return": 7.0})
     log.flush(12)
     assert capsys.readouterr().out == ""
-    log.tick(20)
+    clock[0] += 1.0
+    log.write(20)
     log.close()
     _, flushed, last = rows(run)
     assert flushed["eval/return"] == 7.0 and flushed["env_steps"] == 12
     assert not any(name.startswith("time/") for name in flushed)
-    # 10 steps and 50 imagined ones in the same seconds: the flush has taken nothing from either
-    assert last["time/imagined_steps_per_s"] / last["time/env_steps_per_s"] == pytest.approx(5.0, rel=1e-3)
+    assert last["time/env_steps_per_s"] == 5.0, "10 steps in the 2 s since the row before the flush"
     assert "eval/return" not in last
 
 
@@ -68,39 +71,37 @@ def test_a_sample_is_taken_when_it_is_added(run):
     log, live = logger(run), torch.tensor(1.0)
     log.add({"engine/nonfinite": live})
     live.add_(5)
-    assert log.tick(1)["engine/nonfinite"] == 1.0
+    assert log.write(1)["engine/nonfinite"] == 1.0
     log.close()
 
 
 def test_not_a_number_becomes_null(run):
     log = logger(run)
     log.add({"train/return": torch.tensor(float("nan")), "world/reward": float("inf")})
-    log.tick(1)
+    log.write(1)
     log.close()
     assert rows(run)[0]["train/return"] is None and rows(run)[0]["world/reward"] is None
     assert "NaN" not in run.metrics.read_text()
 
 
-def test_rates_are_work_over_time(run, monkeypatch):
+def test_the_rate_is_steps_over_time(run, monkeypatch):
     clock = [100.0]
     monkeypatch.setattr("dima_isaac.run.logger.time.monotonic", lambda: clock[0])
     log = logger(run)
-    log.tick(0)
+    log.write(0)
     clock[0] += 2.0
-    log.count("imagined_steps", 30)
-    log.count("imagined_steps", 70)
-    row = log.tick(10)
-    assert row["time/env_steps_per_s"] == 5.0 and row["time/imagined_steps_per_s"] == 50.0 and row["wall_time"] == 2.0
-    assert "time/env_steps_per_s" not in log.tick(10)
+    row = log.write(10)
+    assert row["time/env_steps_per_s"] == 5.0 and row["wall_time"] == 2.0
+    assert "time/env_steps_per_s" not in log.write(10)
     log.close()
 
 
-def test_rewind_forgets_the_abandoned_future_and_a_torn_line(run):
+def test_rewind_drops_later_rows_and_a_torn_line(run):
     text = "".join(json.dumps({"env_steps": n, "wall_time": n / 10}) + "\n" for n in (10, 20, 30))
     run.metrics.write_text(text + '{"env_steps": 40, "wal')
     log = logger(run)
     log.rewind(20)
-    row = log.tick(30)
+    row = log.write(30)
     log.close()
     assert [row["env_steps"] for row in rows(run)] == [10, 20, 30]
     assert 2.0 <= row["wall_time"] < 10.0  # goes on from the second row's
@@ -115,35 +116,14 @@ def test_a_full_disk_or_a_lost_terminal_never_stops_a_run(run, monkeypatch):
             return False
 
     log = logger(run)
-    log.tick(10)
+    log.write(10)
     log._file.close()
     log._file = open("/dev/full", "a", encoding="utf-8")  # noqa: SIM115
     monkeypatch.setattr(sys, "stdout", Lost())
-    log.tick(20)
+    log.write(20)
     log.note("unheard")
     log.close()
     assert [row["env_steps"] for row in rows(run)] == [10]
-
-
-def test_line():
-    latest = {"train/return": 1.23456, "eval/success": 0.5, "time/env_steps_per_s": 4100.0}
-    text = line(latest, 12_000, 1_000_000, 3661.0)
-    assert text.split(" | ") == [
-        "     12,000 / 1,000,000",
-        "return 1.235",
-        "eval success 0.5",
-        "env 4,100/s",
-        "ETA 1:01:01",
-    ]
-    assert duration(-1) == "0:00:00"
-
-
-def test_where_there_is_no_goal_the_line_tells_lengths():
-    latest = {"train/return": 2.0, "train/length": 31.5, "eval/return": 3.0, "eval/length": 40.0}
-    told = ["      1,000 / 2,000", "return 2", "length 31.5", "eval 3", "eval length 40"]
-    assert line(latest, 1_000, 2_000, None).split(" | ") == told
-    told = ["      1,000 / 2,000", "return 2", "eval 3", "eval success 0"]
-    assert line(latest | {"eval/success": 0.0}, 1_000, 2_000, None).split(" | ") == told
 
 
 BROKEN = """
@@ -170,7 +150,8 @@ cfg.wandb.mode = WandbMode.online
 with RunFolder(Path(sys.argv[1])) as run:
     log = Logger(run, cfg, 10)
     for n in range(3):
-        log.tick(n, {"train/return": 1.0})
+        log.add({"train/return": 1.0})
+        log.write(n)
     log.close()
 print(calls)
 """

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dima_isaac.train.clock import Every, Rate, Ratio
+from dima_isaac.train.clock import Every, Ratio, Throughput
 
 
 def test_every_fires_once_per_interval_whatever_the_stride():
@@ -34,7 +34,7 @@ def test_ratio_forgives_rounding():
 def test_a_rate_counts_only_the_time_of_its_work(monkeypatch):
     now = [0.0]
     monkeypatch.setattr("dima_isaac.train.clock.time.perf_counter", lambda: now[0])
-    rate = Rate(torch.device("cpu"))
+    rate = Throughput(torch.device("cpu"))
     assert rate.read() is None
     for amount, seconds in ((30, 2.0), (0, 100.0), (30, 4.0)):
         with rate.of(amount):
@@ -48,7 +48,7 @@ def test_a_rate_counts_only_the_time_of_its_work(monkeypatch):
 def test_a_rate_is_the_gpu_s_own_time_not_that_of_launching():
     if not torch.cuda.is_available():
         pytest.skip("no GPU")
-    rate = Rate(torch.device("cuda"))
+    rate = Throughput(torch.device("cuda"))
     with rate.of(1.0):
         torch.cuda._sleep(1_000_000_000)  # clock cycles: half a second at 2 GHz, launched in microseconds
     measured = rate.read()

@@ -48,12 +48,12 @@ def learnt(folder, cfg: RunConfig, device: torch.device) -> tuple[Trainer, list[
         logger = Logger(run, cfg, cfg.max_env_steps)
         env = toy_env(4, 0, device=device)
         trainer = Trainer(cfg, run, env, toy_env(3, 1, device=device), logger, Signals())
-        while trainer.due["rollouts"].done < UPDATES:
+        while trainer.schedule.updates_due["rollouts"].done < UPDATES:
             trainer.collect()
-            if trainer.round(trainer.env_steps):
-                trainer.learn_world()
-                trainer.learn_behaviour()
-                trainer.tick()
+            if trainer.schedule.learning_due(trainer.env_steps):
+                trainer.update_world_model()
+                trainer.update_policy()
+                trainer.log_metrics()
         logger.close()
         rows = [json.loads(line) for line in run.metrics.read_text().splitlines()]
     return trainer, rows
@@ -68,7 +68,8 @@ def test_a_hundred_updates_are_the_same(tmp_path, cfg, device):
     near = 1e-4 if device == "cpu" else 1e-2  # a GPU may choose other kernels inside a graph, and sums other orders
     plain, expected = learnt(tmp_path / "plain", replace(cfg, compile=False), torch.device(device))
     played, got = learnt(tmp_path / "played", replace(cfg, compile=True), torch.device(device))
-    assert min(plain.due["dynamics"].done, plain.due["reward"].done, plain.due["rollouts"].done) >= UPDATES
+    done = [plain.schedule.updates_due[kind].done for kind in ("dynamics", "reward", "rollouts")]
+    assert min(done) >= UPDATES
     assert len(expected) == len(got) > 5
     for one, two in zip(expected, got, strict=True):
         assert one.keys() == two.keys()

@@ -59,7 +59,7 @@ def _watched(folder, cfg, device: torch.device) -> Trainer:
         logger = Logger(run, cfg, cfg.max_env_steps)
         env = toy_env(4, 0, device=device, on_host=False)
         trainer = Trainer(cfg, run, env, toy_env(3, 1, device=device), logger, SimpleNamespace(stop=None))
-        for phase in ("collect", "learn_world", "learn_behaviour"):
+        for phase in ("collect", "update_world_model", "update_policy"):
             guard(trainer, phase, device)
         trainer.run()
         logger.close()
@@ -83,7 +83,7 @@ def test_the_loop_never_waits(tmp_path, cfg, monkeypatch):
     monkeypatch.setattr(noise, "HostHash", noise.DeviceHash)  # which tensors of a GPU take
     trainer = _watched(tmp_path / "run", cfg, torch.device("cpu"))
     assert trainer.env_steps >= cfg.max_env_steps
-    assert trainer.due["dynamics"].done > 0 and trainer.due["rollouts"].done > 0
+    assert trainer.schedule.updates_due["dynamics"].done > 0 and trainer.schedule.updates_due["rollouts"].done > 0
 
 
 @pytest.mark.gpu

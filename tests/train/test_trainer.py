@@ -57,8 +57,8 @@ def flat(tree, prefix="") -> dict:
 
 def assert_same(one: Trainer, other: Trainer) -> None:
     a, b = (
-        flat({**one.state_dict(), "replay": one.replay.state_dict()}),
-        flat({**other.state_dict(), "replay": other.replay.state_dict()}),
+        flat(one.persistence.state_dict()),
+        flat(other.persistence.state_dict()),
     )
     assert a.keys() == b.keys()
     for name, value in a.items():
@@ -115,7 +115,7 @@ def test_update_ratios_do_not_depend_on_the_number_of_environments(tmp_path):
     for envs in (2, 4, 8):
         cfg = replace(config(480), num_envs=envs)
         trainer = trained(tmp_path / str(envs), cfg, envs)
-        done.append({name: ratio.done for name, ratio in trainer.due.items()})
+        done.append({name: ratio.done for name, ratio in trainer.schedule.updates_due.items()})
     assert done[0] == done[1] == done[2] and done[0]["dynamics"] == 24 and done[0]["rollouts"] == 11
 
 
@@ -197,7 +197,7 @@ def test_the_model_is_judged_by_the_rows_that_it_has_not_learnt_from(tmp_path):
         update_held_out, seen = trainer.world.update_held_out, []
 
         def listen(window):
-            seen.append((trainer.learnt, trainer.env_steps, window.state[:, -1].clone()))
+            seen.append((trainer.fitted_steps, trainer.env_steps, window.state[:, -1].clone()))
             return update_held_out(window)
 
         trainer.world.update_held_out = listen
@@ -217,11 +217,11 @@ def test_ten_lost_rounds_end_a_run_only_in_a_row(tmp_path):
         trainer.collect()
         lost, told = {"world/denoise": None}, {"eval/return": 1.0}  # an evaluation alone says nothing of the losses
         rows = [lost] * 9 + [{"world/denoise": 0.5}] + [lost] * 5 + [told] + [lost] * 5
-        trainer.logger = SimpleNamespace(add=lambda _: None, tick=lambda _: rows.pop(0))
+        trainer.logger = SimpleNamespace(add=lambda *_: None, write=lambda _: rows.pop(0))
         for _ in range(20):
-            trainer.tick()
+            trainer.log_metrics()
         with pytest.raises(DivergenceError, match="world/denoise stayed non-finite"):
-            trainer.tick()
+            trainer.log_metrics()
         logger.close()
 
 

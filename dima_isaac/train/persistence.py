@@ -1,0 +1,92 @@
+"""Saving a run and continuing it: a table of named parts, each with how its state is taken and restored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import CheckpointError
+from dima_isaac.run.checkpoint import Checkpoints
+from dima_isaac.run.folder import CONTINUE, RunFolder
+from dima_isaac.run.logger import Logger
+
+Part = tuple[Callable[[], Any], Callable[[Any], Any]]
+"""How a part's state is taken, and how it is restored."""
+
+
+class HasState(Protocol):
+    """Whatever keeps its state as PyTorch's modules do."""
+
+    def state_dict(self) -> Any: ...
+
+    def load_state_dict(self, state: Any) -> Any: ...
+
+
+class HasOptimState(Protocol):
+    """What keeps its optimisers and random numbers apart from its weights."""
+
+    def optim_state(self) -> Any: ...
+
+    def load_optim_state(self, state: Any) -> Any: ...
+
+
+def attribute(owner: object, name: str) -> Part:
+    """One attribute of ``owner``."""
+    return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
+
+
+def state(owner: HasState) -> Part:
+    """The ``state_dict`` of ``owner``."""
+    return owner.state_dict, owner.load_state_dict
+
+
+def optim_state(owner: HasOptimState) -> Part:
+    """The ``optim_state`` of ``owner``."""
+    return owner.optim_state, owner.load_optim_state
+
+
+class Persistence:
+    """The parts of a run, saved together and restored together: all that a continuation needs."""
+
+    def __init__(self, cfg: RunConfig, run: RunFolder, logger: Logger, parts: dict[str, Part]) -> None:
+        """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" and "replay" are among them."""
+        self.cfg, self.logger, self.parts = cfg, logger, parts
+        self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to continue bit for bit on a deterministic engine."""
+        return {name: take() for name, (take, _) in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from ``state_dict``."""
+        for name, (_, restore) in self.parts.items():
+            restore(state[name])
+
+    def save(self, env_steps: int) -> bool:
+        """Save everything, so that a kill costs at most the steps since; returns whether it could be written."""
+        self.logger.flush(env_steps)  # an evaluation since the last row: no continuation would make it again
+        return self.checkpoints.save(env_steps, self.state_dict())
+
+    def resume(self) -> bool:
+        """Continue from the checkpoint that the configuration names; False if there is none to continue from.
+
+        Raises:
+            CheckpointError: torn, altered, of another task, or of other sizes than this run's.
+        """
+        state = self.checkpoints.restore()
+        if state is None:
+            self.logger.rewind(0)
+            return False
+        try:
+            self.load_state_dict(state)
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:300]
+            which = self.cfg.checkpoint
+            raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
+        env_steps = int(state["env_steps"])
+        self.logger.rewind(env_steps)
+        self.logger.note(f"continuing at {env_steps:,} environment steps")
+        if self.cfg.checkpoint not in CONTINUE:  # another run's: a kill before the first save here would begin anew
+            self.save(env_steps)
+        return True
