@@ -17,7 +17,7 @@ def load_asset(asset: Mjcf) -> tuple[mujoco.MjSpec, mujoco.MjsBody]:
     The root is at the origin and has no free joint; sensors, unwanted tendons and repeated contact pairs are gone.
 
     Raises:
-        UsageError: what MuJoCo cannot read, or no such root.
+        UsageError: what MuJoCo cannot read, or no body.
     """
     if bool(asset.path) == bool(asset.xml):
         raise UsageError("an MJCF asset has either a path or xml text")
@@ -25,9 +25,9 @@ def load_asset(asset: Mjcf) -> tuple[mujoco.MjSpec, mujoco.MjsBody]:
         spec = mujoco.MjSpec.from_file(asset.path) if asset.path else mujoco.MjSpec.from_string(asset.xml)
     except (ValueError, OSError) as error:
         raise UsageError(f"MuJoCo cannot read the asset {asset.path or '(xml text)'}: {error}") from error
-    root = spec.body(asset.root) if asset.root else spec.worldbody.first_body()
+    root = spec.worldbody.first_body()
     if root is None:
-        raise UsageError(f"no body '{asset.root}' in the asset {asset.path or '(xml text)'}")
+        raise UsageError(f"the asset {asset.path or '(xml text)'} has no body")
     root.pos = [0.0, 0.0, 0.0]
     unwanted = [joint for joint in root.joints if joint.type == mujoco.mjtJoint.mjJNT_FREE]
     unwanted += spec.sensors
@@ -52,7 +52,7 @@ def load_asset_model(asset: Mjcf) -> tuple[mujoco.MjModel, int]:
     """The asset by itself, with all its geoms, compiled; and the id of its root body.
 
     Raises:
-        UsageError: what MuJoCo cannot read or compile, or no such root.
+        UsageError: what MuJoCo cannot read or compile, or no body.
     """
     spec, root = load_asset(asset)
     name = root.name

@@ -17,7 +17,9 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.model import compile_visuals
 from dima_isaac.sim.scene import Scene
 
-NEAR, REACH = 4.0, 1.5  # m, and lengths of a robot: how far the camera that follows one stays away
+_NEAR, _LENGTHS = 4.0, 1.5  # m, and lengths of a robot: the distance of a camera that follows one is the larger
+_RENDERING_OFF = ("disable", "disabled", "off", "false", "0")  # values of MUJOCO_GL
+_CURE = "install libegl1 or libosmesa6, or set capture_video=False"
 
 
 class Renderer:
@@ -60,20 +62,14 @@ class Renderer:
             self._renderer = None
 
 
-OFF = ("disable", "disabled", "off", "false", "0")
-"""What MuJoCo takes for: no rendering."""
-WAY_OUT = "install libegl1 or libosmesa6, or set capture_video=False"
-
-
 def _first_working(make: Callable[[], mujoco.Renderer]) -> mujoco.Renderer:
     """Try the OpenGL backend that ``MUJOCO_GL`` names, then EGL, then OSMesa.
 
-    MuJoCo chooses its context class when it is first imported, before anybody could know whether there is a
-    display, so the class is put in its place here.
+    MuJoCo chooses its context class when it is first imported, whether or not it works here, so the class is replaced.
     """
     contexts = sys.modules[mujoco.Renderer.__module__].gl_context
     chosen = os.environ.get("MUJOCO_GL", "").lower()
-    if chosen in OFF:
+    if chosen in _RENDERING_OFF:
         raise UsageError(f"MUJOCO_GL={chosen} forbids pictures; unset it, or set capture_video=False")
     reasons = []
     for backend in dict.fromkeys(name for name in (chosen, "egl", "osmesa") if name in ("egl", "osmesa", "glfw")):
@@ -87,13 +83,13 @@ def _first_working(make: Callable[[], mujoco.Renderer]) -> mujoco.Renderer:
         except Exception as error:  # every backend fails with its own type, from ImportError to raw OpenGL codes
             reasons.append(f"{backend}: {' '.join(str(error).split()) or type(error).__name__}")
             os.environ.pop("PYOPENGL_PLATFORM", None)  # each backend insists on setting it
-    raise UsageError(f"no offscreen renderer works here ({'; '.join(reasons)}); {WAY_OUT}")
+    raise UsageError(f"no offscreen renderer works here ({'; '.join(reasons)}); {_CURE}")
 
 
 def display_problem() -> str:
-    """Why no window can be opened here, or nothing.
+    """Why no window can be opened here; empty if one can.
 
-    Without a display the viewer's thread ends the whole process, so it has to be known beforehand.
+    Without a display the viewer's thread ends the whole process, so this has to be checked first.
     """
     if sys.platform != "linux":
         return ""
@@ -110,14 +106,14 @@ def display_problem() -> str:
 
 
 def camera(scene: Scene, model: mujoco.MjModel) -> mujoco.MjvCamera:
-    """A free camera at the scene's eye, looking at its target; in a whole world one that follows what walks there."""
+    """A free camera at the scene's eye, looking at its target; in a scene of one file, one that follows its robot."""
     view = mujoco.MjvCamera()
     view.type = mujoco.mjtCamera.mjCAMERA_FREE
     if scene.world:
         mujoco.mjv_defaultFreeCamera(model, view)
         if mujoco.mjtJoint(model.jnt_type[0]) in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_SLIDE):
             view.type, view.trackbodyid = mujoco.mjtCamera.mjCAMERA_TRACKING, int(model.jnt_bodyid[0])
-            view.distance, view.elevation = max(NEAR, REACH * _length(model, view.trackbodyid)), -25.0
+            view.distance, view.elevation = max(_NEAR, _LENGTHS * _length(model, view.trackbodyid)), -25.0
         return view
     gaze = np.asarray(scene.camera_target, dtype=float) - np.asarray(scene.camera_eye, dtype=float)
     view.lookat[:] = scene.camera_target

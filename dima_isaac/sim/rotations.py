@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -22,7 +21,7 @@ def _product_table(device: torch.device, dtype: torch.dtype, inverse: bool) -> t
 
 
 def _product(a: Tensor, b: Tensor, inverse: bool) -> Tensor:
-    # few large operations: in the loop of an environment the cost of a tensor operation is its launch
+    # few large operations: for a few numbers per environment, a tensor operation costs its launch
     index, sign = _product_table(b.device, b.dtype, inverse)
     matrix = (b.index_select(-1, index) * sign).unflatten(-1, (4, 4))
     return (matrix * a.unsqueeze(-2)).sum(-1)
@@ -34,7 +33,7 @@ def quat_mul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def quat_div(a: Tensor, b: Tensor) -> Tensor:
-    """a b^-1: the turn from b to a."""
+    """a b^-1: the rotation from b to a."""
     return _product(a, b, inverse=True)
 
 
@@ -44,7 +43,7 @@ def quat_conj(q: Tensor) -> Tensor:
 
 
 def rotate(q: Tensor, v: Tensor) -> Tensor:
-    """``v`` (..., 3) turned by ``q``: v + 2 w (u x v) + 2 u x (u x v)."""
+    """``v`` (..., 3) rotated by ``q``: v + 2 w (u x v) + 2 u x (u x v)."""
     u, w = q[..., :3], q[..., 3:]
     if u.dim() != v.dim():
         u, v = torch.broadcast_tensors(u, v)
@@ -55,18 +54,6 @@ def rotate(q: Tensor, v: Tensor) -> Tensor:
 def rotate_inverse(q: Tensor, v: Tensor) -> Tensor:
     """``v`` (..., 3) in the axes of the frame whose orientation is ``q``."""
     return rotate(quat_conj(q), v)
-
-
-def from_axis_angle(axis: Sequence[float], angle: Tensor) -> Tensor:
-    """Turn by ``angle`` (...,) about a unit ``axis``."""
-    half = 0.5 * angle.unsqueeze(-1)
-    return torch.cat([half.sin() * _direction(tuple(axis), angle.device, angle.dtype), half.cos()], -1)
-
-
-@lru_cache(maxsize=64)
-def _direction(axis: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
-    # made once: a GPU would be waited for whenever numbers of the host become a tensor
-    return torch.tensor(axis, dtype=dtype, device=device)
 
 
 def from_rpy(roll: float, pitch: float, yaw: float) -> tuple[float, float, float, float]:
@@ -108,15 +95,15 @@ def _rpy_table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor
 
 
 def length(v: Tensor) -> Tensor:
-    """Euclidean length (...,) of ``v`` (..., n); ``Tensor.norm`` is the same after a walk through Python."""
+    """Euclidean length (...,) of ``v`` (..., n); ``Tensor.norm`` does the same more slowly."""
     return torch.linalg.vector_norm(v, dim=-1)
 
 
 def angle(q: Tensor) -> Tensor:
-    """How far ``q`` turns, (...,) in [0, pi]: 2 asin |vec(q)|, in the form that is exact at both ends."""
+    """The angle of ``q``, (...,) in [0, pi]: 2 asin |vec(q)|, in the form that is exact at both ends."""
     return 2.0 * torch.atan2(length(q[..., :3]), q[..., 3].abs())
 
 
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
-    """The angle (...,) in [0, pi] of the turn from b to a."""
+    """The angle (...,) in [0, pi] of the rotation from b to a."""
     return angle(quat_div(a, b))

@@ -17,13 +17,12 @@ IDENTITY: Quat = (0.0, 0.0, 0.0, 1.0)
 class Mjcf:
     """An asset in MuJoCo's XML: a file, or the text itself.
 
-    Exactly one of ``path`` and ``xml`` is set. ``root`` names the body to take (the first one if empty);
-    its own position is dropped while its rotation is kept, so that the actor's pose is that of the asset.
+    Exactly one of ``path`` and ``xml`` is set. The asset is its first body with all that hangs on it; that body's own
+    position is dropped while its rotation is kept, so that the actor's pose is that of the asset.
     """
 
     path: str = ""
     xml: str = ""
-    root: str = ""
     keep_tendons: tuple[str, ...] | None = None  # None keeps all
     frictionless_joints: bool = False  # joint frictionloss becomes 0
 

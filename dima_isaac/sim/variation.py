@@ -1,11 +1,11 @@
-"""Domain randomisation: every world draws its own masses, gains, limits, friction, sizes and gravity, once.
+"""Domain randomisation: every environment draws its own masses, gains, limits, friction, sizes and gravity, once.
 
-The draw happens when the engine is built, as PhysX demands for masses and sizes, so that a world is one sample of the
-domain and a run with E environments learns on E of them. World i draws the same whatever E is, and both MuJoCo
-engines the same numbers. MuJoCo's own ``mj_setConst`` derives what follows from them (inverse weights, subtree masses,
-bounds); all of it is per world.
+The draw happens when the engine is built, as PhysX requires for masses and sizes: an environment is one sample of the
+domain, and a run with E environments learns on E of them. Environment i draws the same whatever E is, and both MuJoCo
+engines the same numbers. MuJoCo's ``mj_setConst`` derives what follows from them (inverse weights, subtree masses,
+bounds), per environment.
 
-What the words mean in MuJoCo:
+What is multiplied or shifted in MuJoCo's model:
 
     mass          each body's mass and inertia
     friction      each geom's sliding friction; contact takes the larger of two, or the actor's own (``Actor.friction``)
@@ -22,20 +22,19 @@ from __future__ import annotations
 
 import math
 import zlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from mujoco.batch import MODEL_FIELDS, Batch
 
+from dima_isaac.sim.compiled import Compiled
 from dima_isaac.sim.scene import Actor, Mjcf, Scene, Variation
-
-if TYPE_CHECKING:
-    from dima_isaac.sim.compiled import Compiled
 
 Array = np.ndarray
 
 
 def varies(scene: Scene) -> bool:
-    """Whether worlds of ``scene`` differ."""
+    """Whether the environments of ``scene`` differ."""
     return scene.gravity_deviation > 0.0 or any(actor.variation is not None for actor in scene.actors)
 
 
@@ -51,9 +50,7 @@ def vary(batch: Any, scene: Scene, compiled: Compiled) -> None:
 
 
 def expanded_fields(scene: Scene, compiled: Compiled, envs: int) -> dict[str, Array]:
-    """Every model field that differs between worlds, derived ones too: name -> (E, ...); ``opt.gravity`` among them."""
-    from mujoco.batch import MODEL_FIELDS, Batch
-
+    """Every model field that differs between environments, derived ones too: name -> (E, ...); with ``opt.gravity``."""
     batch = Batch(compiled.model, envs, 0)
     vary(batch, scene, compiled)
     found = {name: batch.expanded(name) for name in MODEL_FIELDS}
@@ -61,7 +58,7 @@ def expanded_fields(scene: Scene, compiled: Compiled, envs: int) -> dict[str, Ar
 
 
 class _Draw:
-    """Numbers by world and purpose: the first rows are the same however many follow."""
+    """Random numbers by environment and purpose: the first rows are the same however many follow."""
 
     def __init__(self, seed: int, envs: int) -> None:
         self._seed, self._envs = seed, envs
@@ -79,7 +76,7 @@ class _Draw:
 
     def normal(self, purpose: str, n: int) -> Array:
         """(E, n) standard normal."""
-        # Box-Muller keeps rows in step with worlds; NumPy's own rejection sampling does not
+        # Box-Muller takes as many numbers for each row; NumPy's own rejection sampling does not
         u = self.uniform(purpose, 2 * n, 0.0, 1.0)
         return np.sqrt(-2.0 * np.log1p(-u[:, :n])) * np.cos(2.0 * np.pi * u[:, n:])
 
@@ -107,7 +104,7 @@ def _vary_actor(batch: Any, actor: Actor, variation: Variation, compiled: Compil
     if len(limited):
         shift = variation.limit_shift * draw.normal(f"{name} limits", 2 * len(limited))
         ranges = batch.expand("jnt_range")[:, limited] + shift.reshape(-1, len(limited), 2)
-        batch.expand("jnt_range")[:, limited] = np.sort(ranges, axis=-1)  # a narrow range may have turned round
+        batch.expand("jnt_range")[:, limited] = np.sort(ranges, axis=-1)  # those of a narrow range may have crossed
     drives = np.flatnonzero(np.isin(model.actuator_trnid[:, 0], joints))
     if len(drives):
         gain = draw.loguniform(f"{name} stiffness", len(drives), *variation.stiffness)

@@ -16,13 +16,13 @@ from dima_isaac.sim.model import compile_visuals
 from dima_isaac.sim.render import camera
 
 Array = np.ndarray
-HIDDEN = 3  # geom groups from here on are colliders
-PERIOD = 1.0 / 30.0  # s between two pictures; a browser gains nothing from more
+_COLLIDERS = 3  # geom groups from here on are not drawn
+_PERIOD = 1.0 / 30.0  # s between two pictures
 _SHAPE = mujoco.mjtGeom
 
 
 class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
-    """A page on one environment; a slider walks through them. What pictures follow stays in its middle here."""
+    """A page that shows one environment, chosen by a slider. What the camera of a video follows stays in the middle."""
 
     def __init__(self, engine: Engine, port: int) -> None:
         """Serve an engine with the capability ``viewer`` at localhost:``port``, or the next free one.
@@ -37,7 +37,7 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
         self._engine, self._drawn = engine, 0.0
         self._model = compile_visuals(engine.scene)
         self._data = mujoco.MjData(self._model)
-        # this machine alone: from another one, through ssh -L
+        # for this machine only; from another one through ssh -L
         self._server = viser.ViserServer(host="localhost", port=port, verbose=False)
         self.address = f"http://localhost:{self._server.get_port()}"
         scene, view = self._server.scene, camera(engine.scene, self._model)
@@ -60,25 +60,21 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
         """The environment that is shown."""
         return int(self._slider.value) % int(self._engine.num_envs)
 
-    def positions(self) -> Array:
-        """(bodies, 3): where the page has the bodies."""
-        return np.array([body.position for body in self._bodies])
-
     def show(self) -> bool:
         """Send the current state, if the last one is old enough; True: a page cannot be closed from outside."""
-        if time.perf_counter() - self._drawn < PERIOD:
+        if time.perf_counter() - self._drawn < _PERIOD:
             return True
         self._drawn = time.perf_counter()
         self._engine.copy_env(self.env, self._data)
         mujoco.mj_forward(self._model, self._data)
-        places, walked = self._data.xpos, np.zeros(3)
-        if self._followed >= 0:  # the world moves instead: each browser's camera is its user's
-            walked[:2] = places[self._followed, :2]
+        positions, walked = self._data.xpos, np.zeros(3)
+        if self._followed >= 0:  # move the world, because each browser's camera belongs to its user
+            walked[:2] = positions[self._followed, :2]
         with self._server.atomic():
             for body, handle in enumerate(self._bodies):
-                handle.position, handle.wxyz = places[body] - walked, self._data.xquat[body]
+                handle.position, handle.wxyz = positions[body] - walked, self._data.xquat[body]
             for floor, place in self._floors:
-                floor.position = place + np.round(walked)  # by whole squares: nobody sees it jump, or its end
+                floor.position = place + np.round(walked)  # by whole squares, which is not seen
         return True
 
     def close(self) -> None:
@@ -94,7 +90,7 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
         if model.geom_matid[geom] >= 0:
             rgba = model.mat_rgba[model.geom_matid[geom]]
         place = {"position": model.geom_pos[geom], "wxyz": model.geom_quat[geom]}
-        if model.geom_group[geom] >= HIDDEN or rgba[3] == 0.0:
+        if model.geom_group[geom] >= _COLLIDERS or rgba[3] == 0.0:
             return
         if model.geom_type[geom] == _SHAPE.mjGEOM_PLANE:
             self._floors.append((scene.add_grid(f"/{body}/{geom}", **place), model.geom_pos[geom]))

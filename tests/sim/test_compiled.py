@@ -194,7 +194,7 @@ def test_too_much_damping_is_refused() -> None:
         compile_scene(Scene(actors=[actor]), MujocoConfig())
 
 
-@pytest.mark.parametrize("asset", [Mjcf(), Mjcf(path="/nowhere.xml"), Mjcf(xml="<mujoco/>", root="hand")])
+@pytest.mark.parametrize("asset", [Mjcf(), Mjcf(path="/nowhere.xml"), Mjcf(xml="<mujoco/>")])
 def test_a_wrong_asset_is_one_sentence(asset: Mjcf) -> None:
     with pytest.raises(UsageError):
         compile_scene(Scene(actors=[Actor("thing", asset)]), MujocoConfig())

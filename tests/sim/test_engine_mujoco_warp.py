@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import subprocess
 import sys
@@ -115,16 +116,17 @@ def test_a_scene_that_warp_cannot_simulate_names_the_alternative(kind: str, tmp_
         build(kind, Scene(world=str(file), fields=["qpos"], frame_skip=1), 1)
 
 
-def test_the_kernels_compile_for_a_gpu(tmp_path) -> None:
+@pytest.mark.parametrize("module", ["state_kernels", "view_kernels"])
+def test_the_kernels_compile_for_a_gpu(tmp_path, module: str) -> None:
     """Warp brings NVIDIA's compiler, which needs no GPU and is stricter than the one for CPUs."""
     pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
     import warp as wp
 
-    from dima_isaac.sim.warp import kernels as warp_kernels
-
     if wp.get_cuda_toolkit_version() is None:
         pytest.skip("a Warp without CUDA")
-    (binary,) = wp.compile_aot_module(warp_kernels, arch=90, module_dir=tmp_path, use_ptx=False)
+    (binary,) = wp.compile_aot_module(
+        importlib.import_module(f"dima_isaac.sim.warp.{module}"), arch=90, module_dir=tmp_path, use_ptx=False
+    )
     assert binary.name.endswith(".sm90.cubin") and binary.stat().st_size > 10_000
 
 

@@ -9,7 +9,6 @@ import torch
 
 from dima_isaac.sim.rotations import (
     angle_between,
-    from_axis_angle,
     from_rpy,
     quat_conj,
     quat_div,
@@ -18,6 +17,7 @@ from dima_isaac.sim.rotations import (
     rotate_inverse,
     to_rpy,
 )
+from tests.sim.quaternions import from_axis_angle
 
 
 def unit(n: int, seed: int) -> torch.Tensor:

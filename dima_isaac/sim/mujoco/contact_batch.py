@@ -1,9 +1,9 @@
 """A batch whose every step ends with ``mj_rnePostConstraint``, so that ``cfrc_ext`` is what Gymnasium reads.
 
-MuJoCo computes the external forces on bodies only for models with force sensors; Gymnasium calls the function by
-hand after each control step. ``mujoco.batch.Batch`` has no door for such a call, the C library has: ``mjb_apply``.
-So this class speaks to the C interface (``mujoco/mjbatch.h``) through ctypes, with the part of ``Batch``'s interface
-that the engine uses. The call costs a twentieth of a step.
+MuJoCo computes the external forces on bodies only for models with force sensors; Gymnasium calls the function itself
+after each control step. ``mujoco.batch.Batch`` offers no such call, the C library does: ``mjb_apply``. So this
+class uses the C interface (``mujoco/mjbatch.h``) through ctypes, with the part of ``Batch``'s interface that the
+engine needs. The call costs a twentieth of a step.
 """
 
 from __future__ import annotations
@@ -71,13 +71,8 @@ class ContactBatch:
 
     def step(self, ids: Array | None, nstep: int, stage: int) -> None:
         """Advance ``ids`` (a mask or indices, None for all), then find the external forces on their bodies."""
-        chosen, count = _ids(ids)
-        self._check(self._lib.mjb_step(self._batch, chosen, count or self.nsim * (ids is None), nstep, stage))
-        self._post(ids)
-
-    def _post(self, ids: Array | None) -> None:
-        chosen, count = _ids(ids)
-        count = count or self.nsim * (ids is None)
+        chosen, count = self._ids(ids)
+        self._check(self._lib.mjb_step(self._batch, chosen, count, nstep, stage))
         # the function takes model and data; the two arguments more that mjb_apply passes are ignored by every C
         # calling convention in use, and nothing of the state is to be saved
         function = ctypes.cast(self._lib.mj_rnePostConstraint, ctypes.c_void_p)
@@ -86,13 +81,18 @@ class ContactBatch:
 
     def forward(self, ids: Array | None, stage: int) -> None:
         """Compute the stages up to ``stage`` on ``ids``."""
-        chosen, count = _ids(ids)
-        self._check(self._lib.mjb_forward(self._batch, chosen, count or self.nsim * (ids is None), stage))
+        self._check(self._lib.mjb_forward(self._batch, *self._ids(ids), stage))
 
     def reset(self, ids: Array | None, stage: int) -> None:
         """Put ``ids`` back to the model's defaults."""
-        chosen, count = _ids(ids)
-        self._check(self._lib.mjb_reset(self._batch, chosen, count or self.nsim * (ids is None), None, stage))
+        self._check(self._lib.mjb_reset(self._batch, *self._ids(ids), None, stage))
+
+    def _ids(self, ids: Array | None) -> tuple[Any, int]:
+        """A mask or indices as a C array and their number; None stands for all."""
+        if ids is None:
+            return None, self.nsim
+        index = np.ascontiguousarray(np.flatnonzero(ids) if ids.dtype == bool else ids, dtype=np.int32)
+        return index.ctypes.data_as(ctypes.c_void_p), len(index)
 
     def _check(self, failed: int) -> None:
         if failed:
@@ -111,14 +111,6 @@ class ContactBatch:
         if getattr(self, "_batch", None):
             self._lib.mjb_deleteBatch(self._batch)
             self._batch = None
-
-
-def _ids(ids: Array | None) -> tuple[Any, int]:
-    """Indices as a C array and their number; (NULL, 0) stands for all."""
-    if ids is None:
-        return None, 0
-    index = np.ascontiguousarray(np.flatnonzero(ids) if ids.dtype == bool else ids, dtype=np.int32)
-    return index.ctypes.data_as(ctypes.c_void_p), len(index)
 
 
 def _library() -> Any:

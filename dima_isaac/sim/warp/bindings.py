@@ -12,7 +12,7 @@ from torch import Tensor
 from dima_isaac.sim.compiled import Compiled
 from dima_isaac.sim.model import link_body
 from dima_isaac.sim.scene import Scene
-from dima_isaac.sim.warp import kernels
+from dima_isaac.sim.warp import state_kernels, view_kernels
 
 
 def struct(cls: Any, **fields: Any) -> Any:
@@ -36,7 +36,7 @@ def rows(tensor: Tensor) -> Any:
 def state(d: Any) -> Any:
     """The live state of ``d`` (MuJoCo-Warp's data)."""
     return struct(
-        kernels.State,
+        state_kernels.State,
         qpos=d.qpos,
         qvel=d.qvel,
         act=d.act,
@@ -60,7 +60,7 @@ def defaults(m: Any, model: mujoco.MjModel, max_speed: float) -> Any:
     mocap = np.flatnonzero(model.body_mocapid >= 0)
     bodies = mocap[np.argsort(model.body_mocapid[mocap])]
     return struct(
-        kernels.Defaults,
+        state_kernels.Defaults,
         qpos=m.qpos0,
         body_pos=m.body_pos,
         body_quat=m.body_quat,
@@ -72,7 +72,7 @@ def defaults(m: Any, model: mujoco.MjModel, max_speed: float) -> Any:
 def addresses(compiled: Compiled) -> Any:
     """Where actors and dofs are in the state."""
     return struct(
-        kernels.Addresses,
+        state_kernels.Addresses,
         dof_qpos=index(compiled.dof_qpos),
         dof_qvel=index(compiled.dof_qvel),
         root_qpos=index(compiled.root_qpos),
@@ -85,13 +85,15 @@ def addresses(compiled: Compiled) -> Any:
 
 def kinematics(d: Any) -> Any:
     """Poses and velocities of bodies."""
-    return struct(kernels.Kinematics, xpos=d.xpos, xquat=d.xquat, xipos=d.xipos, cvel=d.cvel, subtree_com=d.subtree_com)
+    return struct(
+        view_kernels.Kinematics, xpos=d.xpos, xquat=d.xquat, xipos=d.xipos, cvel=d.cvel, subtree_com=d.subtree_com
+    )
 
 
 def contacts(d: Any, model: mujoco.MjModel) -> Any:
     """The contact list, and room for each contact's wrench."""
     return struct(
-        kernels.Contacts,
+        view_kernels.Contacts,
         count=d.nacon,
         world=d.contact.worldid,
         geom=d.contact.geom,
@@ -112,7 +114,7 @@ def frames(scene: Scene, compiled: Compiled) -> Any:
     quat = np.concatenate([np.tile([1.0, 0.0, 0.0, 0.0], (len(link_bodies), 1)), model.site_quat[sites]])
     centre = np.array([*link_bodies, *roots], dtype=np.int64)
     return struct(
-        kernels.Frames,
+        view_kernels.Frames,
         body=index(body),
         pos=wp.array(pos, dtype=wp.vec3),
         quat=wp.array(quat[:, [1, 2, 3, 0]], dtype=wp.quat),

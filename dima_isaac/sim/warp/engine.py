@@ -40,7 +40,7 @@ try:
 except ImportError as error:
     raise UsageError(f"engine=mujoco_warp needs {error.name}; pip install 'dima-isaac[gpu]'.") from error
 
-from dima_isaac.sim.warp import bindings, kernels
+from dima_isaac.sim.warp import bindings, state_kernels, view_kernels
 from dima_isaac.sim.warp.model import make_model
 
 _LOG = logging.getLogger(__name__)
@@ -149,11 +149,11 @@ class MujocoWarpEngine(BaseEngine):
         """Warp's side of every buffer, grouped as the kernels take them."""
         d, compiled = self._d, self._compiled
         self._state, self._saved_state = bindings.state(d), bindings.saved_state(d)
-        self._inputs = bindings.struct(kernels.Inputs, ctrl=d.ctrl, qfrc=d.qfrc_applied, xfrc=d.xfrc_applied)
+        self._inputs = bindings.struct(state_kernels.Inputs, ctrl=d.ctrl, qfrc=d.qfrc_applied, xfrc=d.xfrc_applied)
         self._defaults = bindings.defaults(self._m, self.model, _NO_LIMIT if self._raw else MAX_SPEED)
         self._addresses = bindings.addresses(compiled)
         self._staged = bindings.struct(
-            kernels.Staged,
+            state_kernels.Staged,
             target=wp.from_torch(self._target),
             dof_mask=wp.from_torch(self._dof_mask),
             dof_pos=wp.from_torch(self._dof_stage[0]),
@@ -165,7 +165,7 @@ class MujocoWarpEngine(BaseEngine):
             still=wp.from_torch(self._still),
         )
         self._counters = bindings.struct(
-            kernels.Counters, broken=wp.zeros(1, dtype=int), totals=wp.from_torch(self._totals)
+            state_kernels.Counters, broken=wp.zeros(1, dtype=int), totals=wp.from_torch(self._totals)
         )
         self._kinematics = bindings.kinematics(d)
         self._wrench_bodies = bindings.index(compiled.wrench_body[compiled.wrench_body >= 0])
@@ -205,15 +205,15 @@ class MujocoWarpEngine(BaseEngine):
         envs = self.num_envs
         check = [self._state, self._inputs, self._staged, self._defaults]
         self._apply_staged()
-        wp.launch(kernels.reset_broken, envs, check)
-        wp.launch(kernels.save_held, envs, [self._state, self._saved_state, self._staged])
+        wp.launch(state_kernels.reset_broken, envs, check)
+        wp.launch(state_kernels.save_held, envs, [self._state, self._saved_state, self._staged])
         for _ in range(self.substeps):
             mjw.step(self._m, self._d)
-            wp.launch(kernels.reset_broken, envs, check)
+            wp.launch(state_kernels.reset_broken, envs, check)
         if self._raw:
             self._pack_raw(wanted=False)
         wp.launch(
-            kernels.restore_held,
+            state_kernels.restore_held,
             envs,
             [self._state, self._saved_state, self._inputs, self._staged, self._bad, self._wrench_bodies],
         )
@@ -222,12 +222,12 @@ class MujocoWarpEngine(BaseEngine):
         else:
             self._refresh_views(everywhere=True)
         counted = [self._staged, self._d.overflow, _FULL_BITS, _CAPPED_BITS, self._counters]
-        wp.launch(kernels.count_failures, envs, counted)
-        wp.launch(kernels.count_broken_steps, 1, [self._counters, envs])
+        wp.launch(state_kernels.count_failures, envs, counted)
+        wp.launch(state_kernels.count_broken_steps, 1, [self._counters, envs])
 
     def _refresh_kernels(self) -> None:
         self._apply_staged()
-        wp.launch(kernels.mark_still, self.num_envs, [self._staged])
+        wp.launch(state_kernels.mark_still, self.num_envs, [self._staged])
         if self._raw:
             self._forward_raw()
         else:
@@ -236,13 +236,13 @@ class MujocoWarpEngine(BaseEngine):
     def _apply_staged(self) -> None:
         if not self._raw:
             inputs = [self._state, self._inputs, self._staged, self._addresses, self._defaults]
-            wp.launch(kernels.apply_staged, self.num_envs, inputs)
+            wp.launch(state_kernels.apply_staged, self.num_envs, inputs)
             return
         masks = [wp.from_torch(self._field_mask[name]) for name in ("qpos", "qvel")]
         inputs = [self._state, self._inputs, self._staged, self._defaults, *masks]
-        wp.launch(kernels.restart_written, self.num_envs, inputs)
+        wp.launch(state_kernels.restart_written, self.num_envs, inputs)
         for mask, source, target in self._raw_writes:
-            wp.launch(kernels.copy_rows, source.shape, [mask, True, source, target])
+            wp.launch(state_kernels.copy_rows, source.shape, [mask, True, source, target])
             mask.zero_()
 
     def _refresh_views(self, everywhere: bool) -> None:
@@ -253,9 +253,9 @@ class MujocoWarpEngine(BaseEngine):
         mjw.com_vel(m, d)
         frames, dofs, sensors = self._frames.shape[1], len(self.dof_names), self.force_sensor.shape[1]
         inputs = [self._frame_table, self._kinematics, self._staged, everywhere, self._packed]
-        wp.launch(kernels.pack_frames, (envs, frames), inputs)
+        wp.launch(view_kernels.pack_frames, (envs, frames), inputs)
         wp.launch(
-            kernels.pack_dofs,
+            view_kernels.pack_dofs,
             (envs, dofs),
             [self._state, d.qfrc_actuator, self._addresses, self._staged, everywhere, *self._packed_dofs],
         )
@@ -264,9 +264,11 @@ class MujocoWarpEngine(BaseEngine):
         total, out = self._packed_wrenches
         total.zero_()
         mjw.contact_force(m, d, self._contact_ids, True, self._contacts.wrench)
-        wp.launch(kernels.sum_contacts, d.naconmax, [self._contacts, self._sensor_of_body, self._kinematics, total])
+        wp.launch(
+            view_kernels.sum_contacts, d.naconmax, [self._contacts, self._sensor_of_body, self._kinematics, total]
+        )
         inputs = [total, self._sensor_body, self._kinematics, self._staged, everywhere, out]
-        wp.launch(kernels.pack_wrenches, (envs, sensors), inputs)
+        wp.launch(view_kernels.pack_wrenches, (envs, sensors), inputs)
 
     def _forward_raw(self) -> None:
         """Raw fields of the chosen worlds by forward dynamics; the others keep what the last physics step left.
@@ -280,7 +282,7 @@ class MujocoWarpEngine(BaseEngine):
 
     def _pack_raw(self, wanted: bool) -> None:
         for source, target in self._raw_rows:
-            wp.launch(kernels.copy_rows, source.shape, [self._staged.chosen, wanted, source, target])
+            wp.launch(state_kernels.copy_rows, source.shape, [self._staged.chosen, wanted, source, target])
 
     def _launch(self, graph: Any) -> None:
         if not self._warp_device.is_cuda:

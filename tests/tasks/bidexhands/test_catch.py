@@ -12,11 +12,11 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.mujoco.engine import MujocoEngine
-from dima_isaac.sim.rotations import from_axis_angle
 from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
 from dima_isaac.tasks.bidexhands.hands.config import Profile
 from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, JOINTS
 from dima_isaac.tasks.bidexhands.hands.starts import spin
+from tests.sim.quaternions import from_axis_angle
 
 
 def make(envs: int = 2, seed: int = 0, **cfg) -> VecEnv:

@@ -1,0 +1,13 @@
+"""Quaternions that only tests make."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+
+def from_axis_angle(axis: Sequence[float], angle: torch.Tensor) -> torch.Tensor:
+    """Rotation by ``angle`` (...,) about a unit ``axis``, xyzw."""
+    half = 0.5 * angle.unsqueeze(-1)
+    return torch.cat([half.sin() * torch.tensor(axis, dtype=angle.dtype), half.cos()], -1)
