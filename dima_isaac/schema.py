@@ -34,8 +34,6 @@ Positive = Annotated[float, Range(1e-12, 1e12)]
 NonNegative = Annotated[float, Range(0.0, 1e12)]
 Limit = Annotated[float, Range(0.0, float("inf"))]
 """A bound that ``inf`` switches off."""
-Log = Annotated[float, Range(-50.0, 50.0)]
-"""A logarithm or a logit."""
 
 Count = Annotated[int, Range(1, 10**12)]
 CountOrZero = Annotated[int, Range(0, 10**12)]

@@ -11,12 +11,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
-
-Decoder = Callable[[Tensor], Tensor]
-"""state (..., D) -> obs (..., N, O)"""
 
 Policy = Callable[[Tensor], tuple[Tensor, Tensor]]
 """obs (..., N, O) -> action (..., N, A), log-probability (..., N)"""
@@ -42,6 +40,29 @@ class Dims:
     state: int  # D
     obs: int  # O, the longest agent's; shorter ones are padded with zeros
     action: int  # A, the longest agent's; shorter ones ignore the rest
+
+
+class GameSpec(Protocol):
+    """What a world model needs of a task's specification (``envs.task.TaskSpec``)."""
+
+    @property
+    def dims(self) -> Dims: ...
+
+    @property
+    def last_action_index(self) -> Tensor | None: ...
+
+    @property
+    def output_only(self) -> Tensor | None: ...
+
+
+class Game(Protocol):
+    """What a world model needs of a task (``envs.task.Task``)."""
+
+    @property
+    def spec(self) -> GameSpec: ...
+
+    def observe(self, state: Tensor) -> Tensor:
+        """What each agent observes: (..., D) -> (..., N, O). Pure."""
 
 
 @dataclass

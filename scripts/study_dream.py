@@ -1,12 +1,12 @@
 """Dreams against the simulator under the policy itself: the reward promised beside the reward earned.
 
-    python scripts/study_dream.py RUN [--steps 30] [--envs 64] [--after 5 30] [--seed 0] [--doubt 0.6 1.0]
+    python scripts/study_dream.py RUN [--steps 30] [--envs 64] [--after 5 30] [--seed 0] [--error-scale 0.6 1.0]
 
 From the same states, reached after so many control steps, the exploring policy acts on in the simulator and in the
 world model. The table gives the mean reward per step so far, the share of episodes that have failed (reward of the
 last five steps below half of the simulator's median: a robot on its back) and the share that still runs. Policies
-learn to exploit a dream that pays more than the simulator, or fails less. --doubt dreams with other values of
-world_model.doubt than the run's own.
+learn to exploit a dream that pays more than the simulator, or fails less. --error-scale dreams with other values
+of world_model.error_scale than the run's own.
 """
 
 from __future__ import annotations
@@ -50,18 +50,18 @@ def simulate(env: VecEnv, policy: Policy, action: Tensor, steps: int) -> tuple[T
     return torch.stack(rewards, 1), torch.stack(running, 1)
 
 
-def world_models(restored: Restored, env: VecEnv, doubts: list[float]) -> dict[str, WorldModel]:
-    """The run's world model, or one for each of ``doubts``.
+def world_models(restored: Restored, env: VecEnv, scales: list[float]) -> dict[str, WorldModel]:
+    """The run's world model, or one for each of ``scales``.
 
     Raises:
-        UsageError: a run without doubt, which has kept no errors to add.
+        UsageError: a run whose error scale is 0, which has kept no errors to add.
     """
-    if not doubts:
+    if not scales:
         return {"dream": restored.world(env)}
     cfg = restored.cfg
-    if min([*doubts, cfg.world_model.doubt]) <= 0.0:
-        raise UsageError("--doubt compares values above 0, of a run whose world_model.doubt is above 0.")
-    configs = {f"doubt={doubt:g}": replace(cfg.world_model, doubt=doubt) for doubt in doubts}
+    if min([*scales, cfg.world_model.error_scale]) <= 0.0:
+        raise UsageError("--error-scale compares values above 0, of a run whose world_model.error_scale is above 0.")
+    configs = {f"error_scale={scale:g}": replace(cfg.world_model, error_scale=scale) for scale in scales}
     return {name: replace(restored, cfg=replace(cfg, world_model=model)).world(env) for name, model in configs.items()}
 
 
@@ -78,11 +78,11 @@ def rows(lengths: list[int], seen: dict[str, tuple[Tensor, Tensor]]) -> list[lis
     return out
 
 
-def compare(run: str, steps: int, envs: int, after: list[int], seed: int, doubts: list[float]) -> list[list[str]]:
+def compare(run: str, steps: int, envs: int, after: list[int], seed: int, scales: list[float]) -> list[list[str]]:
     """The table of all starts."""
     restored = restore(EvaluateConfig(checkpoint=run), Catalog())
     env = restored.build_env(envs, seed)
-    agent, worlds = restored.agent(env.spec), world_models(restored, env, doubts)
+    agent, worlds = restored.agent(env.spec), world_models(restored, env, scales)
     out = []
     for start in after:
         recorded = probes.record(env, agent.act, episode=start, ticks=start, seed=seed)
@@ -108,9 +108,9 @@ def main(words: list[str]) -> int:
     parser.add_argument("--envs", type=int, default=64)
     parser.add_argument("--after", type=int, nargs="+", default=[5, 30])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--doubt", type=float, nargs="+", default=[])
+    parser.add_argument("--error-scale", type=float, nargs="+", default=[])
     args = parser.parse_args(words)
-    found = compare(args.run, args.steps, args.envs, args.after, args.seed, args.doubt)
+    found = compare(args.run, args.steps, args.envs, args.after, args.seed, args.error_scale)
     print(table.text(["after", "steps", "where", "reward", "failed", "running"], found))
     return 0
 

@@ -28,7 +28,7 @@ from dima_isaac.run.logger import Logger
 from dima_isaac.tools.dream_video import record
 from dima_isaac.train import video
 from dima_isaac.train.trainer import Trainer
-from dima_isaac.world_model.config import DecoderConfig, DecoderKind, Reveal, RewardConfig, RewardKind
+from dima_isaac.world_model.config import DecoderKind, Reveal, RewardConfig, RewardKind
 from dima_isaac.world_model.world_model import WorldModel
 from tests.guard import no_synchronisation
 from tests.pretend_gpu import DeterminismError, MixedDevicesError, OnDevice, on_host, pretend_gpu
@@ -143,9 +143,7 @@ def dream_video(device: torch.device) -> None:
     """The simulator beside a dream, as ``play world=dream`` films it."""
     env, stage = (hand_over(device)[0] for _ in range(2))
     spec = env.spec
-    world = WorldModel(
-        config(80, 0).world_model, spec.dims, env.task.observe, spec.last_action_index, spec.output_only
-    ).to(device)
+    world = WorldModel(config(80, 0).world_model, env.task, device)
     world.track(env.reset().state)
     told = SimpleNamespace(
         world=lambda env: world, cfg=config(80, 0), device=device, build_env=lambda *_: stage,
@@ -165,13 +163,12 @@ def runs() -> dict[str, RunConfig]:
     base = replace(base, train=replace(base.train, probe_every=80))
     world, learn = base.world_model, replace(base.train.learn, decoder_per_step=0.125)
     slow = replace(base, train=replace(base.train, learn=learn))
-    published = RewardConfig(width=16, kind=RewardKind.gpt, layers=1, dropout=0.1, double_step=True)
+    published = RewardConfig(width=16, kind=RewardKind.gpt, double_step=True)
     denoiser = replace(world.denoiser, ema=0.99, optim=replace(world.denoiser.optim, warmup=10))
     return {
         "default": base,
         "published": replace(slow, world_model=replace(world, reward=published, denoiser=denoiser,
-                             decoder=DecoderConfig(kind=DecoderKind.vq, width=16))),
-        "regression": replace(slow, world_model=replace(world, doubt=0.5, linear_every=7)),
+                             decoder=DecoderKind.vq)),
         "minibatches": replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)),
                                world_model=replace(world, denoiser=replace(world.denoiser, reveal=Reveal.cumulative))),
     }  # fmt: skip

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.agent.config import ActorConfig
+from dima_isaac.nn.layers import orthogonal_mlp
 from dima_isaac.nn.moments import Moments
-from dima_isaac.nn.orthogonal import orthogonal_mlp
 from dima_isaac.types import Dims
 
 STD_MAX = 0.5  # standard deviation = STD_MAX * sigmoid(l), l learned per action dimension

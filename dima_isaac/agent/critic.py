@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.agent.config import CriticConfig
-from dima_isaac.nn.orthogonal import orthogonal_mlp
+from dima_isaac.nn.layers import orthogonal_mlp
 from dima_isaac.types import Dims
 
 VALUE_DECAY, PUBLISHED_VALUE_DECAY = 0.999, 0.99999  # of the return statistics that values are normalised by

@@ -75,9 +75,7 @@ class Dreaming:
         spec, dims, device = task.spec, task.spec.dims, torch.device(cfg.rl_device)
         torch.manual_seed(cfg.seed)
         self.device = device
-        self.world = (
-            WorldModel(cfg.world_model, dims, task.observe, spec.last_action_index, spec.output_only).to(device).eval()
-        )
+        self.world = WorldModel(cfg.world_model, task, device).eval()
         self.agent = build_learner(cfg.agent, dims, device, spec.action_mask, seed=cfg.seed)
         length = max(self.world.history, self.world.window)
         state = torch.randn(batch, length, dims.state, device=device)
@@ -122,7 +120,7 @@ class Dreaming:
         model once a dream); the history, the state, the observations and the actions read or written once.
         """
         world, dims = self.world, self.world.dims
-        calls: float = self.world.steps * weight_bytes(world.dreamer) + weight_bytes(self.agent.actor)
+        calls: float = self.world.steps * weight_bytes(world.sampling_denoiser) + weight_bytes(self.agent.actor)
         calls += weight_bytes(world.decoder)
         calls += weight_bytes(world.reward) / horizon
         own = world.history * (2 * dims.state + dims.agents * dims.action) + dims.agents * dims.obs

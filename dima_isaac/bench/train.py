@@ -184,7 +184,7 @@ def _bytes(trainer: Trainer) -> float:
     updates += learn.reward_per_step * weight_bytes(world.reward)
     updates += learn.decoder_per_step * weight_bytes(world.decoder)
     updates += learn.rollouts_per_step * agent.steps_per_update * weight_bytes(agent)
-    dream = learn.horizon * (world.steps * weight_bytes(world.dreamer) + weight_bytes(agent.actor))
+    dream = learn.horizon * (world.steps * weight_bytes(world.sampling_denoiser) + weight_bytes(agent.actor))
     return 9.0 * updates + learn.rollouts_per_step * dream
 
 

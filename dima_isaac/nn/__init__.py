@@ -1,1 +1,1 @@
-"""Network parts that the world model and the agent share. They know nothing of either."""
+"""Network layers, optimiser steps, running statistics graph capture: nothing that knows of world models or agents."""

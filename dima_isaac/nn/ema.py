@@ -1,4 +1,4 @@
-"""An exponential moving average of a network's weights."""
+"""An exponential moving average (EMA) of a network's weights."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ Net = TypeVar("Net", bound=nn.Module)
 
 
 def ema_copy(net: Net) -> Net:
-    """A copy of ``net`` that will follow it and belongs to no optimiser.
+    """A copy of ``net`` for ``ema_update``; it belongs to no optimiser.
 
-    Its weights ask for gradients like the net's: autocast keeps shortened copies of such weights only.
+    Its weights keep ``requires_grad``: autocast caches casts to bfloat16 for such weights only.
     """
     return copy.deepcopy(net)
 

@@ -17,7 +17,7 @@ class Optimiser:
     """
 
     def __init__(
-        self, module: nn.Module, lr: float, weight_decay: float, decay_all: bool, warmup: int, clip: float
+        self, module: nn.Module, lr: float, weight_decay: float, clip: float, warmup: int = 0, decay_all: bool = False
     ) -> None:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         heavy = {

@@ -40,7 +40,7 @@ def record(
         step = env.restart(cfg.episode)
         for tick in range(steps + 1):
             state = step.state if context is None else context.state
-            error = (world.space.z(state) - world.space.z(step.state)).square().mean(1).sqrt().tolist()
+            error = (world.target.z(state) - world.target.z(step.state)).square().mean(1).sqrt().tolist()
             texts = ["not dreaming yet"] * env.num_envs
             if context is not None:
                 errors.append(sum(error) / len(error))

@@ -74,10 +74,7 @@ class Restored:
         Raises:
             CheckpointError: it has other sizes than this task's.
         """
-        spec = env.spec
-        world = WorldModel(
-            self.cfg.world_model, spec.dims, env.task.observe, spec.last_action_index, spec.output_only
-        ).to(self.device)
+        world = WorldModel(self.cfg.world_model, env.task, self.device)
         self._load(world, "world")
         return world.eval()
 

@@ -53,7 +53,7 @@ class LinearModel:
         self, world: WorldModel, replay: ReplayBuffer, rows: int = 20_000, ridge: float = 1e-3, seed: int = 0
     ) -> None:
         window = replay.sample(rows, 2, torch.Generator(replay.device).manual_seed(seed))
-        z, action = world.space.z(window.state), window.action[:, 0]
+        z, action = world.target.z(window.state), window.action[:, 0]
         keep = (window.valid[:, 0] & window.valid[:, 1]).double().unsqueeze(1)
         inputs = self._inputs(z[:, 0], action).double() * keep
         change = (z[:, 1] - z[:, 0]).double() * keep
@@ -124,7 +124,7 @@ def open_loop(
     window = _whole_windows(held_out, batch, history + horizon)
     start, actions = world.context(_rows(window, 0, history)), window.action[:, history - 1 :]
     generator = torch.Generator(window.state.device).manual_seed(seed)
-    past, true = world.space.z(window.state).split([history - 1, horizon + 1], 1)
+    past, true = world.target.z(window.state).split([history - 1, horizon + 1], 1)
     dreamt = torch.stack([_dream(world, start, actions, horizon, generator) for _ in range(dreams)])
     fitted = [true[:, 0]]
     for h in range(horizon):
@@ -147,9 +147,9 @@ def _dream(world: WorldModel, context: Context, actions: Tensor, horizon: int, g
     """z (B, H + 1, D) from ``context`` under ``actions`` (B, H, N, A)."""
     states = [context.state]
     for h in range(horizon):
-        context = world.step(context, actions[:, h], generator, doubt=False)
+        context = world.step(context, actions[:, h], generator, errors=False)
         states.append(context.state)
-    return world.space.z(torch.stack(states, 1))
+    return world.target.z(torch.stack(states, 1))
 
 
 @torch.no_grad()
@@ -174,11 +174,11 @@ def sensitivity(
 
     def true_next(a: Tensor) -> Tensor:
         env.load_state_dict(start)
-        return world.space.z(env.step(a).state) * physical
+        return world.target.z(env.step(a).state) * physical
 
     def dreamt_next(a: Tensor) -> Tensor:
         generator = torch.Generator(a.device).manual_seed(episode)
-        return world.space.z(world.step(context, a, generator, doubt=False).state) * physical
+        return world.target.z(world.step(context, a, generator, errors=False).state) * physical
 
     base_true, base_dreamt = true_next(action), dreamt_next(action)
     true, dreamt = [], []

@@ -38,9 +38,7 @@ class Trainer:
         self.cfg, self.run_folder, self.logger, self.signals = cfg, run, logger, signals
         self.env, self.eval_env, self.device = env, eval_env, torch.device(cfg.rl_device)
         spec, clip_actions = env.spec, cfg.world_model.clip_actions
-        self.world = WorldModel(
-            cfg.world_model, spec.dims, env.task.observe, spec.last_action_index, spec.output_only
-        ).to(self.device)
+        self.world = WorldModel(cfg.world_model, env.task, self.device)
         self.agent = build_learner(
             cfg.agent, spec.dims, self.device, spec.action_mask, clip_actions=clip_actions, seed=cfg.seed + 1
         )

@@ -1,6 +1,6 @@
-"""Which agents the denoiser sees: at each reverse step, and in training (DIMA equations 6 and 9).
+"""Which agents' current actions the denoiser sees: at each reverse step, and in training (DIMA equations 6 and 9).
 
-Variants are data: every mode is a mask, 1 where an agent's current action is visible.
+Every mode is a mask, 1 where an agent's current action is visible.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from dima_isaac.errors import UsageError
 from dima_isaac.world_model.config import Order, Reveal
+
+FULL_FRACTION = 0.5  # cumulative training: how often every agent is visible; with subsets alone the last one fades
 
 
 def steps_for(agents: int, steps: int, reveal: Reveal) -> int:
@@ -28,7 +30,7 @@ def steps_for(agents: int, steps: int, reveal: Reveal) -> int:
 
 
 def draw_order(order: Order, batch: int, agents: int, generator: torch.Generator) -> Tensor:
-    """(batch, N) agents in the order of their revelation."""
+    """(batch, N) agents in the order in which they are revealed."""
     if order is Order.per_sample:
         return torch.rand(batch, agents, device=generator.device, generator=generator).argsort(1)
     return torch.arange(agents, device=generator.device).flip(0).expand(batch, agents)
@@ -37,13 +39,13 @@ def draw_order(order: Order, batch: int, agents: int, generator: torch.Generator
 # DIMA eq. 6
 def stages(reveal: Reveal, order: Tensor) -> Tensor:
     """(S, B, N) float masks, one for each distinct stage of the reverse process; S is 1 for ``joint``, else N."""
-    # not one_hot, which looks at its argument on a CPU
-    shown = order.T.unsqueeze(-1) == torch.arange(order.shape[1], device=order.device)
+    # not one_hot, which reads its argument's values on a CPU
+    visible = order.T.unsqueeze(-1) == torch.arange(order.shape[1], device=order.device)
     if reveal is Reveal.joint:
-        shown = shown.sum(0, keepdim=True)
+        visible = visible.sum(0, keepdim=True)
     elif reveal is Reveal.cumulative:
-        shown = shown.cumsum(0)  # of integers: a GPU's sums of floats have no fixed order
-    return shown.float()
+        visible = visible.cumsum(0)  # of integers: a GPU's sums of floats have no fixed order
+    return visible.float()
 
 
 def stage_of(step: int, steps: int, count: int) -> int:
@@ -52,8 +54,8 @@ def stage_of(step: int, steps: int, count: int) -> int:
 
 
 # DIMA eq. 9
-def draw_mask(reveal: Reveal, batch: int, agents: int, full_fraction: float, generator: torch.Generator) -> Tensor:
-    """(batch, N) float training masks: a uniform agent, a uniform subset size, or all."""
+def draw_mask(reveal: Reveal, batch: int, agents: int, generator: torch.Generator) -> Tensor:
+    """(batch, N) float training masks: a uniform agent, a subset of uniform size (half of the time all), or all."""
     device = generator.device
     if reveal is Reveal.joint:
         return torch.ones(batch, agents, device=device)
@@ -61,5 +63,5 @@ def draw_mask(reveal: Reveal, batch: int, agents: int, full_fraction: float, gen
     if reveal is Reveal.sequential:
         return (rank == 0).float()
     size = torch.randint(1, agents + 1, (batch, 1), device=device, generator=generator)
-    full = torch.rand(batch, 1, device=device, generator=generator) < full_fraction
+    full = torch.rand(batch, 1, device=device, generator=generator) < FULL_FRACTION
     return ((rank < size) | full).float()

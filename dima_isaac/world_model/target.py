@@ -1,9 +1,13 @@
-"""The spaces of the world model: raw s, normalised z, x = sigma_data * z, and y, where diffusion happens.
+"""What the denoiser predicts, and every conversion between that and raw states.
 
-``target`` says what y is: the next x itself (``state``); the one-step change of s in units of its own standard
-deviation, times sigma_data (``change``); or what a linear regression on state and joint action leaves of that
-change, again in units of its own deviation (``residual``). At 60 Hz a state hardly moves in one step, and most of
-how it moves is linear: what remains is where the network's accuracy is worth spending. Every conversion is here.
+    s   raw state
+    z   (s - mean) / std, with running moments of s
+    x   sigma_data * z: what histories and the critic are given in
+    d   sigma_data * (s' - s - mean) / std, with running moments of the one-step change: the normalised change
+    y   the target of diffusion: x' (``StateTarget``), or what a linear regression leaves of d (``ResidualTarget``)
+
+At 60 Hz a state hardly changes in one step, and most of its change is linear in state and action: the residual is what
+a network's accuracy is worth spending on.
 """
 
 from __future__ import annotations
@@ -13,167 +17,232 @@ from torch import Tensor, nn
 
 from dima_isaac.nn.moments import Moments
 from dima_isaac.nn.ridge import Ridge
-from dima_isaac.nn.trust import Trust
-from dima_isaac.types import Dims, Window
-from dima_isaac.world_model.config import Target, WorldModelConfig
+from dima_isaac.types import GameSpec, Window
+from dima_isaac.world_model.config import TargetKind, WorldModelConfig
+from dima_isaac.world_model.karras import SIGMA_DATA
 
-_STILL = 1e-10  # a dimension whose change has less than this part of its variance never moves
+CONSTANT = 1e-10  # a dimension is constant if its change has less than this part of its variance
+# A change counts as at most so many standard deviations: what nobody has touched yet moves by rounding alone, and its
+# first real move would be millions of them.
+CHANGE_CLAMP = 30.0
+PUBLISHED_PRIOR = 1e-4  # rows of a standard normal that the published running moments begin with
 
-_KEPT = 0.9  # of the value_weights of rounds before
+SOLVE_EVERY = 50  # updates between two solutions of the regression: a Cholesky factor each
+DECAY = 0.9995  # of the regression's older rows, per update: about 2,000 batches count
+PENALTY = 2.5e-4  # ridge, relative to the mean Gram matrix: keeps constant and repeated inputs solvable
+LEAST_UNIT = 0.03  # smallest u, in units of d: what is linear to three digits is not magnified
 
-_LEAST = 0.1  # loss weight of a dimension that has not been predicted yet, relative to one that always was
 
+class Target(nn.Module):
+    """Running moments of states and changes, the masks of a task's dimensions, and the advance of a state.
 
-class Space(nn.Module):
-    """Running moments and what follows from them."""
+    ``input_mask`` (D,) is 0 for dimensions that networks do not see. Entries of the state that repeat the action just
+    taken are written from it (``copy_last_action``), so nothing predicts them.
+    """
 
-    action_columns: Tensor
-    action_source: Tensor
-    free: Tensor
-    input_mask: Tensor | None
-    value_weights: Tensor
+    copied_to: Tensor  # state columns that repeat an action entry
+    copied_from: Tensor  # which entry of the flat joint action each of them repeats
+    not_copied: Tensor
+    input_mask: Tensor
 
-    def __init__(
-        self, cfg: WorldModelConfig, dims: Dims, last_action_index: Tensor | None, output_only: Tensor | None = None
-    ) -> None:
-        """``last_action_index`` (N, A): where the state repeats the action just taken, -1 where it does not.
-
-        ``output_only`` (D,) bool: what the next state does not depend on. A linear regression (``residual``), if there
-        is one, predicts it alone; denoiser and reward do not see it or spend their accuracy on it.
-        """
+    def __init__(self, cfg: WorldModelConfig, spec: GameSpec, prior: float = 0.0) -> None:
         super().__init__()
-        self.data, self.z_clamp = cfg.denoiser.sigma_data, cfg.z_clamp
-        self.reach = self.data * cfg.change_clamp if cfg.change_clamp else torch.inf
-        self.by_change = cfg.target is not Target.state
-        self.floor, self.value_weight = cfg.residual_floor, cfg.value_weight
-        acts = cfg.history * dims.agents * dims.action
-        self.linear = None
-        if cfg.target is Target.residual:
-            self.linear = Ridge(dims.state + acts, dims.state, cfg.linear_decay, cfg.linear_penalty)
-            self.linear.miss.fill_(self.data)
-        self.trust = Trust(dims.state, cfg.trust_decay) if self.by_change and cfg.trust_decay else None
-        self.register_buffer("value_weights", torch.ones(dims.state))
-        self.state = Moments(dims.state, cfg.prior_count)
-        self.change = Moments(dims.state)
-        flat = (
-            torch.full((1,), -1)
-            if last_action_index is None or not cfg.copy_last_action
-            else last_action_index.detach().to("cpu").flatten()
-        )
-        source = torch.arange(flat.shape[0])[flat >= 0]
-        self.register_buffer("action_columns", flat[source], persistent=False)
-        self.register_buffer("action_source", source, persistent=False)
-        free = torch.ones(dims.state)
-        free[self.action_columns] = 0.0
-        input_mask = None if output_only is None or self.linear is None else (~output_only).float().to("cpu")
-        self.register_buffer("free", free, persistent=False)
-        self.register_buffer("input_mask", input_mask, persistent=False)
+        size = spec.dims.state
+        self.z_clamp = cfg.z_clamp
+        self.state = Moments(size, prior)
+        self.change = Moments(size)
+        index = torch.full((1,), -1)
+        if spec.last_action_index is not None and cfg.copy_last_action:
+            index = spec.last_action_index.detach().to("cpu").flatten()
+        source = torch.arange(index.shape[0])[index >= 0]
+        not_copied = torch.ones(size)
+        not_copied[index[source]] = 0.0
+        self.register_buffer("copied_to", index[source], persistent=False)
+        self.register_buffer("copied_from", source, persistent=False)
+        self.register_buffer("not_copied", not_copied, persistent=False)
+        self.register_buffer("input_mask", torch.ones(size), persistent=False)
 
-    def _scale(self) -> tuple[Tensor, Tensor]:
+    # -- what a kind of target defines ------------------------------------------------------------------------------
+
+    def linear(self, x: Tensor, actions: Tensor) -> Tensor:
+        """The linear prediction (B, D) that ``encode`` and ``decode`` need, from x (B, D), actions (B, h, N, A)."""
+        raise NotImplementedError
+
+    def encode(self, state: Tensor, after: Tensor, linear: Tensor) -> Tensor:
+        """Two consecutive s (B, D) -> y (B, D)."""
+        raise NotImplementedError
+
+    def decode(self, state: Tensor, y: Tensor, linear: Tensor) -> Tensor:
+        """s and y (B, D) -> the s that follows."""
+        raise NotImplementedError
+
+    def features(self, x: Tensor, valid: Tensor) -> Tensor:
+        """The history x (B, h, D), ``valid`` (B, h) bool, as the denoiser sees it: same shape."""
+        raise NotImplementedError
+
+    def uncertain(self) -> Tensor:
+        """(D,) 1 where a prediction can err: neither copied from the action nor constant."""
+        raise NotImplementedError
+
+    def dx_dy(self) -> Tensor:
+        """(D,) how far x moves for one unit of y."""
+        raise NotImplementedError
+
+    def refit(self, updates: int) -> None:
+        """What is to be solved now and then, after ``updates`` updates of the denoiser."""
+
+    # -- what all share ---------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def track(self, window: Window) -> None:
+        """Learn from replayed rows (B, T, ...)."""
+        counted = window.valid & ~window.first
+        self.change.update(window.state[:, 1:] - window.state[:, :-1], counted[:, 1:])
+
+    def state_scale(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of s, (D,) float32."""
         return self.state.mean.float(), (self.state.var + 1e-8).sqrt().float()
 
-    def _change_scale(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of the change; both 0 where the state stands still."""
-        var, still = self.change.var, self.change.var <= _STILL * self.state.var
-        return self.change.mean.masked_fill(still, 0.0).float(), var.sqrt().masked_fill(still, 0.0).float()
+    def change_scale(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of the one-step change, (D,) float32; both 0 where the state is constant."""
+        var, constant = self.change.var, self.change.var <= CONSTANT * self.state.var
+        return self.change.mean.masked_fill(constant, 0.0).float(), var.sqrt().masked_fill(constant, 0.0).float()
 
-    @torch.no_grad()
-    def track(self, window: Window, history: int) -> None:
-        """Learn from replayed rows (B, T, ...): the change's moments from all, the regression from the newest step."""
-        counts = window.valid & ~window.first
-        self.change.update(window.state[:, 1:] - window.state[:, :-1], counts[:, 1:])
-        if self.linear is not None:
-            now, after, acts = window.state[:, -2], window.state[:, -1], window.action[:, -1 - history : -1]
-            inputs = torch.cat([self.x(now), acts.flatten(1)], 1)
-            self.linear.update(inputs, self.moved(now, after), counts[:, -1])
+    def z(self, state: Tensor) -> Tensor:
+        """s (..., D) -> z."""
+        mean, std = self.state_scale()
+        return (state - mean) / std
 
-    def z(self, s: Tensor) -> Tensor:
-        """s -> z."""
-        mean, std = self._scale()
-        return (s - mean) / std
+    def x(self, state: Tensor) -> Tensor:
+        """s (..., D) -> x."""
+        return SIGMA_DATA * self.z(state)
 
-    def x(self, s: Tensor) -> Tensor:
-        """s -> x."""
-        return self.data * self.z(s)
+    def normalised_change(self, state: Tensor, after: Tensor) -> Tensor:
+        """Two consecutive s (..., D) -> d; 0 where the state is constant."""
+        mean, std = self.change_scale()
+        most = SIGMA_DATA * CHANGE_CLAMP
+        return (SIGMA_DATA * torch.where(std > 0, (after - state - mean) / std, 0.0)).clamp(-most, most)
 
-    def moved(self, now: Tensor, after: Tensor) -> Tensor:
-        """Two consecutive s -> the change between them, of deviation sigma_data; 0 where nothing ever moves."""
-        mean, std = self._change_scale()
-        return (self.data * torch.where(std > 0, (after - now - mean) / std, 0.0)).clamp(-self.reach, self.reach)
+    def denoised(self) -> Tensor:
+        """(D,) 1 where the denoiser predicts: uncertain, and seen by networks."""
+        return self.uncertain() * self.input_mask
 
-    def base(self, x: Tensor, actions: Tensor) -> Tensor:
-        """The linear prediction of ``moved`` from x (B, D) now and ``actions`` (B, history, N, A); 0 without one."""
-        return torch.zeros_like(x) if self.linear is None else self.linear(torch.cat([x, actions.flatten(1)], 1))
-
-    def _unit(self) -> Tensor:
-        """How much of ``moved`` one y is, (D,)."""
-        if self.linear is None:
-            return torch.ones_like(self.free)
-        return (self.linear.miss / self.data).clamp_min(self.floor)
-
-    def y(self, now: Tensor, after: Tensor, base: Tensor) -> Tensor:
-        """Two consecutive s and ``base`` -> y, (..., D)."""
-        return (self.moved(now, after) - base) / self._unit() if self.by_change else self.x(after)
-
-    def shrunk(self, y: Tensor) -> Tensor:
-        """As much of a prediction y (B, D) as unseen steps bore out; nothing of readouts, where none was made."""
-        y = self.visible(y)
-        return y if self.trust is None else y * self.trust.gain
-
-    def advance(self, now: Tensor, y: Tensor, base: Tensor, action: Tensor) -> Tensor:
-        """The s after ``now`` (B, D), given ``y`` and ``base`` (B, D) and the ``action`` (B, N, A) that is echoed."""
-        mean, std = self._scale()
-        if self.by_change:
-            shift, spread = self._change_scale()
-            after = now + shift + spread * ((base + self._unit() * y) / self.data)
-        else:
-            after = mean + std * (y / self.data)
+    def advance(self, state: Tensor, y: Tensor, linear: Tensor, action: Tensor) -> Tensor:
+        """The s after ``state`` (B, D) under ``action`` (B, N, A), whatever y: bounded, and with the action copied."""
+        after = self.decode(state, y, linear)
         if self.z_clamp:
-            # a state that is already further out is not yanked inwards: only leaving is forbidden
-            reach = self.z_clamp * std
-            after = after.clamp(torch.minimum(now, mean - reach), torch.maximum(now, mean + reach))
-        return after.index_copy(-1, self.action_columns, action.flatten(-2)[..., self.action_source])
+            # a state that is already further out is not pulled inwards: only leaving is forbidden
+            mean, std = self.state_scale()
+            most = self.z_clamp * std
+            after = after.clamp(torch.minimum(state, mean - most), torch.maximum(state, mean + most))
+        return after.index_copy(-1, self.copied_to, action.flatten(-2)[..., self.copied_from])
 
-    def open(self) -> Tensor:
-        """(D,) 1 where a step may miss, 0 where the state is echoed or (``change``) constant."""
-        return self.free * (self._change_scale()[1] > 0) if self.by_change else self.free
 
-    def diffused(self) -> Tensor:
-        """(D,) 1 where y carries information: ``open``, and no output_only."""
-        return self.visible(self.open())
+class StateTarget(Target):
+    """y = x', the next normalised state (DIMA, section 4)."""
 
-    def visible(self, x: Tensor) -> Tensor:
-        """x (..., D) with readouts at 0."""
-        return x if self.input_mask is None else x * self.input_mask
+    def __init__(self, cfg: WorldModelConfig, spec: GameSpec) -> None:
+        super().__init__(cfg, spec, prior=PUBLISHED_PRIOR)
 
-    def loss_weights(self) -> Tensor:
-        """(D,) weights of the denoiser's loss, mean 1: what can be predicted and what decides the value count most."""
-        weight = self.diffused()
-        if self.trust is not None:
-            weight = weight * (_LEAST + (1.0 - _LEAST) * self.trust.gain)
-        weight = weight * ((1.0 - self.value_weight) + self.value_weight * self.value_weights)
-        return weight / weight.mean().clamp_min(1e-12)
+    def linear(self, x: Tensor, actions: Tensor) -> Tensor:
+        """Zeros: nothing is predicted linearly."""
+        return torch.zeros_like(x)
 
-    # Voelcker et al. 2022, eq. 5, with one average slope in place of each sample's own
-    @torch.no_grad()
-    def weigh_by_value(self, slope: Tensor) -> None:
-        """Learn the value_weights of each dimension of y from ``slope`` (D,), the mean of (dV/dx)^2 over states."""
-        std = self._scale()[1]
-        step = torch.where(std > 0, self._change_scale()[1] * self._unit() / std, 0.0) if self.by_change else 1.0
-        power = slope * step**2 * self.diffused()
-        self.value_weights.lerp_(power / power.mean().clamp_min(1e-30), 1.0 - _KEPT)
+    def encode(self, state: Tensor, after: Tensor, linear: Tensor) -> Tensor:
+        """x'."""
+        return self.x(after)
+
+    def decode(self, state: Tensor, y: Tensor, linear: Tensor) -> Tensor:
+        """mean + std * y / sigma_data."""
+        mean, std = self.state_scale()
+        return mean + std * (y / SIGMA_DATA)
 
     def features(self, x: Tensor, valid: Tensor) -> Tensor:
-        """The history as the denoiser sees it: x (B, history, D), ``valid`` (B, history) bool -> same shape.
+        """x itself, padding at 0."""
+        return x * valid.unsqueeze(-1)
 
-        With ``target=change`` all but the newest row become changes in y's units, so that velocities are not lost
-        in the difference of two nearly equal inputs; a change out of a padded row is 0. Readouts are 0.
+    def uncertain(self) -> Tensor:
+        """All that is not copied."""
+        return self.not_copied
+
+    def dx_dy(self) -> Tensor:
+        """1."""
+        return torch.ones_like(self.not_copied)
+
+
+class ResidualTarget(Target):
+    """y = (d - A [x, a, 1]) / u: what running ridge regression leaves, in units u of its own deviation.
+
+    A is refitted every ``SOLVE_EVERY`` updates, u = RMS residual / sigma_data. Until the first solution A = 0, u = 1.
+    Output-only dimensions (contact forces) are predicted by A alone, and no network sees them.
+    """
+
+    def __init__(self, cfg: WorldModelConfig, spec: GameSpec) -> None:
+        super().__init__(cfg, spec)
+        dims, self.history = spec.dims, cfg.history
+        self.regression = Ridge(dims.state + cfg.history * dims.agents * dims.action, dims.state, DECAY, PENALTY)
+        self.regression.residual_rms.fill_(SIGMA_DATA)
+        if spec.output_only is not None:
+            self.input_mask = (~spec.output_only).float().to("cpu")
+
+    @torch.no_grad()
+    def track(self, window: Window) -> None:
+        """Learn from replayed rows: moments from all of them, the regression from the newest step."""
+        super().track(window)
+        state, after, actions = window.state[:, -2], window.state[:, -1], window.action[:, -1 - self.history : -1]
+        inputs = torch.cat([self.x(state), actions.flatten(1)], 1)
+        counted = window.valid[:, -1] & ~window.first[:, -1]
+        self.regression.update(inputs, self.normalised_change(state, after), counted)
+
+    def refit(self, updates: int) -> None:
+        """Solve the regression every ``SOLVE_EVERY`` updates."""
+        if updates and updates % SOLVE_EVERY == 0:
+            self.regression.solve()
+
+    def _unit(self) -> Tensor:
+        """u (D,)."""
+        return (self.regression.residual_rms / SIGMA_DATA).clamp_min(LEAST_UNIT)
+
+    def linear(self, x: Tensor, actions: Tensor) -> Tensor:
+        """A [x, a, 1], with the actions of the whole history."""
+        prediction: Tensor = self.regression(torch.cat([x, actions.flatten(1)], 1))
+        return prediction
+
+    def encode(self, state: Tensor, after: Tensor, linear: Tensor) -> Tensor:
+        """(d - linear) / u."""
+        return (self.normalised_change(state, after) - linear) / self._unit()
+
+    def decode(self, state: Tensor, y: Tensor, linear: Tensor) -> Tensor:
+        """s + mean + std * (linear + u y) / sigma_data."""
+        mean, std = self.change_scale()
+        return state + mean + std * ((linear + self._unit() * y) / SIGMA_DATA)
+
+    def features(self, x: Tensor, valid: Tensor) -> Tensor:
+        """All but the newest row as changes in units of d, so that velocities are not differences of large inputs.
+
+        A change out of a padded row is 0, as are dimensions that networks do not see.
         """
-        x = self.visible(x * valid.unsqueeze(-1))
-        if not self.by_change:
-            return x
-        std, spread = self._scale()[1], self._change_scale()[1]
-        unit = torch.where(spread > 0, std / spread.clamp_min(1e-30), 0.0)
-        moves = ((x[:, 1:] - x[:, :-1]) * unit * valid[:, :-1].unsqueeze(-1)).clamp(-self.reach, self.reach)
-        return torch.cat([moves, x[:, -1:]], 1)
+        x = x * valid.unsqueeze(-1) * self.input_mask
+        std, change = self.state_scale()[1], self.change_scale()[1]
+        unit = torch.where(change > 0, std / change.clamp_min(1e-30), 0.0)
+        most = SIGMA_DATA * CHANGE_CLAMP
+        changes = ((x[:, 1:] - x[:, :-1]) * unit * valid[:, :-1].unsqueeze(-1)).clamp(-most, most)
+        return torch.cat([changes, x[:, -1:]], 1)
+
+    def uncertain(self) -> Tensor:
+        """All that is neither copied nor constant."""
+        return self.not_copied * (self.change_scale()[1] > 0)
+
+    def dx_dy(self) -> Tensor:
+        """u times the deviation of the change over that of the state."""
+        std = self.state_scale()[1]
+        return torch.where(std > 0, self.change_scale()[1] * self._unit() / std, 0.0)
+
+
+def build_target(cfg: WorldModelConfig, spec: GameSpec) -> Target:
+    """The target that ``cfg.target`` names."""
+    kinds: dict[TargetKind, type[StateTarget | ResidualTarget]] = {
+        TargetKind.state: StateTarget,
+        TargetKind.residual: ResidualTarget,
+    }
+    return kinds[cfg.target](cfg, spec)

@@ -41,7 +41,7 @@ def test_warm_up_begins_at_rate_zero():
 
 def test_the_norm_is_that_before_clipping():
     weight = nn.Linear(1, 1)
-    optimiser = Optimiser(weight, 0.1, 0.0, False, 0, 1.0)
+    optimiser = Optimiser(weight, 0.1, 0.0, 1.0)
     assert optimiser.step(3.0 * weight.weight.sum() + 4.0 * weight.bias.sum()).item() == pytest.approx(5.0)
 
 
@@ -49,7 +49,7 @@ def test_a_warm_up_goes_on_after_loading():
     def fresh() -> tuple[nn.Linear, Optimiser]:
         torch.manual_seed(0)
         net = nn.Linear(1, 1)
-        return net, Optimiser(net, 0.1, 0.0, False, 4, 100.0)
+        return net, Optimiser(net, 0.1, 0.0, 100.0, warmup=4)
 
     (one, whole), (_, before) = fresh(), fresh()
     for _ in range(3):

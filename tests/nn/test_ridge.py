@@ -20,7 +20,9 @@ def test_batches_find_the_coefficients_and_the_residual():
     ridge.solve()
     assert torch.allclose(ridge.weight, torch.cat([weight, torch.full((1, 2), 7.0)]), atol=0.01)
     left = (ridge(inputs) - targets).square().mean(0).sqrt()
-    assert torch.allclose(ridge.miss, left, rtol=1e-3) and torch.allclose(left, torch.full((2,), 0.1), atol=0.005)
+    assert torch.allclose(ridge.residual_rms, left, rtol=1e-3) and torch.allclose(
+        left, torch.full((2,), 0.1), atol=0.005
+    )
 
 
 def test_rows_that_do_not_count_leave_no_trace():
@@ -68,7 +70,7 @@ def test_a_poisoned_row_keeps_the_previous_solution():
     inputs[0] = float("nan")
     ridge.update(inputs, targets, torch.ones(100))
     ridge.solve()
-    assert torch.equal(ridge.weight, before) and ridge.miss.isfinite().all()
+    assert torch.equal(ridge.weight, before) and ridge.residual_rms.isfinite().all()
 
 
 def test_equations_without_a_solution_keep_the_previous_one():

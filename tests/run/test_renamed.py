@@ -48,7 +48,7 @@ def test_a_run_of_the_first_release_is_read():
         "world_model.copy_last_action": False
     }
     state = renamed.renamed_state({"world": {"space.relevance": 1, "space.state.mean": 2}, "env_steps": 3})
-    assert state == {"world": {"space.value_weights": 1, "space.state.mean": 2}, "env_steps": 3}
+    assert state == {"world": {"loss_weights.value": 1, "target.state.mean": 2}, "env_steps": 3}
 
 
 def test_leaves_and_branches_move_and_dropped_keys_go(tables):

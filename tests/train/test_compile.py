@@ -14,7 +14,7 @@ from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.train.trainer import Trainer
-from dima_isaac.world_model.config import DecoderConfig, DecoderKind, RewardConfig, RewardKind
+from dima_isaac.world_model.config import DecoderKind, RewardConfig, RewardKind
 from tests.toy import toy_env
 from tests.train.test_trainer import config, flat
 
@@ -33,10 +33,9 @@ def variants():
     optim = replace(world.denoiser.optim, warmup=40)
     yield "default", base
     denoiser = replace(world.denoiser, optim=optim, ema=0.99)
-    reward = RewardConfig(width=16, kind=RewardKind.gpt, layers=1, dropout=0.1, double_step=True,
+    reward = RewardConfig(width=16, kind=RewardKind.gpt, double_step=True,
                           optim=replace(world.reward.optim, warmup=20))  # fmt: skip
-    decoder = DecoderConfig(kind=DecoderKind.vq, width=16)
-    changed = replace(world, denoiser=denoiser, reward=reward, decoder=decoder, linear_every=7, doubt=0.5)
+    changed = replace(world, denoiser=denoiser, reward=reward, decoder=DecoderKind.vq)
     agent = replace(agent, ppo=PpoConfig(epochs=1, minibatches=2))
     yield "counters", replace(base, world_model=changed, agent=agent)
 

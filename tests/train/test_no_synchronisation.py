@@ -12,7 +12,7 @@ from dima_isaac.envs import noise
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.train.trainer import Trainer
-from dima_isaac.world_model.config import DecoderConfig, DecoderKind
+from dima_isaac.world_model.config import DecoderKind
 from tests.guard import SynchronisationError, guard, no_synchronisation
 from tests.toy import toy_env
 from tests.train.test_trainer import config
@@ -73,8 +73,7 @@ def _loops():
     yield "default", base
     warmup = replace(world.denoiser, optim=replace(world.denoiser.optim, warmup=10))
     yield "captured", replace(base, compile=True, world_model=replace(world, denoiser=warmup))
-    decoder = DecoderConfig(kind=DecoderKind.vq, width=16)
-    yield "vq", replace(base, world_model=replace(world, decoder=decoder))
+    yield "vq", replace(base, world_model=replace(world, decoder=DecoderKind.vq))
     yield "minibatches", replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)))
 
 

@@ -27,7 +27,7 @@ class Identity:
 class Oracle:
     """The toy's own equations; ``blind`` agents' actions do nothing, ``drift`` and ``noise`` are added to each step."""
 
-    history, space = 3, Identity()
+    history, target = 3, Identity()
 
     def __init__(self, blind: int | None = None, drift: float = 0.0, noise: float = 0.0) -> None:
         self.blind, self.drift, self.noise = blind, drift, noise
@@ -35,8 +35,8 @@ class Oracle:
     def context(self, window: Window) -> Now:
         return Now(window.state[:, -1])
 
-    def step(self, context: Now, action: Tensor, generator: torch.Generator, doubt: bool) -> Now:
-        assert not doubt, "a probe holds the prediction against the truth"
+    def step(self, context: Now, action: Tensor, generator: torch.Generator, errors: bool) -> Now:
+        assert not errors, "a probe holds the prediction against the truth"
         pos, vel, _ = context.state.split(2, 1)
         push = action.squeeze(-1).clamp(-1, 1)
         if self.blind is not None:

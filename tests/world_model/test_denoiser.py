@@ -6,26 +6,24 @@ import pytest
 import torch
 
 from dima_isaac.world_model import karras
-from dima_isaac.world_model.config import ActionEncoder, Backbone, Reveal, Target
-from dima_isaac.world_model.world_model import WorldModel
-from tests.world_model.worlds import DIMS, Linear, build, paper, shaken, small
+from dima_isaac.world_model.config import Backbone, Reveal, TargetKind
+from dima_isaac.world_model.denoiser import Denoiser
+from tests.world_model.worlds import DIMS, Linear, build, paper, shaken, small, without_regression
 
 
-def models() -> dict[str, WorldModel]:
-    narrow = {"backbone": Backbone.unet, "actions": ActionEncoder.perceiver, "channels": 32, "cond": 32}
-    return {"light": build(small()), "published": build(small(**narrow))}
+@pytest.fixture(params=list(Backbone))
+def denoiser(request) -> Denoiser:
+    return shaken(build(small(backbone=request.param))).denoiser
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["light", "published"])
-def test_a_hidden_current_action_cannot_move_D_and_a_past_one_can(name):
-    denoiser = shaken(models()[name]).denoiser
+def test_a_hidden_current_action_cannot_move_D_and_a_past_one_can(denoiser):
     history, actions = torch.randn(5, 3, 4), torch.randn(5, 3, 2, 2)
-    seen = torch.tensor([1.0, 0.0]).expand(1, 5, 2)
-    noisy, sigma, free = torch.randn(5, 4), torch.rand(5, 1), torch.ones(4)
+    mask = torch.tensor([1.0, 0.0]).expand(1, 5, 2)
+    noisy, sigma, every = torch.randn(5, 4), torch.rand(5, 1), torch.ones(4)
 
     def result(actions):
-        return denoiser(noisy, sigma, denoiser.encode(history, actions, seen)[0], free)
+        return denoiser(noisy, sigma, denoiser.encode(history, actions, mask)[0], every)
 
     base, hidden, visible, past = result(actions), actions.clone(), actions.clone(), actions.clone()
     hidden[:, 2, 1] += 3.0
@@ -37,16 +35,14 @@ def test_a_hidden_current_action_cannot_move_D_and_a_past_one_can(name):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("name", ["light", "published"])
-def test_all_stages_at_once_equal_one_by_one(name):
-    denoiser = shaken(models()[name]).denoiser
-    history, actions, seen = torch.randn(5, 3, 4), torch.randn(5, 3, 2, 2), torch.eye(2).unsqueeze(1).expand(2, 5, 2)
-    noisy, sigma, free = torch.randn(5, 4), torch.rand(5, 1), torch.ones(4)
-    together = denoiser.encode(history, actions, seen)
-    alone = [denoiser.encode(history, actions, seen[stage : stage + 1])[0] for stage in range(2)]
-    first, second = (denoiser(noisy, sigma, condition, free) for condition in together)
+def test_all_stages_at_once_equal_one_by_one(denoiser):
+    history, actions, masks = torch.randn(5, 3, 4), torch.randn(5, 3, 2, 2), torch.eye(2).unsqueeze(1).expand(2, 5, 2)
+    noisy, sigma, every = torch.randn(5, 4), torch.rand(5, 1), torch.ones(4)
+    together = denoiser.encode(history, actions, masks)
+    alone = [denoiser.encode(history, actions, masks[stage : stage + 1])[0] for stage in range(2)]
+    first, second = (denoiser(noisy, sigma, condition, every) for condition in together)
     for clean, condition in zip((first, second), alone, strict=True):
-        assert torch.allclose(clean, denoiser(noisy, sigma, condition, free), atol=1e-5)
+        assert torch.allclose(clean, denoiser(noisy, sigma, condition, every), atol=1e-5)
     assert (first - second).abs().amax(1).min() > 1e-4
 
 
@@ -57,19 +53,19 @@ def test_at_first_D_is_the_skip_connection_plus_the_bias():
     condition = denoiser.encode(torch.randn(3, 3, 4), torch.randn(3, 3, 2, 2), torch.ones(1, 3, 2))[0]
     for sigma in (5.0, 0.002):
         scales = karras.precondition(torch.tensor(sigma))
-        expected = scales.skip * noisy + scales.out * denoiser.net.leave.bias
+        expected = scales.skip * noisy + scales.out * denoiser.backbone.output.bias
         assert torch.allclose(denoiser(noisy, torch.tensor(sigma), condition, torch.ones(4)), expected, atol=1e-6)
 
 
 def test_the_unroll_trains_on_predictions_and_the_targets_stay_true():
-    world, game = build(small(target=Target.state)), Linear()
+    world, game = build(small(target=TargetKind.state, unroll=3)), Linear()
     window = game.window(8, 6)
     world.track(window.state)
     inputs, targets = [], []
-    x, y = world.space.x, world.space.y
-    world.space.x = lambda s: (inputs.append(s.detach()), x(s))[1] if s.shape[1:] == (3, 4) else x(s)
-    world.space.y = lambda now, after, base: (targets.append(after), y(now, after, base))[1]
-    world.denoiser.loss(world.space, window, 3, torch.Generator().manual_seed(0))
+    x, encode = world.target.x, world.target.encode
+    world.target.x = lambda s: (inputs.append(s.detach()), x(s))[1] if s.shape[1:] == (3, 4) else x(s)
+    world.target.encode = lambda state, after, linear: (targets.append(after), encode(state, after, linear))[1]
+    world.fit_dynamics(window)
     state = window.state
     assert torch.equal(inputs[0], state[:, :3])
     assert torch.equal(inputs[1][:, :2], state[:, 1:3]) and not torch.allclose(inputs[1][:, 2], state[:, 3])
@@ -78,26 +74,25 @@ def test_the_unroll_trains_on_predictions_and_the_targets_stay_true():
 
 
 def test_padding_and_first_rows_are_no_targets():
-    world, window = build(small()), Linear().window(4, 6)
+    world, window = build(small(unroll=3)), Linear().window(4, 6)
     world.track(window.state)
-    world.space.track(window, 3)
+    world.target.track(window)
     valid, first = window.valid.clone(), window.first.clone()
     valid[0, :4], first[0, 4] = False, True
 
-    def loss(state):
-        rng = torch.Generator().manual_seed(0)
-        return world.denoiser.loss(world.space, replace(window, state=state, valid=valid, first=first), 3, rng)
+    def loss(state, valid=valid):
+        world.generator.manual_seed(0)
+        return world._dynamics_loss(replace(window, state=state, valid=valid, first=first))
 
     before = loss(window.state)
     for row, matters in ((0, False), (3, False), (4, True), (5, True)):
         state = window.state.clone()
         state[0, row] += 1.0
         assert bool((loss(state) - before).abs() > 1e-6) is matters, row
-    nothing = replace(window, valid=torch.zeros_like(valid))
-    assert world.denoiser.loss(world.space, nothing, 3, torch.Generator().manual_seed(0)) == 0
+    assert loss(window.state, torch.zeros_like(valid)) == 0
 
 
-def test_a_window_at_the_start_of_an_episode_remembers_padding_as_zero():
+def test_a_window_at_the_start_of_an_episode_has_padding_at_zero():
     world, window = build(small()), Linear().window(4, 3)
     world.track(window.state)
     valid = window.valid.clone()
@@ -110,9 +105,8 @@ def test_a_window_at_the_start_of_an_episode_remembers_padding_as_zero():
 @pytest.mark.slow
 @pytest.mark.parametrize("reveal", list(Reveal))
 def test_a_linear_system_is_learnt(reveal):
-    world, game = build(small(reveal=reveal, linear_every=1000)), Linear()  # nothing is left to the regression
-    window = game.window(256, 6)
-    world.track(window.state)
+    world, game = without_regression(build(small(reveal=reveal))), Linear()
+    world.track(game.window(256, 6).state)
     losses = [world.update_dynamics(game.window(64, 6))["world/denoise"] for _ in range(200)]
     first, last = torch.stack(losses[:5]).mean(), torch.stack(losses[-20:]).mean()
     # one agent alone cannot tell the change: a sequential model keeps what the hidden agents do as noise

@@ -1,4 +1,4 @@
-"""Dreams: alignment of what was seen, done and judged."""
+"""Imagined rollouts: alignment of observations, actions and rewards."""
 
 import torch
 from torch import nn
@@ -6,6 +6,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dima_isaac.world_model.config import Precision
 from dima_isaac.world_model.imagine import imagine
+from dima_isaac.world_model.karras import SIGMA_DATA
 from tests.world_model.worlds import DIMS, Linear, build, small
 
 
@@ -42,30 +43,30 @@ def test_it_starts_at_the_end_of_the_window():
     assert torch.equal(rollout.last_action[:, 0], window.action[:, 1])
 
 
-def test_the_policy_keeps_what_it_drew_and_the_world_clips():
+def test_the_rollout_keeps_drawn_actions_and_the_model_clips_them():
     _, _, _, rollout = dream()
     assert rollout.action.abs().max() > 1
     assert torch.equal(rollout.last_action[:, 1:], rollout.action.clamp(-1, 1))
     assert torch.equal(rollout.logp, rollout.action.sum(-1))
 
 
-def test_the_policy_saw_the_states_of_the_rollout():
+def test_observations_are_those_of_the_rollouts_states():
     world, _, calls, rollout = dream()
     assert torch.equal(torch.stack(calls, 1), rollout.obs)
     seen = rollout.obs[:, :, 0, :4]
     assert torch.allclose(world.normalise(seen), rollout.state[:, :-1], atol=1e-5)
 
 
-def test_rewards_are_those_of_the_whole_dream_at_once():
+def test_rewards_are_those_of_the_whole_trajectory_at_once():
     world, _, _, rollout = dream()
-    mean, std = world.space._scale()
-    states = mean + std * rollout.state / world.space.data
+    mean, std = world.target.state_scale()
+    states = mean + std * rollout.state / SIGMA_DATA
     reward, cont = world.predict_reward(states, rollout.action)
     assert torch.allclose(reward, rollout.reward, atol=1e-4) and torch.allclose(cont, rollout.cont, atol=1e-4)
     assert not any(value.requires_grad for value in vars(rollout).values())
 
 
-def test_weights_are_shortened_once_for_a_dream():
+def test_weights_are_cast_once_for_a_rollout():
     class Casts(TorchDispatchMode):
         def __init__(self):
             super().__init__()

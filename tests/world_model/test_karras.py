@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dima_isaac.world_model.karras import draw, grid, precondition
+from dima_isaac.world_model.karras import OFFSET, add_noise, draw_sigma, grid, precondition
 
 TABLE = [  # sigma, inp, skip, out, noise; data 0.5, offset 0.3
     (5.0, 0.1987, 0.0099, 0.4975, 0.4028),
@@ -45,7 +45,15 @@ def test_grid(steps):
 
 
 def test_training_levels_are_clipped_log_normal():
-    sigma = draw(200_000, -0.4, 1.2, 0.002, 20.0, torch.Generator().manual_seed(0))
+    sigma = draw_sigma(200_000, torch.Generator().manual_seed(0))
     assert sigma.shape == (200_000, 1) and sigma.min() >= 0.002 and sigma.max() <= 20.0
     assert sigma.log().mean().item() == pytest.approx(-0.4, abs=0.01)
     assert sigma.log().std().item() == pytest.approx(1.2, abs=0.01)
+
+
+def test_the_offset_noise_is_white_and_adds_to_every_level():
+    clean, sigma = torch.zeros(100_000, 2), torch.tensor([[0.0], [0.4]]).repeat(50_000, 1)
+    noisy = add_noise(clean, sigma, torch.Generator().manual_seed(0))
+    assert noisy[::2].std().item() == pytest.approx(OFFSET, rel=0.01)
+    assert noisy[1::2].std().item() == pytest.approx(0.5, rel=0.01)  # 0.3, 0.4, 0.5
+    assert noisy[:, 0].dot(noisy[:, 1]).item() / 100_000 == pytest.approx(0.0, abs=0.005)

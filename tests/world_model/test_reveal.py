@@ -56,9 +56,9 @@ def test_random_orders_are_permutations_uniform_over_samples():
 
 
 def test_training_masks():
-    one = draw_mask(Reveal.sequential, 9000, 3, 0.5, rng())
+    one = draw_mask(Reveal.sequential, 9000, 3, rng())
     assert (one.sum(1) == 1).all() and (one.mean(0) - 1 / 3).abs().max() < 0.02
-    assert draw_mask(Reveal.joint, 5, 3, 0.5, rng()).all()
-    some = draw_mask(Reveal.cumulative, 9000, 3, 0.5, rng()).sum(1)
+    assert draw_mask(Reveal.joint, 5, 3, rng()).all()
+    some = draw_mask(Reveal.cumulative, 9000, 3, rng()).sum(1)
     share = [(some == size).float().mean().item() for size in range(4)]
     assert share == pytest.approx([0, 1 / 6, 1 / 6, 4 / 6], abs=0.02)

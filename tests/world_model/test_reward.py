@@ -26,7 +26,7 @@ def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise):
     torch.manual_seed(0)
     model, rows = RewardModel(RewardConfig(normalise=normalise), DIMS, Precision.fp32), window(3, 4)
     guess, logit = torch.randn(3, 3), torch.randn(3, 3)
-    monkeypatch.setattr(model, "_guess", lambda *_: (guess, logit))
+    monkeypatch.setattr(model, "_predict", lambda *_: (guess, logit))
     _, metrics = model.loss(None, rows, torch.Generator())
 
     counted = [(b, t) for b in range(3) for t in range(1, 4) if not (b == 0 and t == 1)]  # no step led to a first row

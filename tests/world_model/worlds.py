@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import torch
 from torch import Tensor
 
 from dima_isaac.types import Dims, Window
 from dima_isaac.world_model.config import (
-    ActionEncoder,
     Backbone,
-    DecoderConfig,
     DecoderKind,
     DenoiserConfig,
     OptimConfig,
@@ -18,7 +18,7 @@ from dima_isaac.world_model.config import (
     Reveal,
     RewardConfig,
     RewardKind,
-    Target,
+    TargetKind,
     WorldModelConfig,
 )
 from dima_isaac.world_model.world_model import WorldModel
@@ -37,46 +37,45 @@ def view(dims: Dims):
     return observe
 
 
+def game(dims: Dims = DIMS, last_action_index: Tensor | None = None, output_only: Tensor | None = None):
+    """What a world model needs of a task."""
+    spec = SimpleNamespace(dims=dims, last_action_index=last_action_index, output_only=output_only)
+    return SimpleNamespace(spec=spec, observe=view(dims))
+
+
 def paper() -> WorldModelConfig:
     """The paper preset, written out: a test compares it with the YAML."""
     return WorldModelConfig(
-        target=Target.state,
+        target=TargetKind.state,
         unroll=3,
+        error_scale=0.0,
         value_weight=0.0,
         copy_last_action=False,
         clip_actions=False,
         z_clamp=0.0,
-        prior_count=1e-4,
-        trust_decay=0.0,
-        doubt=0.0,
+        decoder=DecoderKind.vq,
         precision=Precision.fp32,
         denoiser=DenoiserConfig(
             reveal=Reveal.sequential,
             order=Order.descending,
             backbone=Backbone.unet,
-            fourier=256,
-            cond=256,
-            actions=ActionEncoder.perceiver,
             temperature=1.0,
             ema=0.0,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, warmup=100, clip=1.0),
         ),
         reward=RewardConfig(
             kind=RewardKind.gpt,
-            layers=6,
-            dropout=0.1,
             normalise=False,
             double_step=True,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, clip=10.0),
         ),
-        decoder=DecoderConfig(kind=DecoderKind.vq),
     )
 
 
 def small(**over) -> WorldModelConfig:
     """A default model narrow enough for tests."""
     optim = OptimConfig(lr=1e-3)
-    fields = {"optim": optim, "reveal": Reveal.sequential, "width": 64, "blocks": 2, "cond": 32}
+    fields = {"optim": optim, "reveal": Reveal.sequential, "width": 64, "blocks": 2}
     fields |= {k: over.pop(k) for k in list(over) if k in DenoiserConfig.__dataclass_fields__}
     return WorldModelConfig(denoiser=DenoiserConfig(**fields), reward=RewardConfig(width=32), **over)
 
@@ -89,7 +88,13 @@ def build(
     output_only: Tensor | None = None,
 ) -> WorldModel:
     torch.manual_seed(seed)
-    return WorldModel(cfg, dims, view(dims), last_action_index, output_only)
+    return WorldModel(cfg, game(dims, last_action_index, output_only))
+
+
+def without_regression(world: WorldModel) -> WorldModel:
+    """The target stays the normalised change: all of it is left to the denoiser."""
+    world.target.refit = lambda updates: None
+    return world
 
 
 class Linear:

@@ -1,1 +1,1 @@
-"""What only ``preset=paper`` uses: U-Net, Perceiver, GPT, vector quantisation."""
+"""What only ``preset=paper`` uses: U-Net, Perceiver, GPT, vector quantisation. Sizes are constants, as published."""

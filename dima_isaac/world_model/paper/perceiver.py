@@ -6,7 +6,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dima_isaac.nn.blocks import GEGLU
+from dima_isaac.types import Dims
+
+TOKEN, LATENTS, WIDTH = 256, 32, 512  # of the Perceiver: numbers of a token, latent vectors, numbers of a latent
+
+
+class GEGLU(nn.Module):
+    """Half of the input, gated by the GELU of the other half (Shazeer 2020)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., 2 width) -> (..., width)."""
+        value, gate = x.chunk(2, -1)
+        return value * F.gelu(gate)
+
+
+class FeedForward(nn.Sequential):
+    """Layer norm, four times as wide through GEGLU, and back."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.LayerNorm(width), nn.Linear(width, 8 * width), GEGLU(), nn.Linear(4 * width, width))
 
 
 class Attention(nn.Module):
@@ -38,58 +56,49 @@ class Attention(nn.Module):
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
-class FeedForward(nn.Sequential):
-    """Layer norm, four times as wide through GEGLU, and back."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__(nn.LayerNorm(width), nn.Linear(width, 8 * width), GEGLU(), nn.Linear(4 * width, width))
-
-
 class Perceiver(nn.Module):
-    """The published encoder (Jaegle et al. 2021): learned latents read one token per time and agent, then think."""
+    """Learned latents attend to one token per time and agent, then to each other (Jaegle et al. 2021)."""
 
-    def __init__(
-        self, agents: int, action: int, history: int, out: int, token: int = 256, latents: int = 32, width: int = 512
-    ) -> None:
+    def __init__(self, dims: Dims, history: int, out: int) -> None:
         super().__init__()
-        self.token = nn.Sequential(nn.Linear(action, token), nn.SiLU(), nn.Linear(token, token))
-        self.agent = nn.Parameter(0.02 * torch.randn(agents, token))
-        self.time = nn.Parameter(0.02 * torch.randn(history, 1, token))
-        self.latents = nn.Parameter(torch.randn(latents, width))
-        self.read = Attention(width, token, heads=1, size=64)
-        self.digest = FeedForward(width)
-        self.think = nn.ModuleList(Attention(width, width, heads=8, size=64) for _ in range(2))
-        self.reflect = nn.ModuleList(FeedForward(width) for _ in range(2))
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out))
+        self.token = nn.Sequential(nn.Linear(dims.action, TOKEN), nn.SiLU(), nn.Linear(TOKEN, TOKEN))
+        self.agent_embedding = nn.Parameter(0.02 * torch.randn(dims.agents, TOKEN))
+        self.time_embedding = nn.Parameter(0.02 * torch.randn(history, 1, TOKEN))
+        self.latents = nn.Parameter(torch.randn(LATENTS, WIDTH))
+        self.cross_attention = Attention(WIDTH, TOKEN, heads=1, size=64)
+        self.cross_mlp = FeedForward(WIDTH)
+        self.self_attention = nn.ModuleList(Attention(WIDTH, WIDTH, heads=8, size=64) for _ in range(2))
+        self.self_mlp = nn.ModuleList(FeedForward(WIDTH) for _ in range(2))
+        self.out = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, out))
 
     def forward(self, actions: Tensor, mask: Tensor) -> Tensor:
         """actions (B, history, N, A), mask (B, history, N) of 0 and 1 -> (B, out)."""
-        tokens = (self.token(actions) + self.agent + self.time).flatten(1, 2)  # (B, history * N, token)
-        # copies: torch's counter of operations trips over a view of a parameter in a dream
+        tokens = (self.token(actions) + self.agent_embedding + self.time_embedding).flatten(1, 2)
+        # copies: torch's counter of operations cannot take a view of a parameter inside an imagined step
         x = self.latents.repeat(actions.shape[0], 1, 1)
-        x = x + self.read(x, tokens, mask.flatten(1).bool()[:, None, None])
-        x = x + self.digest(x)
-        for attend, digest in zip(self.think, self.reflect, strict=True):
-            x = x + attend(x)
-            x = x + digest(x)
+        x = x + self.cross_attention(x, tokens, mask.flatten(1).bool()[:, None, None])
+        x = x + self.cross_mlp(x)
+        for attention, feed_forward in zip(self.self_attention, self.self_mlp, strict=True):
+            x = x + attention(x)
+            x = x + feed_forward(x)
         return self.out(x.mean(1))
 
 
 class JointActionEncoder(nn.Module):
-    """The published encoder of one complete joint action: one token per agent, three transformer layers, their mean."""
+    """The encoder of one complete joint action: one token per agent, three transformer layers, their mean."""
 
     def __init__(self, agents: int, action: int, width: int, layers: int = 3, heads: int = 8) -> None:
         super().__init__()
         self.token = nn.Sequential(nn.Linear(action, width), nn.SiLU(), nn.Linear(width, width))
-        self.agent = nn.Parameter(0.02 * torch.randn(agents, width))
-        self.attend = nn.ModuleList(Attention(width, width, heads, width // heads) for _ in range(layers))
-        self.digest = nn.ModuleList(FeedForward(width) for _ in range(layers))
+        self.agent_embedding = nn.Parameter(0.02 * torch.randn(agents, width))
+        self.self_attention = nn.ModuleList(Attention(width, width, heads, width // heads) for _ in range(layers))
+        self.self_mlp = nn.ModuleList(FeedForward(width) for _ in range(layers))
         self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
 
     def forward(self, action: Tensor) -> Tensor:
         """(..., N, A) -> (..., width)."""
-        x = (self.token(action) + self.agent).flatten(0, -3)  # (M, N, width)
-        for attend, digest in zip(self.attend, self.digest, strict=True):
-            x = x + attend(x)
-            x = x + digest(x)
+        x = (self.token(action) + self.agent_embedding).flatten(0, -3)  # (M, N, width)
+        for attention, feed_forward in zip(self.self_attention, self.self_mlp, strict=True):
+            x = x + attention(x)
+            x = x + feed_forward(x)
         return self.out(x.mean(1)).unflatten(0, action.shape[:-2])

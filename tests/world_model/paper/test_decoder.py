@@ -2,7 +2,7 @@
 
 import torch
 
-from dima_isaac.world_model.paper.quantise import VectorQuantiser
+from dima_isaac.world_model.paper.decoder import VectorQuantiser
 
 
 def codebook(decay: float) -> VectorQuantiser:

@@ -1,0 +1,53 @@
+"""The published model of reward and continuation: a causal transformer over states and joint actions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from dima_isaac.nn.layers import mlp
+from dima_isaac.types import Dims
+from dima_isaac.world_model.paper.gpt import Gpt
+from dima_isaac.world_model.paper.perceiver import JointActionEncoder
+from dima_isaac.world_model.target import Target
+
+STEPS, LAYERS, HEADS, DROPOUT = 15, 6, 4, 0.1  # steps of context; of the transformer
+
+
+class RewardGpt(nn.Module):
+    """Tokens z_0, a_0, z_1, a_1, ...; reward and continuation of step t are read at a_t."""
+
+    def __init__(self, dims: Dims, width: int, steps: int = STEPS, layers: int = LAYERS) -> None:
+        super().__init__()
+        self.window = steps + 1
+        self.state = mlp([dims.state, width, width, width], norm=True)
+        self.action = JointActionEncoder(dims.agents, dims.action, width)
+        self.gpt = Gpt(2 * steps, width, layers, HEADS, DROPOUT)
+        self.reward = mlp([width, width, width, 1], nn.ReLU)
+        self.continuation = mlp([width, width, width, 1], nn.ReLU)
+        self.apply(_init)
+
+    def tokens(self, target: Target, state: Tensor, action: Tensor) -> Tensor:
+        """Raw s (B, T, D) and actions (B, T, N, A) -> (B, 2 T, width), alternating."""
+        return torch.stack([self.state(target.z(state) * target.input_mask), self.action(action)], 2).flatten(1, 2)
+
+    def read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """The transformer's output at action tokens (B, T, width) -> reward and continuation logit (B, T)."""
+        return self.reward(hidden).squeeze(-1), self.continuation(hidden).squeeze(-1)
+
+    def forward(
+        self, target: Target, state: Tensor, action: Tensor, valid: Tensor | None, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
+        """Raw s (B, T, D) and actions (B, T - 1, N, A) -> reward and continuation logit of the T - 1 steps.
+
+        ``valid`` (B, T) hides padding; with a ``generator`` dropout is active.
+        """
+        tokens_valid = None if valid is None else valid[:, :-1].repeat_interleave(2, 1)
+        hidden = self.gpt(self.tokens(target, state[:, :-1], action), tokens_valid, generator)
+        return self.read(hidden[:, 1::2])
+
+
+def _init(module: nn.Module) -> None:
+    if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=0.02)
+        nn.init.zeros_(module.bias)
