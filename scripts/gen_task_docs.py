@@ -19,8 +19,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # works from a bare clone, before any install
 
-from dima_isaac.run.catalog import CODE_KEYS, Catalog, resolve
-from dima_isaac.schema import from_dict
+from dima_isaac.run.catalog import Catalog, import_target, task_config
 
 PAGE = ROOT / "docs" / "tasks.md"
 KEYS = {"reward": "Reward", "where": "where", "ends": "Ends", "solved": "Solved", "differs": "Differs"}
@@ -170,8 +169,8 @@ def card(module: Any) -> tuple[str, dict[str, str]]:
 def section(name: str, catalog: Catalog) -> tuple[str, str]:
     """One task's row of the overview, and its section."""
     values = catalog.values("task", name)
-    cls = resolve(values["target"])
-    cfg = from_dict(cls.Config, {key: value for key, value in values.items() if key not in CODE_KEYS})
+    cls = import_target(values["target"])
+    cfg = task_config(values)
     task = cls(cfg)
     dims = task.spec.dims
     module = inspect.getmodule(cls)

@@ -21,7 +21,7 @@ from torch import Tensor
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.run import build
+from dima_isaac.run import build, resolve
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
@@ -78,7 +78,7 @@ def built(name: str, values: dict[str, Any], device: torch.device) -> tuple[VecE
         task={**catalog.values("task", name), **values}, engine=catalog.values("engine", "mujoco"), num_envs=ENVS,
         sim_device="cpu", rl_device="cpu", threads=1,
     )  # fmt: skip
-    cfg, _ = build.resolve_run(cfg, catalog)
+    cfg, _ = resolve.resolve_run(cfg, catalog)
     game = build.build_task(cfg)
     engine = build.build_engine(cfg, game, ENVS)
     return VecEnv(OnDevice(engine, device), game, 0, device), engine  # type: ignore[arg-type]

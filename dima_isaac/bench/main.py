@@ -18,6 +18,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import versions
+from dima_isaac.run.resolve import cores, resolve_run
 
 _PACKAGES = ("torch", "numpy", "mujoco", "mujoco-warp", "warp-lang", "gymnasium-robotics", "dima-isaac")
 
@@ -26,7 +27,7 @@ def main(cfg: BenchConfig, changes: dict[str, str], compose: Callable[..., RunCo
     """Run one suite, the module of its name. The last line printed is one JSON object."""
 
     def resolved(*overrides: str) -> RunConfig:
-        run, _ = build.resolve_run(compose(*overrides), catalog)
+        run, _ = resolve_run(compose(*overrides), catalog)
         build.set_global_state(run)
         return run
 
@@ -43,7 +44,7 @@ def machine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu(),
-        "cores": build.cores(),
+        "cores": cores(),
         "load": round(os.getloadavg()[0], 2),
         "torch_threads": torch.get_num_threads(),
         "gpu": gpu,

@@ -22,7 +22,8 @@ from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.engine import bench_engine
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
-from dima_isaac.run.build import build_env_by_name, cores
+from dima_isaac.run.build import build_env_by_name
+from dima_isaac.run.resolve import cores
 
 PARTITIONS = {"HalfCheetah": "6x1", "Ant": "4x2", "Walker2d": "2x3", "Humanoid": "9|8"}
 SIZES = (64, 256)

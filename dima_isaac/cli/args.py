@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import types
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any, get_origin
@@ -37,7 +37,6 @@ _FLAGS = {
     **dict.fromkeys(("-h", "--help"), "help"),
     **dict.fromkeys(("-m", "--multirun"), "multirun"),
     **dict.fromkeys(("-c", "--cfg"), "show_config"),
-    "--version": "version",
 }
 _ELSEWHERE = {
     **dict.fromkeys(("max_iterations", "total_timesteps", "steps"), "max_env_steps (counted over all environments)"),
@@ -64,14 +63,8 @@ class Args:
     changes: dict[str, str] = field(default_factory=dict)  # task.KEY and engine.KEY to change in a checkpoint's run
     config_dir: str | None = field(default_factory=lambda: os.environ.get(CONFIG_DIR))
     help: bool = False
-    version: bool = False
     multirun: bool = False
     show_config: bool = False  # print the composed configuration and stop
-
-    @property
-    def catalog(self) -> Catalog:
-        """What can be chosen, the user's own folder included."""
-        return Catalog(self.config_dir)
 
 
 def parse(command: str, argv: Sequence[str]) -> Args:
@@ -82,45 +75,45 @@ def parse(command: str, argv: Sequence[str]) -> Args:
             type or out of range; options that do not fit each other.
     """
     args = Args(command)
-    words = _flags(args, argv)
-    if args.help or args.version:
+    words = _read_flags(args, argv)
+    if args.help:
         return args
-    cls, catalog = OPTIONS[command], args.catalog
+    cls, catalog = OPTIONS[command], Catalog(args.config_dir)
     own = field_types(cls) if cls else {}
-    paths = [word for word in words if "=" not in word and not word.startswith("~")]
-    if paths and "runs" not in own:
-        raise UsageError(f"'{paths[0]}' is not of the form key=value, such as task=ShadowHandOver.")
-    options: dict[str, Any] = {"runs": paths} if paths else {}
-    pairs = [(word.partition("=")[0].lstrip("+~"), word.partition("=")[2], word) for word in words if word not in paths]
+    options: dict[str, Any] = {}
+    pairs = []
+    for word in words:
+        key, equals, text = word.partition("=")
+        if equals or word.startswith("~"):
+            pairs.append((key.lstrip("+~"), text, word))
+        elif "runs" in own:
+            options.setdefault("runs", []).append(word)
+        else:
+            raise UsageError(f"'{word}' is not of the form key=value, such as task=ShadowHandOver.")
     given = {name: text for name, text, _ in pairs}
     fixed = command == "plot" or bool(cls and given.get("checkpoint"))  # a checkpoint brings its run's configuration
     keys = {} if fixed else _run_keys(args, given, catalog)
     for name, text, word in pairs:
         hint = _hint(name, keys)
-        if name == "runs" and name in own:
-            raise UsageError(f"runs stand alone, without a key: plot.py {text.replace(',', ' ') or 'RUN'}")
         if name in own:
             options[name] = convert(name, text, own[name])
         if name.startswith(("hydra.", "hydra/")) and not fixed:
             args.overrides.append(word)
-        elif name in own and is_dataclass(hint):
-            continue  # `agent` of play and evaluate
         elif hint is not None:
             args.overrides.append(_override(args, name, text, hint))
         elif fixed and command != "plot" and name.startswith(("task.", "engine.")):
             args.changes[name] = text
         elif name not in own:
-            raise _unknown_key(name, command, {**keys, **own}, fixed, catalog)
+            raise _unknown_key(name, command, {**keys, **own}, catalog)
     if cls:
         args.options = cls(**options)
         args.options.validate(catalog)
     return args
 
 
-def _flags(args: Args, argv: Sequence[str]) -> list[str]:
+def _read_flags(args: Args, argv: Sequence[str]) -> list[str]:
     """Set the flags of ``args`` and return the other words."""
-    rest = []
-    words = iter(argv)
+    rest, words = [], iter(argv)
     for word in words:
         flag, _, value = word.partition("=")
         if flag in ("--config-dir", "-cd"):
@@ -129,12 +122,11 @@ def _flags(args: Args, argv: Sequence[str]) -> list[str]:
                 raise UsageError("--config-dir needs a folder.")
         elif flag in _FLAGS:
             setattr(args, _FLAGS[flag], True)
-            if _FLAGS[flag] in ("multirun", "show_config") and args.command != "train":
+            if _FLAGS[flag] != "help" and args.command != "train":
                 raise UsageError(f"{flag} is for train only.")
         elif word.startswith("-"):
-            if not value:
-                value = next(words, "VALUE")
-                value = "True" if value.startswith("-") else value
+            value = value or next(words, "VALUE")
+            value = "True" if value.startswith("-") else value
             raise UsageError(f"settings are written key=value, without dashes: {flag.lstrip('-')}={value}")
         elif not (args.show_config and word in ("job", "all")):  # hydra's --cfg takes one of these
             rest.append(word)
@@ -143,36 +135,32 @@ def _flags(args: Args, argv: Sequence[str]) -> list[str]:
 
 def _run_keys(args: Args, given: dict[str, str], catalog: Catalog) -> dict[str, Any]:
     """Every key of a run with its type, those of the chosen tasks and engines included."""
-    keys = {**dict(schema(RunConfig)), **dict.fromkeys(GROUPS, str)}
+    keys = {key: hint for key, hint in schema(RunConfig) if not is_dataclass(hint)} | dict.fromkeys(GROUPS, str)
     for group in GROUPS:
         text = given.get(group, AUTO if group == "engine" else "")
-        names = [name.strip() for name in text.split(",")] if args.multirun else [text]
-        for name in names if group in given else []:
-            if "," in name:
-                raise UsageError(f"{group}={name} names several; -m makes a run of each.")
-            catalog.check(group, name)
-        if group in ("task", "engine"):
-            for name in filter(None, names):
-                for one in catalog.values(group, name).get("candidates", [name]):
-                    keys |= {f"{group}.{key}": hint for key, hint in catalog.settable(group, one).items()}
+        choices = text.split(",") if args.multirun else [text]
+        for choice in choices if group in given else ():
+            if "," in choice:
+                raise UsageError(f"{group}={choice} names several; -m makes a run of each.")
+            catalog.check(group, choice.strip())
+        for choice in filter(None, choices if group in ("task", "engine") else ()):
+            for name in catalog.values(group, choice.strip()).get("candidates", [choice.strip()]):
+                keys |= {f"{group}.{key}": hint for key, hint in catalog.settable(group, name).items()}
     return keys
 
 
 def _hint(name: str, keys: dict[str, Any]) -> Any:
     """The type of ``name``, ``Any`` below a dictionary, None if there is no such key."""
-    if name in keys:
-        return keys[name]
-    parent = _hint(name.rpartition(".")[0], keys) if "." in name else None
+    if name in keys or "." not in name:
+        return keys.get(name)
+    parent = _hint(name.rpartition(".")[0], keys)
     return Any if parent is Any or get_origin(parent) is dict else None
 
 
 def _override(args: Args, key: str, text: str, hint: Any) -> str:
     """``key=text`` as hydra should read it for a field of type ``hint``."""
-    kind = alternatives(hint)[0]
-    if is_dataclass(kind):
-        below = [item for item in dict(schema(RunConfig)) if item.rpartition(".")[0] == key]
-        raise UsageError(f"{key} is a group of keys; set one of them: {', '.join(below)}.")
     prefix = "++" if key.startswith(("task.", "engine.")) else ""  # their YAML need not list every field
+    kind = alternatives(hint)[0]
     if key in GROUPS or (args.multirun and re.search(r"[,(]", text)):
         return f"{prefix}{key}={text}"
     if "," in text and (kind in _READ or _is_enum(kind)):
@@ -193,6 +181,8 @@ def convert(key: str, text: str, hint: Any) -> Any:
         UsageError: not a value of that type, or out of range.
     """
     kinds = alternatives(hint)
+    if key == "runs":
+        raise UsageError(f"runs stand alone, without a key: plot.py {text.replace(',', ' ') or 'RUN'}")
     if _is_enum(kinds[0]):
         if text not in kinds[0].__members__:
             raise unknown(f"value of {key}:", text, kinds[0].__members__)
@@ -229,35 +219,27 @@ def _whole(text: str) -> int | None:
 _READ = {int: _whole, float: _number, bool: lambda text: {"true": True, "false": False}.get(text.lower())}
 
 
-def _unknown_key(name: str, command: str, keys: dict[str, Any], fixed: bool, catalog: Catalog) -> UsageError:
-    """What became of the key, what it is called here, or the nearest one; and every key beside it."""
+def _unknown_key(name: str, command: str, keys: dict[str, Any], catalog: Catalog) -> UsageError:
+    """What became of the key, what it is called here, or the nearest one; and the keys beside it."""
     own = field_types(OPTIONS[command] or RunConfig)
-    shown = f"Keys of {command}: {', '.join(key for key in own if key != 'runs')}."
     if advice(name):
         return UsageError(advice(name))
-    if fixed and command != "plot" and name.partition(".")[0] in field_types(RunConfig):
-        return UsageError(f"{name} of a checkpoint's run cannot be changed. {shown}")
     if name in _ELSEWHERE:
         return UsageError(f"unknown key '{name}'; here it is {_ELSEWHERE[name]}.")
-    if name.startswith("task.") and not any(key.startswith("task.") for key in keys):
-        return UsageError(f"{name} needs a task: task=NAME. Known: {', '.join(catalog.names('task'))}.")
     branch = name
     while branch and not any(key.startswith(f"{branch}.") for key in keys):
         branch = branch.rpartition(".")[0]
-    if branch:
-        beside = [key for key in keys if key.rpartition(".")[0] == branch]
-        shown = f"Keys of {branch}: {', '.join(beside)}."
-    near = _nearest(name, keys)
+    depth = branch.count(".") + 2 if branch else 1
+    below = dict.fromkeys(".".join(key.split(".")[:depth]) for key in keys if key.startswith(f"{branch}."))
+    shown = f"Keys of {branch or command}: {', '.join(below or own)}."
+    if name == branch:
+        return UsageError(f"{name} is a group of keys. {shown}")
+    if not branch and name.startswith("task.") and command != "plot":
+        return UsageError(f"{name} needs a task: task=NAME. Known: {', '.join(catalog.names('task'))}.")
+    if not branch and name.partition(".")[0] in field_types(RunConfig) and command != "plot":
+        return UsageError(f"{name} of a checkpoint's run cannot be changed. {shown}")
+    leaf = name.rpartition(".")[2]
+    near = sorted((key for key in keys if key.rpartition(".")[2] == leaf), key=lambda key: key.count("."))[:4]
+    words = {key.rpartition(".")[2]: key for key in reversed(keys)} | {key: key for key in keys}
+    near = near or [words[word] for word in difflib.get_close_matches(name, words, 1)]
     return UsageError(f"unknown key '{name}'" + (f"; did you mean {' or '.join(near)}? " if near else ". ") + shown)
-
-
-def _nearest(name: str, keys: Iterable[str]) -> list[str]:
-    """The keys that end as ``name`` does, or else the one that looks most like it."""
-    keys, leaf = list(keys), name.rpartition(".")[2]
-    same = [key for key in keys if key.rpartition(".")[2] == leaf]
-    if same:
-        return sorted(same, key=lambda key: key.count("."))[:4]
-    leaves = {key.rpartition(".")[2]: key for key in reversed(keys)}
-    return difflib.get_close_matches(name, keys, 1) or [
-        leaves[one] for one in difflib.get_close_matches(leaf, leaves, 1, 0.7)
-    ]

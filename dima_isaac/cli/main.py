@@ -18,14 +18,6 @@ from importlib import import_module
 from dima_isaac import __version__
 from dima_isaac.errors import DimaError, UsageError, unknown
 
-_TOOLS = {
-    "play": "dima_isaac.tools.play",
-    "evaluate": "dima_isaac.tools.evaluate",
-    "plot": "dima_isaac.tools.plot",
-    "bench": "dima_isaac.bench.main",
-}
-"""Command -> the module whose ``main`` runs it."""
-
 
 def main(argv: Sequence[str] | None = None) -> int:
     """``dima COMMAND [key=value ...]``; scripts put the command before the words typed."""
@@ -34,34 +26,44 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _dispatch(words: list[str]) -> int:
     from dima_isaac.cli.args import OPTIONS, parse
+    from dima_isaac.run.catalog import Catalog
     from dima_isaac.run.signals import Early
 
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):
         print(f"usage: dima {{{','.join(OPTIONS)}}} [key=value ...]; dima COMMAND --help lists the keys")
         return 0 if words else UsageError.exit_code
-    if command == "--version":
+    if "--version" in words:
         print(f"dima-isaac {__version__}")
         return 0
     if command not in OPTIONS:
         raise unknown("command", command, OPTIONS)
     with Early() if command == "train" else nullcontext():
         args = parse(command, words[1:])
-        if args.version:
-            return _dispatch(["--version"])
         if args.help:
             from dima_isaac.cli.help import usage
 
-            print(usage(command, args.catalog))
+            print(usage(command, Catalog(args.config_dir)))
             return 0
-        from dima_isaac.cli.compose import compose
-        from dima_isaac.cli.train import announce, train
-
         if command == "train":
+            from dima_isaac.cli.train import train
+
             return train(args)
         announce(getattr(args.options, "checkpoint", ""))
-        tool = import_module(_TOOLS[command])
-        return int(tool.main(args.options, args.changes, partial(compose, args), args.catalog))
+        from dima_isaac.cli.compose import compose
+
+        tool = import_module("dima_isaac.bench.main" if command == "bench" else f"dima_isaac.tools.{command}")
+        return int(tool.main(args.options, args.changes, partial(compose, args), Catalog(args.config_dir)))
+
+
+def announce(checkpoint: str) -> None:
+    """Refuse a ``checkpoint`` that is not there, and say that something begins: torch takes seconds to import."""
+    from dima_isaac.run.folder import CONTINUE, find
+
+    if checkpoint not in ("", *CONTINUE):
+        find(checkpoint)
+    if "torch" not in sys.modules:
+        print("starting ...", flush=True)
 
 
 def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:

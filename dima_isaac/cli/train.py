@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
+import yaml
+from omegaconf import DictConfig
+
 from dima_isaac.cli.args import Args
-from dima_isaac.cli.compose import compose, multirun
+from dima_isaac.cli.compose import command_line, compose, multirun, structured
+from dima_isaac.cli.main import announce, guarded
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog
@@ -21,7 +26,7 @@ def train(args: Args) -> int:
     Raises:
         DimaError: whatever prevents or ends it.
     """
-    catalog = args.catalog
+    catalog = Catalog(args.config_dir)
     if not any(text.startswith("task=") for text in args.overrides):
         raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
     if args.multirun and args.show_config:
@@ -30,8 +35,6 @@ def train(args: Args) -> int:
         return multirun(args)
     cfg = compose(args)
     if args.show_config:
-        import yaml
-
         print(yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
         return 0
     if cfg.test:
@@ -44,12 +47,13 @@ def train(args: Args) -> int:
     return run(cfg, catalog)
 
 
-def announce(checkpoint: str) -> None:
-    """Refuse a ``checkpoint`` that is not there, and say that something begins: torch takes seconds to import."""
-    if checkpoint not in ("", *CONTINUE):
-        find(checkpoint)
-    if "torch" not in sys.modules:
-        print("starting ...", flush=True)
+def job(cfg: DictConfig) -> int:
+    """One run of a multirun; hydra calls it, here or on a cluster node."""
+    sys.argv = command_line()  # the command that continues the run is made from it
+    code = guarded(lambda _: run(structured(cfg), Catalog()))
+    if code:
+        raise SystemExit(code)
+    return code
 
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
@@ -58,56 +62,51 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     Raises:
         DimaError: the folder, the checkpoint, the engine or the task cannot be used, or training cannot go on.
     """
-    place, baseline = plan(cfg), cfg.algo is not Algo.dima
-    if baseline and (place.stored is not None or cfg.checkpoint not in ("", *CONTINUE)):
+    place, baseline, named = plan(cfg), cfg.algo is not Algo.dima, cfg.checkpoint not in ("", *CONTINUE)
+    if baseline and (place.stored is not None or named):
         what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
         raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
     announce(cfg.checkpoint)
     from dima_isaac.run import build, checkpoint
     from dima_isaac.run.display import say
     from dima_isaac.run.logger import Logger
+    from dima_isaac.run.resolve import resolve_run
     from dima_isaac.run.signals import Signals
     from dima_isaac.tools.play import training_window
     from dima_isaac.train.baselines import train_baseline
     from dima_isaac.train.trainer import Trainer
 
-    if cfg.checkpoint not in ("", *CONTINUE):
+    if named:
         file = find(cfg.checkpoint)  # before a folder is made for nothing
         checkpoint.check_task(file, checkpoint.read(file), cfg.task["name"])
-    resolved, reasons = build.resolve_run(cfg, catalog, place.stored)
-    build.set_global_state(resolved)
-    env = build.build_env(resolved, int(resolved.num_envs), resolved.seed, resolved.train.learn.episode)
-    build.check_fit(resolved, env.spec)
-    eval_env = build.build_env(resolved, resolved.train.eval.episodes, resolved.seed + 1_000_003)
-    named = place.stored is not None or resolved.run_dir
-    try:
+    cfg, reasons = resolve_run(cfg, catalog, place.stored)
+    build.set_global_state(cfg)
+    with (
+        closing(build.build_env(cfg, int(cfg.num_envs), cfg.seed, cfg.train.learn.episode)) as env,
+        closing(build.build_env(cfg, cfg.train.eval.episodes, cfg.seed + 1_000_003)) as eval_env,
+    ):
+        build.check_fit(cfg, env.spec)
         with (
-            training_window(env, not resolved.headless),
-            RunFolder(place.path) if named else RunFolder.fresh(place.path) as folder,
+            training_window(env, not cfg.headless),
+            RunFolder(place.path) if place.stored or cfg.run_dir else RunFolder.fresh(place.path) as folder,
             Signals() as signals,
         ):
             if place.stored is None and read_config(folder.path) is not None:  # since it was planned
                 raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
-            folder.write_config(resolved, reasons)
+            folder.write_config(cfg, reasons)
             again = "" if baseline else folder.resume_command
-            _print_head(resolved, reasons, folder.path, env.spec.notes, again)
-            logger = Logger(folder, resolved, resolved.max_env_steps)
-            try:
+            _print_head(cfg, reasons, folder.path, env.spec.notes, again)
+            with closing(Logger(folder, cfg, cfg.max_env_steps)) as logger:
                 if baseline:
-                    train_baseline(resolved, resolved.algo is Algo.mappo, folder, env, eval_env, logger, signals)
+                    train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, signals)
                 else:
-                    Trainer(resolved, folder, env, eval_env, logger, signals).run()
-            finally:
-                logger.close()
+                    Trainer(cfg, folder, env, eval_env, logger, signals).run()
             if signals.stop:
                 say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
             elif not baseline:
                 say(f"finished    measure it: {folder.command('evaluate')}")
                 say(f"            film it:    {folder.command('play')}")
             return signals.exit_code
-    finally:
-        env.close()
-        eval_env.close()
 
 
 def _print_head(cfg: RunConfig, reasons: dict[str, str], path: Path, notes: Sequence[str], again: str) -> None:

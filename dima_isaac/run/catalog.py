@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from dima_isaac.errors import UsageError, unknown
-from dima_isaac.schema import as_dict, field_types
+from dima_isaac.schema import as_dict, field_types, from_dict
 
 CONFIG_DIR = "DIMA_CONFIG_DIR"  # the variable that stands for --config-dir, in Python and for jobs on a cluster
 GROUPS = ("task", "engine", "preset", "scale")
-CODE_KEYS = ("name", "target", "config", "requires", "candidates", "defaults")
+CODE_KEYS = {"name", "target", "config", "requires", "candidates"}
 """Keys of a task's or engine's YAML that describe it rather than set one of its values."""
 
 
@@ -35,9 +35,7 @@ class Catalog:
         self.user = Path(os.path.expanduser(folder)).resolve() if folder else None
         if self.user is not None and not self.user.is_dir():
             raise UsageError(f"--config-dir (or {CONFIG_DIR}) {folder} is not a folder.")
-        self.folders = [Path(path) for path in dima_isaac.cfg.__path__]
-        if self.user is not None:
-            self.folders.append(self.user)
+        self.folders = [*map(Path, dima_isaac.cfg.__path__), *([self.user] if self.user else [])]
 
     def names(self, group: str) -> list[str]:
         """Every choice of ``group``."""
@@ -49,7 +47,7 @@ class Catalog:
             raise unknown(group, name, self.names(group))
 
     def values(self, group: str, name: str) -> dict[str, Any]:
-        """The content of one choice's YAML, as it stands in the file.
+        """The content of one choice's YAML without hydra's defaults list.
 
         Raises:
             UsageError: not a choice, or not readable as YAML.
@@ -64,7 +62,7 @@ class Catalog:
             raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
         if not isinstance(values, dict):
             raise UsageError(f"{path} must hold key: value lines.")
-        return values
+        return {key: value for key, value in values.items() if key != "defaults"}
 
     def settable(self, group: str, name: str) -> dict[str, Any]:
         """The keys of a task or engine that a user may set, with their types (``Any`` where it is not known).
@@ -73,20 +71,45 @@ class Catalog:
         torch-free module), which the file need not list.
         """
         values = self.values(group, name)
-        own = {key: value for key, value in values.items() if key not in CODE_KEYS}
-        listed = {key: type(value) if isinstance(value, (bool, int, float)) else Any for key, value in own.items()}
-        return {**listed, **field_types(resolve(values["config"]))} if "config" in values else listed
+        listed = {k: type(v) if isinstance(v, (bool, int, float)) else Any for k, v in settings(values).items()}
+        return {**listed, **field_types(import_target(values["config"]))} if "config" in values else listed
+
+
+def settings(values: dict[str, Any]) -> dict[str, Any]:
+    """What a task's or engine's ``values`` set."""
+    return {key: value for key, value in values.items() if key not in CODE_KEYS}
+
+
+def code(values: dict[str, Any]) -> dict[str, Any]:
+    """What a task's or engine's ``values`` say of its code."""
+    return {key: value for key, value in values.items() if key in CODE_KEYS}
 
 
 def complete(values: dict[str, Any]) -> dict[str, Any]:
     """``values`` of a YAML file with the defaults of the dataclass that its ``config`` names, where it has one."""
-    if "config" not in values:
-        return values
-    head = {key: value for key, value in values.items() if key in CODE_KEYS}
-    return {**head, **as_dict(resolve(values["config"])()), **values}
+    defaults = as_dict(import_target(values["config"])()) if "config" in values else {}
+    return {**code(values), **defaults, **values}
 
 
-def resolve(target: str) -> Any:
+def task_config(values: dict[str, Any]) -> Any:
+    """The task's own dataclass with ``values``.
+
+    Raises:
+        UsageError: a key, type or range that the dataclass does not have.
+    """
+    return from_dict(import_target(values["target"]).Config, settings(values), "task.")
+
+
+def engine_config(values: dict[str, Any]) -> Any:
+    """The engine's own dataclass with ``values``.
+
+    Raises:
+        UsageError: a key, type or range that the dataclass does not have.
+    """
+    return from_dict(import_target(values["config"]), settings(values), "engine.")
+
+
+def import_target(target: str) -> Any:
     """Import ``package.module:Name``.
 
     Raises:

@@ -22,8 +22,9 @@ from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.run import build, checkpoint
-from dima_isaac.run.catalog import CODE_KEYS, Catalog
+from dima_isaac.run.catalog import Catalog, code, settings
 from dima_isaac.run.folder import ROOT, find
+from dima_isaac.run.resolve import resolve_run
 from dima_isaac.schema import AUTO
 from dima_isaac.tools.config import PolicyConfig, ToolConfig
 from dima_isaac.world_model.world_model import WorldModel
@@ -119,7 +120,7 @@ def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = 
         except yaml.YAMLError as error:
             raise UsageError(f"{key}={text} is not YAML: {' '.join(str(error).split())}.") from error
     run = replace(typed(stored), sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads)
-    resolved, _ = build.resolve_run(run, catalog)
+    resolved, _ = resolve_run(run, catalog)
     build.set_global_state(resolved)
     return Restored(path, resolved, state)
 
@@ -138,7 +139,7 @@ def restore_or_compose(
         if cfg.task:
             checkpoint.check_task(restored.path, restored.state, cfg.task)
         return restored, restored.cfg
-    run, _ = build.resolve_run(compose(), catalog)
+    run, _ = resolve_run(compose(), catalog)
     build.set_global_state(run)
     return None, run
 
@@ -162,6 +163,4 @@ def _code(values: dict[str, Any], group: str, catalog: Catalog, path: Path) -> d
         known = ", ".join(catalog.names(group))
         cure = "if it is your own, add --config-dir DIR"
         raise CheckpointError(f"{path} was made on {group} {name}, which is not known here; {cure}. Known: {known}.")
-    own = {key: value for key, value in values.items() if key not in CODE_KEYS}
-    code = {key: value for key, value in catalog.values(group, name).items() if key in CODE_KEYS}
-    return {**code, **own}
+    return {**code(catalog.values(group, name)), **settings(values)}

@@ -16,7 +16,7 @@ import pytest
 import torch
 import yaml
 
-from dima_isaac.cli import compose
+from dima_isaac.cli import compose, train
 from dima_isaac.cli import main as cli
 from dima_isaac.cli.args import parse
 from dima_isaac.errors import UsageError
@@ -308,7 +308,7 @@ def test_test_measures_the_named_folder_and_not_a_newer_run(whole, tmp_path):
 def test_a_run_made_meanwhile_in_the_planned_folder_is_left_alone(whole, tmp_path, monkeypatch, capsys):
     from dima_isaac.run import folder as run_folder
 
-    monkeypatch.setattr("dima_isaac.cli.train.plan", lambda cfg: run_folder.Plan(Path(cfg.run_dir), None))
+    monkeypatch.setattr(train, "plan", lambda cfg: run_folder.Plan(Path(cfg.run_dir), None))
     before = (whole / "config.yaml").read_bytes()
     assert cli.main(["train", *TOY, f"run_dir={whole}"]) == 2
     assert "another process has made a run" in capsys.readouterr().err
@@ -330,13 +330,13 @@ def test_multirun_makes_one_folder_per_run(tmp_path):
 def test_a_job_of_another_program_continues_with_what_was_typed(monkeypatch):
     words = SimpleNamespace(overrides=SimpleNamespace(task=["task=Toy", "seed=1"]))
     monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: words)
-    monkeypatch.setattr(compose, "structured", lambda cfg: cfg)
-    monkeypatch.setattr("dima_isaac.cli.train.run", lambda cfg, catalog: 0)
+    monkeypatch.setattr(train, "structured", lambda cfg: cfg)
+    monkeypatch.setattr(train, "run", lambda cfg, catalog: 0)
     monkeypatch.delenv("DIMA_CONFIG_DIR", raising=False)
     for typed, start in (("scripts/train.py", []), ("/venv/bin/dima", ["train"])):
         monkeypatch.setenv(compose.PROGRAM, typed)
         monkeypatch.setattr(sys, "argv", ["/venv/lib/submitit/core/_submit.py", "multirun/.submitit/1"])
-        assert compose.job(None) == 0
+        assert train.job(None) == 0
         assert sys.argv == [typed, *start, "task=Toy", "seed=1"]
 
 

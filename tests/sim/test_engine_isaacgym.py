@@ -18,8 +18,8 @@ import torch
 from dima_isaac import make
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
-from dima_isaac.run.build import resolve_run
 from dima_isaac.run.catalog import Catalog
+from dima_isaac.run.resolve import resolve_run
 from dima_isaac.sim.config import IsaacGymConfig, MujocoConfig
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.isaacgym import process

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from dima_isaac.run.catalog import CODE_KEYS, Catalog, resolve
-from dima_isaac.schema import as_dict, from_dict
+from dima_isaac.run.catalog import CODE_KEYS, Catalog, import_target, task_config
+from dima_isaac.schema import as_dict
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 from tests.tasks.bidexhands.stage import Stage
@@ -41,9 +41,8 @@ TASKS = {  # state, observation, actions per agent, episode length, transition s
 def task_of(name: str, **values) -> TwoHandTask:
     """A task without an engine, as its YAML says."""
     settings = Catalog().values("task", name)
-    cls = resolve(settings["target"])
-    own = {key: value for key, value in settings.items() if key not in CODE_KEYS}
-    return cls(from_dict(cls.Config, {**own, **values}))
+    cls = import_target(settings["target"])
+    return cls(task_config({**settings, **values}))
 
 
 def test_the_twenty_are_all_there():
@@ -74,11 +73,11 @@ def test_agents_per_hand(name):
 def test_yaml_lists_what_is_the_tasks_own(name):
     """What all share is in TwoHandConfig; everything else, and every other default, stands in the file."""
     values = Catalog().values("task", name)
-    config = resolve(values["target"]).Config
+    config = import_target(values["target"]).Config
     listed = {key: value for key, value in values.items() if key not in CODE_KEYS}
     shared, own = as_dict(TwoHandConfig()), as_dict(config())
     assert listed.keys() >= {key for key in own if key not in shared or shared[key] != own[key]}
-    if resolve(values["target"]).__name__ == name:  # not a variant
+    if import_target(values["target"]).__name__ == name:  # not a variant
         assert all(listed[key] == value for key, value in own.items() if key not in shared)
 
 

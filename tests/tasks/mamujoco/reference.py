@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.run.catalog import Catalog, resolve
+from dima_isaac.run.catalog import Catalog, import_target
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision
@@ -37,7 +37,7 @@ class Pair:
 
 def build(scenario: str, conf: str = "", depth: int | str = "full", **values: Any) -> Any:
     """One of our tasks, with float64 tensors and no time limit."""
-    cls = resolve(Catalog().values("task", scenario)["target"])
+    cls = import_target(Catalog().values("task", scenario)["target"])
     values = {"precision": Precision.float64, "episode_length": 10**6, **values}
     return cls(MamujocoConfig(agent_conf=conf, agent_obsk=str(depth), **values))
 

@@ -1,0 +1,188 @@
+"""Every ``auto`` of a configuration becomes a value, with the reason for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import UsageError
+from dima_isaac.run.catalog import Catalog, code, engine_config, import_target, settings, task_config
+from dima_isaac.schema import AUTO, as_dict
+from dima_isaac.world_model.config import Precision
+
+ENVS_PER_CORE = 16
+ENVS_PER_GPU = 2048
+_DRIVER = Path("/proc/driver/nvidia/version")
+
+
+def resolve_run(
+    cfg: RunConfig, catalog: Catalog, stored: dict[str, Any] | None = None
+) -> tuple[RunConfig, dict[str, str]]:
+    """``cfg`` without an ``auto``, and the reason for each value that was one.
+
+    A continued run keeps what it ``stored`` for ``num_envs`` and the engine.
+
+    Raises:
+        UsageError: an engine or device that is not there, a task that cannot be found or refuses a value.
+    """
+    reasons: dict[str, str] = {}
+
+    def choose(key: str, value: Any, why: str) -> Any:
+        """What was set for ``key``, or else ``value``."""
+        if getattr(cfg, key) != AUTO:
+            return getattr(cfg, key)
+        reasons[key] = f"{value}: {why}"
+        return value
+
+    if stored and cfg.engine["name"] == AUTO:
+        cfg = replace(cfg, engine={**cfg.engine, "name": stored["engine"]["name"]})
+        reasons["engine"] = "as this run began"
+    engine = _resolve_engine(cfg, catalog, reasons)
+    gpu, gpu_engine = torch.cuda.is_available(), bool(engine.get("requires", {}).get("gpu"))
+    why = f"where {engine['name']} computes"
+    if gpu_engine and not gpu:
+        why += f", slowly, because {_why_device('cpu')}"
+    sim_device = _checked_device("sim_device", choose("sim_device", "cuda:0" if gpu_engine and gpu else "cpu", why))
+    on_gpu = gpu_engine and sim_device != "cpu"
+    device = sim_device if on_gpu else "cuda:0" if gpu else "cpu"
+    rl_device = _checked_device("rl_device", choose("rl_device", device, _why_device(device)))
+    if stored:
+        num_envs = choose("num_envs", int(stored["num_envs"]), "as this run began")
+    elif on_gpu:
+        num_envs = choose("num_envs", ENVS_PER_GPU, "one GPU")
+    else:
+        num_envs = choose("num_envs", ENVS_PER_CORE * cores(), f"{ENVS_PER_CORE} for each of {cores()} cores")
+    limit = os.environ.get("OMP_NUM_THREADS", "")
+    if limit.isdigit() and int(limit) > 0:
+        threads = choose("threads", int(limit), "OMP_NUM_THREADS")
+    else:
+        threads = choose("threads", cores(), "cores this process may use")
+    graphs = rl_device != "cpu"
+    why = "one launch for a dream or an update" if graphs else "graphs are for GPUs, and the learner is on the CPU"
+    world = cfg.world_model
+    if world.precision is Precision.auto:
+        precision, why_precision = _precision(rl_device)
+        world = replace(world, precision=precision)
+        reasons["precision"] = f"{precision.name}: {why_precision}"
+    return replace(
+        cfg,
+        task={**code(cfg.task), **as_dict(task_config(cfg.task))},
+        engine=engine,
+        sim_device=sim_device,
+        rl_device=rl_device,
+        num_envs=num_envs,
+        threads=threads,
+        compile=choose("compile", graphs, why),
+        world_model=world,
+    ), reasons
+
+
+def cores() -> int:
+    """Cores that this process may use: its affinity, and the container's quota where there is one."""
+    available = len(os.sched_getaffinity(0))
+    quota = Path("/sys/fs/cgroup/cpu.max")
+    if quota.is_file():
+        limit, period = quota.read_text().split()
+        if limit != "max":
+            available = min(available, max(1, int(limit) // int(period)))
+    return available
+
+
+def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -> dict[str, Any]:
+    """The engine's code keys and every one of its settings."""
+    task, chosen, own = import_target(cfg.task["target"]), cfg.engine["name"], settings(cfg.engine)
+
+    def refusal(name: str, named: bool = False) -> str:
+        description = {**catalog.values("engine", name), **own}
+        return _refusal(description, cfg.sim_device, named, alone=task.own_engine)
+
+    if chosen == AUTO:
+        chosen, reasons["engine"] = _first_engine(catalog.values("engine", AUTO)["candidates"], task, refusal)
+    elif why := refusal(chosen, named=True):
+        raise UsageError(f"engine={chosen} {why}. engine=auto takes what this machine can run.")
+    description = {**catalog.values("engine", chosen), **own}
+    return {**code(description), **as_dict(engine_config(description))}
+
+
+def _first_engine(candidates: list[str], task: Any, refusal: Callable[[str], str]) -> tuple[str, str]:
+    """The task's preferred engine or else the first of ``candidates`` that can run here, and why."""
+    if task.preferred_engine in candidates and not refusal(task.preferred_engine):
+        return task.preferred_engine, f"{task.preferred_engine}: this task's numbers are that engine's"
+    refusals: list[str] = []
+    for name in candidates:
+        why = refusal(name)
+        if not why:
+            return name, f"{name}: " + ("; ".join(refusals) or "first choice")
+        refusals.append(f"{name} {why}")
+    raise UsageError(f"no engine can run here: {'; '.join(refusals)}.")
+
+
+def _refusal(description: dict[str, Any], sim_device: str, named: bool, alone: bool) -> str:
+    """Why this machine or ``sim_device`` rules an engine out, with the cure, or ''.
+
+    An engine for GPUs that can also compute on a CPU does so only when it was ``named``. A task that is ``alone``
+    simulates itself, on the CPU.
+    """
+    needs = description.get("requires", {})
+    gpu = bool(needs.get("gpu"))
+    cpu_too = named and bool(needs.get("cpu_too"))
+    if gpu and alone:
+        return "needs a scene, and this task simulates itself on the CPU"
+    if not gpu and sim_device.startswith("cuda"):
+        return f"computes on the CPU, not on sim_device={sim_device}"
+    if gpu and sim_device == "cpu" and not cpu_too:
+        return "needs a GPU, not sim_device=cpu"
+    missing = [module for module in needs.get("modules", ()) if find_spec(module) is None]
+    if missing:
+        return f"needs {', '.join(missing)} ({needs.get('cure', 'pip install it')})"
+    variable = needs.get("variable", "")
+    if variable and not os.environ.get(variable) and not description.get(needs.get("key", "")):
+        return f"needs {variable} ({needs.get('cure', 'set it')})"
+    if gpu and sim_device != "cpu" and not (cpu_too and sim_device == AUTO) and not torch.cuda.is_available():
+        return f"needs an NVIDIA GPU, and {_why_device('cpu')}"
+    return ""
+
+
+def _precision(rl_device: str) -> tuple[Precision, str]:
+    """What the world model's networks compute in, and why."""
+    if rl_device != "cpu":
+        native, what = torch.cuda.is_bf16_supported(including_emulation=False), "this GPU"
+    else:
+        native, what = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported(), "this CPU"
+    if native:
+        return Precision.bf16, f"{what} multiplies bfloat16 natively"
+    return Precision.fp32, f"{what} has no bfloat16 arithmetic"
+
+
+def _checked_device(key: str, name: str) -> str:
+    """``name`` in the one way in which torch, Warp and comparisons of devices know it: cuda is cuda:0."""
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"{key}={name} is not a device of this program; write cpu, cuda:0 or auto.")
+    if device.type == "cpu":
+        return "cpu"
+    if not torch.cuda.is_available():
+        raise UsageError(f"{key}={name}, but {_why_device('cpu')}; write cpu or auto.")
+    if device.index is not None and device.index >= torch.cuda.device_count():
+        raise UsageError(f"{key}={name}, but there are {torch.cuda.device_count()} GPUs (cuda:0 is the first).")
+    return f"cuda:{device.index or 0}"
+
+
+def _why_device(device: str) -> str:
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    if torch.version.cuda is None:
+        return "this torch is a CPU build"
+    if _DRIVER.is_file():
+        return f"torch sees no GPU: its CUDA {torch.version.cuda} may need a newer driver than this machine's"
+    return "torch sees no GPU"
