@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dima_isaac.errors import SimulationError
 from dima_isaac.sim.compiled import Compiled
-from dima_isaac.sim.engine import Engine, check_shapes
+from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.render import Renderer
 from dima_isaac.sim.scene import Scene
 
@@ -22,7 +22,10 @@ MAX_BROKEN_STEPS = 10
 
 
 class BaseEngine(Engine, ABC):
-    """An engine of a compiled scene; derived classes add the views, ``set_dof_state``, ``step`` and ``refresh``."""
+    """An engine of a compiled scene; derived classes add the views, ``set_dof_state``, ``step`` and ``refresh``.
+
+    Methods without a docstring do what ``Engine`` says.
+    """
 
     _settable: tuple[str, ...] = ()
     """The raw fields that ``set_field`` takes."""
@@ -54,37 +57,21 @@ class BaseEngine(Engine, ABC):
     # ---- staged writes -----------------------------------------------------------------------------------------
 
     def set_dof_target(self, target: Tensor) -> None:
-        """Position targets (E, U) for the actuated dofs, held until the next call; ValueError for another shape."""
         if target.shape != self._target_shape:
             raise ValueError(f"targets must be {self._target_shape}, not {tuple(target.shape)}")
         self._stage_target(target)
 
     def apply_force(self, actor: int, force: Tensor, torque: Tensor) -> None:
-        """Force and torque (E, 3) in world axes at the centre of mass of the actor's wrench link, for one step.
-
-        Raises:
-            ValueError: an actor without a wrench link.
-        """
         if self._wrench_body[actor] < 0:
             raise ValueError(f"actor '{self.actor_names[actor]}' has no wrench link")
         self._stage_force(actor, force, torque)
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
-        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only.
-
-        Raises:
-            ValueError: a fixed actor.
-        """
         if not self._movable[actor]:
             raise ValueError(f"actor '{self.actor_names[actor]}' is fixed and cannot be moved")
         self._stage_root(mask, actor, state)
 
     def set_field(self, mask: Tensor, name: str, value: Tensor) -> None:
-        """Stage a raw state field (E, ...) where ``mask``; ``qpos`` and ``qvel`` start these environments anew.
-
-        Raises:
-            KeyError: not a field that can be written.
-        """
         if name not in self._settable:
             raise KeyError(f"field '{name}' cannot be written; these can: {', '.join(self._settable) or 'none'}")
         self._stage_field(mask, name, value)
@@ -104,18 +91,15 @@ class BaseEngine(Engine, ABC):
     # ---- raw fields and constants of the model -----------------------------------------------------------------
 
     def field(self, name: str) -> Tensor:
-        """The live (E, ...) tensor of one raw field; raises KeyError with those that the scene registered."""
         if name not in self._fields:
             raise KeyError(f"field '{name}' not among {list(self._fields)}")
         return self._fields[name]
 
     def constant(self, name: str) -> Tensor:
-        """A copy of one raw field of the compiled model, in its own precision."""
         return torch.from_numpy(np.array(getattr(self._compiled.model, name))).to(self.device)
 
     @property
     def body_names(self) -> tuple[str, ...]:
-        """Every body of the compiled model, the world first: the axis of raw fields such as ``xpos``."""
         model = self._compiled.model
         return tuple(model.body(i).name for i in range(model.nbody))
 
@@ -141,25 +125,24 @@ class BaseEngine(Engine, ABC):
         """Discard staged writes; ``state`` has the right shapes and is about to be copied into ``_saved``."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """A copy of the physics state, views, targets and counters; staged writes are not part of it."""
         return {name: value.clone() for name, value in self._saved().items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state_dict``; raises ValueError when the shapes are another scene's."""
         own = self._saved()
-        check_shapes(state, own)
+        for name, tensor in own.items():
+            if name not in state or state[name].shape != tensor.shape:
+                found = tuple(state[name].shape) if name in state else "no shape"
+                raise ValueError(f"the saved physics has {found} for {name}, this scene {tuple(tensor.shape)}")
         self._before_load(state)
         for name, tensor in own.items():
             tensor.copy_(state[name])
 
     def render(self, env: int, width: int, height: int) -> np.ndarray:
-        """One environment as (height, width, 3) uint8. Raises ``UsageError`` when no renderer is there."""
         if self._renderer is None:
             self._renderer = Renderer(self.scene)
         return self._renderer.draw(self, env, width, height)
 
     def close(self) -> None:
-        """Release the renderer; memory is freed with the engine."""
         if self._renderer is not None:
             self._renderer.close()
             self._renderer = None

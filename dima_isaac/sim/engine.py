@@ -83,13 +83,21 @@ class Engine(Protocol):
 
     # staged writes
     def set_dof_target(self, target: Tensor) -> None:
-        """Position targets (E, U) for the actuated dofs, held until the next call."""
+        """Position targets (E, U) for the actuated dofs, held until the next call; ValueError for another shape."""
 
     def apply_force(self, actor: int, force: Tensor, torque: Tensor) -> None:
-        """Force and torque (E, 3) in world axes at the centre of mass of the actor's wrench link, for one step."""
+        """Force and torque (E, 3) in world axes at the centre of mass of the actor's wrench link, for one step.
+
+        Raises:
+            ValueError: an actor without a wrench link.
+        """
 
     def set_root_state(self, mask: Tensor, actor: int, state: Tensor) -> None:
-        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only."""
+        """Write (E, 13) to one actor's root where ``mask`` (E,); markers use the pose only.
+
+        Raises:
+            ValueError: a fixed actor.
+        """
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
         """Write all dofs (E, dofs) where ``mask`` (E,); the solver's warm start and forces there are cleared."""
@@ -121,6 +129,10 @@ class Engine(Protocol):
 
         Held environments take the staged writes and get their views by forward kinematics only.
         An environment that turns non-finite is flagged in ``bad`` and touches no other.
+
+        Raises:
+            SimulationError: the simulator failed, or every environment broke many steps in a row; engines whose
+                numbers are on another device find the latter in ``stats``, which reads one number from there.
         """
 
     def refresh(self, mask: Tensor) -> None:
@@ -128,14 +140,11 @@ class Engine(Protocol):
 
     # the rest
     def stats(self) -> dict[str, Tensor]:
-        """Counters since construction, 0-dimensional: ``nonfinite``, ``contact_overflow``.
-
-        Raises:
-            SimulationError: every environment broke many steps in a row (engines that read no number in ``step``).
-        """
+        """Counters since construction, 0-dimensional: environments found ``nonfinite``; steps of environments with
+        full contact buffers, ``contact_overflow``."""
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Everything that ``load_state_dict`` needs to continue bit for bit (deterministic engines)."""
+        """A copy of all that a continuation needs, bit for bit in deterministic engines; no staged writes."""
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Continue from ``state_dict``; raises ValueError when the shapes are another scene's."""
@@ -160,11 +169,3 @@ def names_to_index(names: tuple[str, ...], wanted: list[str], device: Any = None
     if missing:
         raise KeyError(f"{missing} not among {list(names)}")
     return torch.tensor([names.index(name) for name in wanted], dtype=torch.int64, device=device)
-
-
-def check_shapes(state: dict[str, Tensor], own: dict[str, Tensor]) -> None:
-    """Raise ValueError unless the saved ``state`` has every tensor of ``own``, in its shape."""
-    for name, mine in own.items():
-        if name not in state or state[name].shape != mine.shape:
-            found = tuple(state[name].shape) if name in state else "no shape"
-            raise ValueError(f"the saved physics has {found} for {name}, this scene {tuple(mine.shape)}")

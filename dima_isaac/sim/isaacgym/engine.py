@@ -119,7 +119,6 @@ class IsaacGymEngine(BaseEngine):
         self._staged["roots"] = True
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
-        """Write all dofs (E, dofs) where ``mask`` (E,)."""
         values = self._shared["dof_value"]
         values.copy_(torch.where(mask[:, None, None], torch.stack([pos, vel], -1), values))
         self._shared["dof_mask"].masked_fill_(mask, 1.0)
@@ -191,7 +190,6 @@ class IsaacGymEngine(BaseEngine):
         self.refresh(everywhere)
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and markers into ``data`` of the model for pictures."""
         compiled = self._compiled
         roots, joints = self.root_state[env].cpu(), self.dof_pos[env].cpu().numpy()
         data.qpos[compiled.dof_qpos] = joints

@@ -169,7 +169,6 @@ class MujocoEngine(BaseEngine):
         np.copyto(self._root_stage[actor], state.numpy(), where=chosen[:, None])
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
-        """Write all dofs (E, dofs) where ``mask`` (E,); the solver's warm start and forces there are cleared."""
         chosen = mask.numpy()
         self._dofs_staged = True
         self._dof_mask |= chosen
@@ -217,11 +216,6 @@ class MujocoEngine(BaseEngine):
     # ---- time --------------------------------------------------------------------------------------------------
 
     def step(self, hold: Tensor) -> None:
-        """Flush, advance one control step except where ``hold`` (E,), and bring every view up to date.
-
-        Raises:
-            SimulationError: MuJoCo failed, or every environment broke many steps in a row.
-        """
         self._flush()
         self.batch.warning.fill(0)
         held = hold.numpy()
@@ -245,7 +239,6 @@ class MujocoEngine(BaseEngine):
         self._find_broken(held)
 
     def refresh(self, mask: Tensor) -> None:
-        """Flush and bring the views of ``mask`` (E,) up to date without advancing time."""
         self._flush()
         chosen = mask.numpy()
         self._forward(chosen)
@@ -320,7 +313,6 @@ class MujocoEngine(BaseEngine):
     # ---- the rest ----------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Tensor]:
-        """Counters since construction: environments found ``nonfinite``, and with full contact buffers."""
         return {"nonfinite": self._nonfinite.clone(), "contact_overflow": self._overflow.clone()}
 
     def _saved(self) -> dict[str, Tensor]:
@@ -343,12 +335,10 @@ class MujocoEngine(BaseEngine):
         self._any_bad = self._any_still = True  # some may be
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and markers into ``data`` of the model for pictures."""
         for name in ("qpos", "qvel", "mocap_pos", "mocap_quat"):
             getattr(data, name)[:] = self._writable[name][env]
 
     def bare_physics(self) -> BareMujoco:
-        """The yardstick: plain ``mj_step`` on as many threads."""
         self._bare = BareMujoco(self.model, self.num_envs, self.substeps, self.threads)
         return self._bare
 

@@ -12,15 +12,24 @@ from torch import Tensor
 from dima_isaac.sim.compiled import Compiled
 from dima_isaac.sim.model import link_body
 from dima_isaac.sim.scene import Scene
-from dima_isaac.sim.warp import state_kernels, view_kernels
+from dima_isaac.sim.warp import view_kernels
 
 
-def struct(cls: Any, **fields: Any) -> Any:
-    """An instance of a Warp structure with its fields set."""
+def struct(cls: Any, source: Any = None, **fields: Any) -> Any:
+    """An instance of the Warp structure ``cls``: its fields from ``fields``, or else from ``source`` by their names."""
     out = cls()
-    for name, value in fields.items():
-        setattr(out, name, value)
+    for name in cls.vars:
+        setattr(out, name, _on_device(fields[name] if name in fields else getattr(source, name)))
     return out
+
+
+def _on_device(value: Any) -> Any:
+    """Tensors as Warp arrays on the same memory, NumPy's integers and rows of three numbers as copies on the device."""
+    if isinstance(value, Tensor):
+        return wp.from_torch(value)
+    if isinstance(value, np.ndarray):
+        return index(value) if value.dtype.kind == "i" else wp.array(value, dtype=wp.vec3)
+    return value
 
 
 def index(values: np.ndarray) -> Any:
@@ -33,74 +42,10 @@ def rows(tensor: Tensor) -> Any:
     return wp.from_torch(tensor.reshape(len(tensor), -1))
 
 
-def state(d: Any) -> Any:
-    """The live state of ``d`` (MuJoCo-Warp's data)."""
-    return struct(
-        state_kernels.State,
-        qpos=d.qpos,
-        qvel=d.qvel,
-        act=d.act,
-        warmstart=d.qacc_warmstart,
-        time=d.time,
-        mocap_pos=d.mocap_pos,
-        mocap_quat=d.mocap_quat,
-    )
-
-
-def saved_state(d: Any) -> Any:
-    """A copy of what a physics step changes in ``state``."""
-    out = state(d)
-    for name in ("qpos", "qvel", "act", "warmstart", "time"):
-        setattr(out, name, wp.clone(getattr(out, name)))
-    return out
-
-
-def defaults(m: Any, model: mujoco.MjModel, max_speed: float) -> Any:
-    """Where worlds are reset to."""
-    mocap = np.flatnonzero(model.body_mocapid >= 0)
-    bodies = mocap[np.argsort(model.body_mocapid[mocap])]
-    return struct(
-        state_kernels.Defaults,
-        qpos=m.qpos0,
-        body_pos=m.body_pos,
-        body_quat=m.body_quat,
-        mocap_body=index(bodies),
-        max_speed=max_speed,
-    )
-
-
-def addresses(compiled: Compiled) -> Any:
-    """Where actors and dofs are in the state."""
-    return struct(
-        state_kernels.Addresses,
-        dof_qpos=index(compiled.dof_qpos),
-        dof_qvel=index(compiled.dof_qvel),
-        root_qpos=index(compiled.root_qpos),
-        root_qvel=index(compiled.root_qvel),
-        root_mocap=index(compiled.root_mocap),
-        root_offset=wp.array(compiled.root_offset, dtype=wp.vec3),
-        root_com=wp.array(compiled.root_com, dtype=wp.vec3),
-    )
-
-
-def kinematics(d: Any) -> Any:
-    """Poses and velocities of bodies."""
-    return struct(
-        view_kernels.Kinematics, xpos=d.xpos, xquat=d.xquat, xipos=d.xipos, cvel=d.cvel, subtree_com=d.subtree_com
-    )
-
-
-def contacts(d: Any, model: mujoco.MjModel) -> Any:
-    """The contact list, and room for each contact's wrench."""
-    return struct(
-        view_kernels.Contacts,
-        count=d.nacon,
-        world=d.contact.worldid,
-        geom=d.contact.geom,
-        pos=d.contact.pos,
-        wrench=wp.zeros(d.naconmax, dtype=wp.spatial_vector),
-        geom_body=index(model.geom_bodyid),
-    )
+def mocap_bodies(model: mujoco.MjModel) -> np.ndarray:
+    """The body of every mocap index, (nmocap,)."""
+    bodies = np.flatnonzero(model.body_mocapid >= 0)
+    return bodies[np.argsort(model.body_mocapid[bodies])]
 
 
 def frames(scene: Scene, compiled: Compiled) -> Any:
@@ -113,14 +58,9 @@ def frames(scene: Scene, compiled: Compiled) -> Any:
     pos = np.concatenate([np.zeros((len(link_bodies), 3)), model.site_pos[sites]])
     quat = np.concatenate([np.tile([1.0, 0.0, 0.0, 0.0], (len(link_bodies), 1)), model.site_quat[sites]])
     centre = np.array([*link_bodies, *roots], dtype=np.int64)
-    return struct(
-        view_kernels.Frames,
-        body=index(body),
-        pos=wp.array(pos, dtype=wp.vec3),
-        quat=wp.array(quat[:, [1, 2, 3, 0]], dtype=wp.quat),
-        centre=index(centre),
-        root=index(model.body_rootid[np.where(centre >= 0, centre, body)]),
-    )
+    xyzw = wp.array(quat[:, [1, 2, 3, 0]], dtype=wp.quat)
+    root = model.body_rootid[np.where(centre >= 0, centre, body)]
+    return struct(view_kernels.Frames, body=body, pos=pos, quat=xyzw, centre=centre, root=root)
 
 
 def sensed_bodies(scene: Scene, compiled: Compiled) -> tuple[Any, Any]:

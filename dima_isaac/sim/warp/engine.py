@@ -41,6 +41,7 @@ except ImportError as error:
     raise UsageError(f"engine=mujoco_warp needs {error.name}; pip install 'dima-isaac[gpu]'.") from error
 
 from dima_isaac.sim.warp import bindings, state_kernels, view_kernels
+from dima_isaac.sim.warp.bindings import rows, struct
 from dima_isaac.sim.warp.model import make_model
 
 _LOG = logging.getLogger(__name__)
@@ -148,35 +149,33 @@ class MujocoWarpEngine(BaseEngine):
     def _bind(self) -> None:
         """Warp's side of every buffer, grouped as the kernels take them."""
         d, compiled = self._d, self._compiled
-        self._state, self._saved_state = bindings.state(d), bindings.saved_state(d)
-        self._inputs = bindings.struct(state_kernels.Inputs, ctrl=d.ctrl, qfrc=d.qfrc_applied, xfrc=d.xfrc_applied)
-        self._defaults = bindings.defaults(self._m, self.model, _NO_LIMIT if self._raw else MAX_SPEED)
-        self._addresses = bindings.addresses(compiled)
-        self._staged = bindings.struct(
+        self._state = struct(state_kernels.State, d)
+        changed = {name: wp.clone(getattr(d, name)) for name in ("qpos", "qvel", "act", "qacc_warmstart", "time")}
+        self._saved_state = struct(state_kernels.State, d, **changed)
+        self._inputs = struct(state_kernels.Inputs, d)
+        speed = _NO_LIMIT if self._raw else MAX_SPEED
+        bodies = bindings.mocap_bodies(self.model)
+        self._defaults = struct(state_kernels.Defaults, self._m, mocap_body=bodies, max_speed=speed)
+        self._addresses = struct(state_kernels.Addresses, compiled)
+        self._staged = struct(
             state_kernels.Staged,
-            target=wp.from_torch(self._target),
-            dof_mask=wp.from_torch(self._dof_mask),
-            dof_pos=wp.from_torch(self._dof_stage[0]),
-            dof_vel=wp.from_torch(self._dof_stage[1]),
-            root_mask=wp.from_torch(self._root_mask),
-            root=wp.from_torch(self._root_stage),
-            chosen=wp.from_torch(self._chosen),
-            broken=wp.from_torch(self._broken),
-            still=wp.from_torch(self._still),
+            target=self._target,
+            dof_mask=self._dof_mask,
+            dof_pos=self._dof_stage[0],
+            dof_vel=self._dof_stage[1],
+            root_mask=self._root_mask,
+            root=self._root_stage,
+            chosen=self._chosen,
+            broken=self._broken,
+            still=self._still,
         )
-        self._counters = bindings.struct(
-            state_kernels.Counters, broken=wp.zeros(1, dtype=int), totals=wp.from_torch(self._totals)
-        )
-        self._kinematics = bindings.kinematics(d)
+        self._counters = struct(state_kernels.Counters, broken=wp.zeros(1, dtype=int), totals=self._totals)
+        self._kinematics = struct(view_kernels.Kinematics, d)
         self._wrench_bodies = bindings.index(compiled.wrench_body[compiled.wrench_body >= 0])
         self._bad = wp.from_torch(self.bad)
-        self._raw_rows = [(bindings.rows(self._live(name)), bindings.rows(out)) for name, out in self._fields.items()]
+        self._raw_rows = [(rows(self._live(name)), rows(out)) for name, out in self._fields.items()]
         self._raw_writes = [
-            (
-                wp.from_torch(self._field_mask[name]),
-                bindings.rows(self._field_stage[name]),
-                bindings.rows(self._live(name)),
-            )
+            (wp.from_torch(self._field_mask[name]), rows(self._field_stage[name]), rows(self._live(name)))
             for name in self._settable
             if self._field_stage[name].numel()
         ]
@@ -184,7 +183,9 @@ class MujocoWarpEngine(BaseEngine):
             self._frame_table = bindings.frames(self.scene, compiled)
             self._sensor_body, self._sensor_of_body = bindings.sensed_bodies(self.scene, compiled)
             self._contact_ids = bindings.index(torch.arange(d.naconmax).numpy())
-            self._contacts = bindings.contacts(d, self.model)
+            wrench = wp.zeros(d.naconmax, dtype=wp.spatial_vector)
+            bodies = self.model.geom_bodyid
+            self._contacts = struct(view_kernels.Contacts, d.contact, nacon=d.nacon, wrench=wrench, geom_body=bodies)
             self._packed = wp.from_torch(self._frames)
             self._packed_dofs = [wp.from_torch(view) for view in (self.dof_pos, self.dof_vel, self.dof_force)]
             self._packed_wrenches = [wp.from_torch(self._wrenches), wp.from_torch(self.force_sensor)]
@@ -309,7 +310,6 @@ class MujocoWarpEngine(BaseEngine):
         _stage(self._root_mask[actor], self._root_stage[actor], mask, state)
 
     def set_dof_state(self, mask: Tensor, pos: Tensor, vel: Tensor) -> None:
-        """Write all dofs (E, dofs) where ``mask`` (E,); the solver's warm start and forces there are cleared."""
         for stage, value in zip(self._dof_stage, (pos, vel), strict=True):
             _stage(self._dof_mask, stage, mask, value)
 
@@ -328,7 +328,6 @@ class MujocoWarpEngine(BaseEngine):
         self._launch(self._step_graph)
 
     def refresh(self, mask: Tensor) -> None:
-        """Flush and bring the views of ``mask`` (E,) up to date without advancing time."""
         self._chosen.copy_(mask)
         self._launch(self._refresh_graph)
 
@@ -363,7 +362,6 @@ class MujocoWarpEngine(BaseEngine):
             mask.zero_()
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        """Write one environment's joints and markers into ``data`` of the model for pictures."""
         for name in ("qpos", "qvel", *_MOCAP):
             getattr(data, name)[:] = self._live(name)[env].cpu().numpy()
 
@@ -371,8 +369,8 @@ class MujocoWarpEngine(BaseEngine):
 def _stage(flags: Tensor, buffer: Tensor, mask: Tensor, value: Tensor) -> None:
     """Write the rows of ``mask`` (E,) into ``buffer`` (E, ...) and set their ``flags``."""
     flags.logical_or_(mask)
-    rows = mask.view(-1, *[1] * (buffer.dim() - 1))
-    torch.where(rows, value.to(buffer.dtype), buffer, out=buffer)
+    chosen = mask.view(-1, *[1] * (buffer.dim() - 1))
+    torch.where(chosen, value.to(buffer.dtype), buffer, out=buffer)
 
 
 def _check_driver() -> None:

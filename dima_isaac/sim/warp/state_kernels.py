@@ -24,7 +24,7 @@ class State:
     qpos: FLOATS  # (E, nq)
     qvel: FLOATS  # (E, nv)
     act: FLOATS  # (E, na)
-    warmstart: FLOATS  # (E, nv)
+    qacc_warmstart: FLOATS  # (E, nv)
     time: wp.array(dtype=wp.float32)  # (E,)
     mocap_pos: VECTORS  # (E, nmocap)
     mocap_quat: QUATS  # (E, nmocap)
@@ -35,15 +35,15 @@ class Inputs:
     """Controls and external forces."""
 
     ctrl: FLOATS  # (E, nu)
-    qfrc: FLOATS  # (E, nv)
-    xfrc: wp.array2d(dtype=wp.spatial_vector)  # (E, nbody)
+    qfrc_applied: FLOATS  # (E, nv)
+    xfrc_applied: wp.array2d(dtype=wp.spatial_vector)  # (E, nbody)
 
 
 @wp.struct
 class Defaults:
     """The model's state at its start, with a leading axis of 1 or E, and the speed above which a world is broken."""
 
-    qpos: FLOATS
+    qpos0: FLOATS
     body_pos: VECTORS
     body_quat: QUATS
     mocap_body: INDEX  # (nmocap,)
@@ -107,8 +107,8 @@ def clear_memory(state: State, inputs: Inputs, world: int):
     """Clear time, activations, external forces and the solver's warm start."""
     state.time[world] = 0.0
     for i in range(state.qvel.shape[1]):
-        state.warmstart[world, i] = 0.0
-        inputs.qfrc[world, i] = 0.0
+        state.qacc_warmstart[world, i] = 0.0
+        inputs.qfrc_applied[world, i] = 0.0
     for i in range(state.act.shape[1]):
         state.act[world, i] = 0.0
 
@@ -118,13 +118,13 @@ def restart(state: State, inputs: Inputs, defaults: Defaults, world: int):
     """Reset one world to the model's defaults."""
     clear_memory(state, inputs, world)
     for i in range(state.qpos.shape[1]):
-        state.qpos[world, i] = defaults.qpos[world % defaults.qpos.shape[0], i]
+        state.qpos[world, i] = defaults.qpos0[world % defaults.qpos0.shape[0], i]
     for i in range(state.qvel.shape[1]):
         state.qvel[world, i] = 0.0
     for i in range(inputs.ctrl.shape[1]):
         inputs.ctrl[world, i] = 0.0
-    for i in range(inputs.xfrc.shape[1]):
-        inputs.xfrc[world, i] = wp.spatial_vector()
+    for i in range(inputs.xfrc_applied.shape[1]):
+        inputs.xfrc_applied[world, i] = wp.spatial_vector()
     for i in range(state.mocap_pos.shape[1]):
         body = defaults.mocap_body[i]
         state.mocap_pos[world, i] = defaults.body_pos[world % defaults.body_pos.shape[0], body]
@@ -217,7 +217,7 @@ def copy_state(source: State, target: State, world: int):
         target.qpos[world, i] = source.qpos[world, i]
     for i in range(source.qvel.shape[1]):
         target.qvel[world, i] = source.qvel[world, i]
-        target.warmstart[world, i] = source.warmstart[world, i]
+        target.qacc_warmstart[world, i] = source.qacc_warmstart[world, i]
     for i in range(source.act.shape[1]):
         target.act[world, i] = source.act[world, i]
 
@@ -232,7 +232,7 @@ def restore_held(state: State, saved: State, inputs: Inputs, staged: Staged, bad
     bad[world] = staged.broken[world]
     staged.still[world] = held or staged.broken[world]
     for i in range(wrench_body.shape[0]):
-        inputs.xfrc[world, wrench_body[i]] = wp.spatial_vector()
+        inputs.xfrc_applied[world, wrench_body[i]] = wp.spatial_vector()
 
 
 @wp.kernel(enable_backward=False)

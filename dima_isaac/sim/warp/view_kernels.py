@@ -92,8 +92,8 @@ def pack_dofs(
 class Contacts:
     """MuJoCo-Warp's contact list, shared by all worlds, and each contact's wrench in world axes."""
 
-    count: wp.array(dtype=wp.int32)  # (1,) found, which may be more than fit
-    world: wp.array(dtype=wp.int32)
+    nacon: wp.array(dtype=wp.int32)  # (1,) found, which may be more than fit
+    worldid: wp.array(dtype=wp.int32)
     geom: wp.array(dtype=wp.vec2i)
     pos: wp.array(dtype=wp.vec3)
     wrench: wp.array(dtype=wp.spatial_vector)
@@ -104,9 +104,9 @@ class Contacts:
 def sum_contacts(contacts: Contacts, sensor_of_body: INDEX, kinematics: Kinematics, out: wp.array3d(dtype=wp.float32)):
     """Sum each contact's force, and its torque about the link's origin, on the links that are sensed; world axes."""
     contact = wp.tid()
-    if contact >= contacts.count[0]:
+    if contact >= contacts.nacon[0]:
         return
-    world = contacts.world[contact]
+    world = contacts.worldid[contact]
     pair = contacts.geom[contact]
     if world < 0 or pair[0] < 0 or pair[1] < 0:
         return
