@@ -305,6 +305,7 @@ def test_test_measures_the_named_folder_and_not_a_newer_run(whole, tmp_path):
     assert json.loads(done.stdout.splitlines()[-1])["checkpoint"] == str(whole / "checkpoints" / "last.pt")
 
 
+@pytest.mark.slow
 def test_a_run_made_meanwhile_in_the_planned_folder_is_left_alone(whole, tmp_path, monkeypatch, capsys):
     from dima_isaac.run import folder as run_folder
 
