@@ -105,7 +105,7 @@ def task(name: str, values: dict[str, Any], device: torch.device) -> None:
     assert {value.device for value in vars(step).values()} == {device}
     env.load_state_dict(on_host(env.clone_state()))
     env.step(action())
-    env.begin(torch.ones(ENVS, dtype=torch.bool, device=device))
+    env.reset_where(torch.ones(ENVS, dtype=torch.bool, device=device))
     if type(env.task).set_physics_state is not Task.set_physics_state:
         qpos, qvel = env.physics_state()
         assert qpos.dtype == qvel.dtype == np.float64

@@ -25,7 +25,7 @@ class EpisodeTally:
         if tuple(values) != self._names:
             self._rename(tuple(values))
         torch._foreach_copy_(self._rows, list(values.values()))  # of any precision, in one operation
-        self._running += self._tick
+        self._running += self._values
         if begins:  # an episode's first row adds nothing, and whatever ran before it is over
             self._running.masked_fill_(first, 0.0)
         if ends:
@@ -40,8 +40,8 @@ class EpisodeTally:
                 old = self._names.index(name)
                 running[index], done[index] = self._running[old], self._done[old]
         self._names, self._running, self._done = names, running, done
-        self._tick = torch.zeros_like(running)
-        self._rows = self._tick.unbind()
+        self._values = torch.zeros_like(running)
+        self._rows = self._values.unbind()
 
     def drop(self, mask: Tensor) -> None:
         """Forget the running sums where ``mask`` (E,): those episodes were cut off."""

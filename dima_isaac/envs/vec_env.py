@@ -22,15 +22,15 @@ from dima_isaac.types import Step
 
 
 class VecEnv:
-    """``reset() -> Step`` once, then ``step(action) -> Step`` for ever."""
+    """``reset() -> Step`` once, then ``step(action) -> Step`` for ever. A tick is one call of ``step``."""
 
     def __init__(
-        self, engine: Engine, task: Task, seed: int, device: torch.device | None = None, episode: int = 0
+        self, engine: Engine, task: Task, seed: int, device: torch.device | None = None, time_limit: int = 0
     ) -> None:
         """Bind ``task`` to ``engine``; starts are drawn from ``seed``, environment index and episode number.
 
-        Rows are handed out on ``device``, the learner's (the engine's if None); nothing is copied where both are one.
-        ``episode`` > 0 cuts episodes off after so many control steps, if the task does not end them earlier.
+        Rows are returned on ``device``, the learner's (the engine's if None); nothing is copied where both are one.
+        ``time_limit`` > 0 truncates episodes after so many control steps, if the task does not end them earlier.
 
         Raises:
             UsageError: a task whose episodes have no step.
@@ -40,73 +40,51 @@ class VecEnv:
         self.engine, self.task, self.seed = engine, task, seed
         self.num_envs, self.device = engine.num_envs, device or engine.device
         task.bind(engine)
-        self._limit = min(episode or task.spec.episode_length, task.spec.episode_length)
-        physics = engine.device
-        zeros = torch.zeros(self.num_envs, dtype=torch.int64, device=physics)
-        self._time, self._episode = zeros, zeros.clone()
-        self._over = torch.ones(self.num_envs, dtype=torch.bool, device=physics)
-        self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=physics)
-        self._tick = torch.ones(self.num_envs, device=physics)
-        self._on_host = engine.capabilities.on_host  # masks can be looked into, and work on empty ones left out
-        self.tally = EpisodeTally(self.num_envs, physics)
-        self.quarantined = torch.zeros((), dtype=torch.int64, device=physics)
+        self._limit = min(time_limit or task.spec.episode_length, task.spec.episode_length)
+        on = engine.device
+        self._time = torch.zeros(self.num_envs, dtype=torch.int64, device=on)  # control steps since the episode's start
+        self._episode = torch.zeros(self.num_envs, dtype=torch.int64, device=on)  # its number, counted from 1
+        self._over = torch.ones(self.num_envs, dtype=torch.bool, device=on)  # the next tick is a reset
+        self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=on)
+        self._one = torch.ones(self.num_envs, device=on)
+        self._on_host = engine.capabilities.on_host
+        self.tally = EpisodeTally(self.num_envs, engine.device)
+        self.quarantined = torch.zeros((), dtype=torch.int64, device=on)
+        """How often an environment whose physics failed was put back to a fresh start."""
 
     @property
     def spec(self) -> TaskSpec:
         return self.task.spec
-
-    def reset(self) -> Step:
-        """Start a new episode everywhere."""
-        self._over = torch.ones_like(self._over)  # a new tensor: the old one is in the caller's hands as ``last``
-        dims = self.spec.dims
-        return self.step(torch.zeros(self.num_envs, dims.agents, dims.action, device=self.engine.device))
-
-    def restart(self, episode: int) -> Step:
-        """Start episode number ``episode`` everywhere, whatever came before."""
-        self._episode = torch.full_like(self._episode, episode - 1)
-        return self.reset()
-
-    @torch.no_grad()
-    def begin(self, mask: Tensor) -> Step:
-        """Start a new episode where ``mask`` (E,) at once, without a tick: for trainers that reset within the step.
-
-        Returns the rows seen now; only those of ``mask`` are ``first``.
-        """
-        mask = mask.to(self.engine.device)
-        self._stage_reset(mask)
-        self.engine.refresh(mask)
-        return self._started(mask)
-
-    def _started(self, mask: Tensor) -> Step:
-        """Episode clocks at zero where ``mask``, and the rows seen now."""
-        self.tally.drop(mask)
-        self._over = self._over & ~mask
-        self._time = torch.where(mask, 0, self._time)
-        self._success = self._success & ~mask
-        state = self.task.state(self.engine)
-        reward, nothing = torch.zeros_like(state[:, 0]), torch.zeros_like(mask)
-        return self._row(state, reward, mask.clone(), nothing, nothing.clone())
-
-    def finished(self) -> dict[str, Tensor]:
-        """Means over the episodes finished since the last call, and their number ``episodes``.
-
-        ``return``, ``length``, every term of the reward and, where the task has a goal, ``success``.
-        """
-        means = self.tally.read()
-        if not self.spec.goal:
-            means.pop("success", None)
-        return means
 
     @property
     def success(self) -> Tensor:
         """(E,) bool: the goal was met at some time of the running episode (or of the one that just ended)."""
         return self._success.to(self.device)
 
+    def reset(self, episode: int | None = None) -> Step:
+        """Start a new episode everywhere: the next one, or number ``episode``, whatever came before."""
+        if episode is not None:
+            self._episode = torch.full_like(self._episode, episode - 1)
+        self._over = torch.ones_like(self._over)  # a new tensor: the old one is the caller's ``last``
+        dims = self.spec.dims
+        return self.step(torch.zeros(self.num_envs, dims.agents, dims.action, device=self.engine.device))
+
+    @torch.no_grad()
+    def reset_where(self, mask: Tensor) -> Step:
+        """Start a new episode where ``mask`` (E,) at once, without a tick: for trainers that reset within the step.
+
+        Returns the rows that are current now; only those of ``mask`` are ``first``.
+        """
+        mask = mask.to(self.engine.device)
+        self._stage_reset(mask)
+        self.engine.refresh(mask)
+        return self._restarted(mask)
+
     @torch.no_grad()
     def step(self, action: Tensor) -> Step:
         """Advance every environment one control step under ``action`` (E, N, A) in [-1, 1].
 
-        An environment whose action is not finite breaks: it starts anew and is counted in ``quarantined``.
+        An environment whose action is not finite fails: it starts anew and is counted in ``quarantined``.
 
         Raises:
             TypeError: an action that is no tensor.
@@ -123,8 +101,8 @@ class VecEnv:
         self.engine.step(hold=first)
         first = self._quarantine(first)
 
-        # between two physics steps an operation costs its launch, or cold caches: hence as few as can be
-        begins = not self._nobody(first)
+        # few operations: each costs a kernel launch on a GPU, and cold caches between two physics steps on a CPU
+        begins = not self._known_empty(first)
         self._time = self._time + 1
         outcome = self.task.compute_reward(self.engine)
         state = self.task.state(self.engine)
@@ -138,38 +116,26 @@ class VecEnv:
             last |= outcome.truncated > first
         self._success = (self._success | outcome.success) > first
         self._over = last
-        values = {"return": reward, "success": self._success & last, "length": self._tick, **outcome.terms}
-        self.tally.add(values, first, last, begins, ends=not self._nobody(last))
+        values = {"return": reward, "success": self._success & last, "length": self._one, **outcome.terms}
+        self.tally.add(values, first, last, begins, ends=not self._known_empty(last))
         return self._row(state, reward, first, last, terminal)
 
-    def _row(self, state: Tensor, *rest: Tensor) -> Step:
-        if self.device != self.engine.device:
-            state, *others = (column.to(self.device) for column in (state, *rest))
-            rest = tuple(others)
-        return Step(state, self.task.observe(state), *rest)
+    def episode_means(self) -> dict[str, Tensor]:
+        """Means over the episodes finished since the last call, and their number ``episodes``.
 
-    def _nobody(self, mask: Tensor) -> bool:
-        """Whether ``mask`` (E,) is known to be empty; where asking would cost a synchronisation it is not known."""
-        return self._on_host and not np.count_nonzero(mask.numpy())
+        ``return``, ``length``, every term of the reward and, where the task has a goal, ``success``.
+        """
+        means = self.tally.read()
+        if not self.spec.goal:
+            means.pop("success", None)
+        return means
 
-    def _stage_reset(self, mask: Tensor) -> None:
-        if self._nobody(mask):
-            return
-        self._episode = self._episode + mask
-        self.task.reset(self.engine, mask, Noise(self.seed, self._episode, mask))
+    def physics_state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Generalised positions and velocities, float64 arrays (E, nq), (E, nv).
 
-    def _quarantine(self, first: Tensor) -> Tensor:
-        """Put environments whose physics failed back to a fresh start; their row becomes a first row."""
-        if self._nobody(self.engine.bad):
-            return first
-        bad = self.engine.bad.clone()
-        self.quarantined += bad.sum()
-        self._stage_reset(bad)
-        self.engine.refresh(bad)
-        return first | bad
-
-    def physics_state(self) -> tuple[Any, Any]:
-        """Generalised positions and velocities, float64 arrays (E, nq), (E, nv), of tasks that offer them."""
+        Raises:
+            UsageError: a task that does not expose them.
+        """
         return self.task.physics_state()
 
     @torch.no_grad()
@@ -177,10 +143,46 @@ class VecEnv:
         """Start an episode at qpos (E, nq), qvel (E, nv) wherever that is not the present state; the row seen there.
 
         Raises:
-            UsageError: a task without that door.
+            UsageError: a task that does not expose them.
             ValueError: arrays of another shape.
         """
-        return self._started(self.task.set_physics_state(self.engine, qpos, qvel))
+        return self._restarted(self.task.set_physics_state(self.engine, qpos, qvel))
+
+    def _stage_reset(self, mask: Tensor) -> None:
+        if self._known_empty(mask):
+            return
+        self._episode = self._episode + mask
+        self.task.reset(self.engine, mask, Noise(self.seed, self._episode, mask))
+
+    def _restarted(self, mask: Tensor) -> Step:
+        """Episode clocks at zero where ``mask``, and the rows that are current now."""
+        self.tally.drop(mask)
+        self._over = self._over & ~mask
+        self._time = torch.where(mask, 0, self._time)
+        self._success = self._success & ~mask
+        state = self.task.state(self.engine)
+        reward, nothing = torch.zeros_like(state[:, 0]), torch.zeros_like(mask)
+        return self._row(state, reward, mask.clone(), nothing, nothing.clone())
+
+    def _quarantine(self, first: Tensor) -> Tensor:
+        """Put environments whose physics failed back to a fresh start; their row becomes a first row."""
+        if self._known_empty(self.engine.bad):
+            return first
+        bad = self.engine.bad.clone()
+        self.quarantined += bad.sum()
+        self._stage_reset(bad)
+        self.engine.refresh(bad)
+        return first | bad
+
+    def _known_empty(self, mask: Tensor) -> bool:
+        """Whether ``mask`` (E,) is empty, as far as that is known without waiting for a device."""
+        return self._on_host and not np.count_nonzero(mask.numpy())
+
+    def _row(self, state: Tensor, *rest: Tensor) -> Step:
+        if self.device != self.engine.device:
+            state, *others = (column.to(self.device) for column in (state, *rest))
+            rest = tuple(others)
+        return Step(state, self.task.observe(state), *rest)
 
     def state_dict(self) -> dict:
         """Everything needed to continue bit for bit on a deterministic engine."""

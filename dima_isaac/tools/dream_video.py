@@ -37,7 +37,7 @@ def record(
     context, age, errors = None, 0, []
     try:
         display.reset()
-        step = env.restart(cfg.episode)
+        step = env.reset(cfg.episode)
         for tick in range(steps + 1):
             state = step.state if context is None else context.state
             error = (world.target.z(state) - world.target.z(step.state)).square().mean(1).sqrt().tolist()

@@ -75,7 +75,7 @@ def watch(env: VecEnv, policy: Controller, cfg: PlayConfig) -> int:
         print("viewer: [ and ] walk through the environments; close the window to stop.", flush=True)
     speed = cfg.fps * env.spec.control_dt if cfg.fps else 1.0
     with viewer, torch.no_grad():
-        step = env.restart(cfg.episode)
+        step = env.reset(cfg.episode)
         while viewer.show():
             due = time.perf_counter() + env.spec.control_dt / speed
             step = env.step(policy(step.obs))

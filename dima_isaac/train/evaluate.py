@@ -30,7 +30,7 @@ def episodes(env: VecEnv, controller: Controller, episode: int) -> Episodes:
 
     ``episode`` numbers the starts, so that the result depends on nothing that happened before.
     """
-    step = env.restart(episode)
+    step = env.reset(episode)
     running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     total = torch.zeros(env.num_envs, device=env.device)
     length, success = torch.zeros_like(total), torch.zeros_like(running)
@@ -68,5 +68,5 @@ class Evaluator:
 
 def add_environment_metrics(logger: Logger, env: VecEnv) -> None:
     """Log the episodes that have finished on ``env`` as ``train/*`` and its engine's counters as ``engine/*``."""
-    logger.add(env.finished(), "train/")
+    logger.add(env.episode_means(), "train/")
     logger.add(env.engine.stats(), "engine/")

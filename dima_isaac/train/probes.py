@@ -96,7 +96,7 @@ def record(env: VecEnv, draw: Draw, episode: int, ticks: int, seed: int) -> Repl
     """
     generator = torch.Generator(env.device).manual_seed(seed)
     kept = ReplayBuffer(ReplayConfig(capacity=ticks * env.num_envs), env.spec.dims, env.num_envs, env.device, seed)
-    step, action = env.restart(episode), None
+    step, action = env.reset(episode), None
     for _ in range(ticks):
         if action is not None:
             step = env.step(action)

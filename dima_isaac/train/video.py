@@ -118,7 +118,7 @@ def record(
     Each tile stands still once its episode is over. ``size`` is a tile's width and height.
     """
     count = tiles or env.num_envs
-    step = env.restart(episode)
+    step = env.reset(episode)
     running = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
     total = torch.zeros(env.num_envs, device=env.device)
     pictures: list[Array] = [np.empty(0)] * count

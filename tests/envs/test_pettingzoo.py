@@ -114,7 +114,7 @@ def test_a_worker_lost_in_a_reset_loses_its_other_episodes_too(tmp_path: Path) -
     env.reset()
     action = torch.zeros(2, 2, 3)
     env.step(action)
-    begun = env.begin(torch.tensor([True, False]))
+    begun = env.reset_where(torch.tensor([True, False]))
     assert float(begun.state[0, 1]) == 0.0 and int(env.engine.stats()["restarts"]) == 1
     row = env.step(action)
     assert row.first.tolist() == [False, True] and row.state[:, 1].tolist() == [1.0, 0.0]

@@ -216,12 +216,12 @@ def test_rows_are_handed_out_on_the_learner_s_device():
 
 
 def test_training_may_cut_episodes_off_earlier_than_the_task():
-    env = VecEnv(Counter(2), Game([9, 2]), 0, episode=3)
+    env = VecEnv(Counter(2), Game([9, 2]), 0, time_limit=3)
     env.reset()
     rows = [env.step(torch.zeros(2, 1, 1)) for _ in range(4)]
     assert [row.last.tolist() for row in rows] == [[False, False], [False, True], [True, False], [False, False]]
     assert not rows[2].terminal[0] and rows[1].terminal[1], "a cut is not an end"
-    assert VecEnv(Counter(1), Game([9]), 0, episode=50)._limit == 4, "never longer than the task's own"
+    assert VecEnv(Counter(1), Game([9]), 0, time_limit=50)._limit == 4, "never longer than the task's own"
 
 
 def test_what_makes_no_sense_is_refused_in_words() -> None:

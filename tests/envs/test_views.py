@@ -223,7 +223,7 @@ def test_beginning_at_once_equals_spending_the_tick() -> None:
         if bool(row.last.any()):
             break
         assert torch.equal(row.state, also.state)
-    begun = one.begin(row.last)
+    begun = one.reset_where(row.last)
     ticked = other.step(action)
     assert torch.equal(begun.state[row.last], ticked.state[row.last])
     assert torch.equal(begun.first, row.last)

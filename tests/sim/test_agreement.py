@@ -61,7 +61,7 @@ def egg(env: VecEnv) -> torch.Tensor:
 
 
 def test_the_same_start_is_seen_alike(pair: tuple[VecEnv, VecEnv]) -> None:
-    mine, theirs = (env.restart(3) for env in pair)
+    mine, theirs = (env.reset(3) for env in pair)
     torch.testing.assert_close(mine.obs, theirs.obs, rtol=0.0, atol=2e-5)
     torch.testing.assert_close(mine.state, theirs.state, rtol=0.0, atol=2e-5)
 
@@ -105,7 +105,7 @@ def test_two_hundred_random_steps_agree_in_the_mean(pair: tuple[VecEnv, VecEnv])
     """Means over worlds of the return, the drops and the fingers' spread, within four standard errors."""
     sums = []
     for env in pair:
-        first = env.restart(7)
+        first = env.reset(7)
         reward, drops, speed = (torch.zeros(ENVS) for _ in range(3))
         angle = torch.zeros(ENVS, len(ANGLES))
         for action in actions(200, seed=5):

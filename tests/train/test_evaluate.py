@@ -8,7 +8,7 @@ from tests.toy import toy_env
 
 def test_return_is_the_first_episode_of_each_environment():
     env = toy_env(num_envs=3, episode_length=5)
-    steps = [env.restart(7)]
+    steps = [env.reset(7)]
     for _ in range(5):
         steps.append(env.step(torch.zeros(3, 2, 1)))
     expected = sum(step.reward for step in steps)

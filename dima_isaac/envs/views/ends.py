@@ -1,4 +1,4 @@
-"""Where an episode ends for libraries that know terminations and truncations only."""
+"""Truncation for libraries whose rows have no ``first``."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dima_isaac.types import Step
 
 
 def cut_short(row: Step) -> Tensor:
-    """(E,) bool: the episode ended, but not by the task: its clock ran out, or it broke and the next one has begun.
+    """(E,) bool: the episode ended, but not by the task: at the time limit, or its physics failed and it starts anew.
 
-    These libraries have no word for a row that is ``first``. Where a tick is spent on the reset it is first, too.
+    A row is also ``first`` where a tick is spent on a reset; views with such ticks leave these out.
     """
     return (row.last | row.first) & ~row.terminal

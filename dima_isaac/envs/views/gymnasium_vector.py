@@ -1,7 +1,7 @@
 """A ``VecEnv`` as Gymnasium's ``VectorEnv``: NumPy arrays, the team as one agent.
 
-Autoreset is NEXT_STEP, which is our own contract; ``autoreset="same_step"`` resets within the step and hands the last
-observation over in ``infos["final_obs"]``.
+Autoreset is NEXT_STEP, as ``VecEnv`` resets; ``autoreset="same_step"`` resets within the step and returns the last
+observation in ``infos["final_obs"]``.
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ class GymnasiumVectorView(VectorEnv):
             self.env.seed = seed
         if mask is not None:
             chosen = torch.as_tensor(mask, dtype=torch.bool, device=self.env.device)
-            row, self._over = self.env.begin(chosen), self._over & ~chosen
+            row, self._over = self.env.reset_where(chosen), self._over & ~chosen
         else:
-            row = self.env.reset() if seed is None else self.env.restart(1)
+            row = self.env.reset(None if seed is None else 1)
             self._over = torch.zeros_like(row.last)
         return _array(row.obs), {"state": _array(row.state)}
 
@@ -71,7 +71,7 @@ class GymnasiumVectorView(VectorEnv):
         obs, truncated = _array(row.obs), _array(cut_short(row) & ~self._over)
         if self._same_step and bool(row.last.any()):
             infos |= {"final_obs": obs, "_final_obs": _array(row.last), "final_state": infos["state"]}
-            fresh = self.env.begin(row.last)
+            fresh = self.env.reset_where(row.last)
             obs, infos["state"] = _array(fresh.obs), _array(fresh.state)
         else:
             self._over = row.last

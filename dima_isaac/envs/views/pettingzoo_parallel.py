@@ -53,11 +53,9 @@ class PettingZooView(ParallelEnv):
 
     def reset(self, seed: int | None = None, options: Named | None = None) -> tuple[Named, Named]:
         """A new episode; after ``seed`` the same one every time."""
-        if seed is None:
-            row = self.env.reset()
-        else:
+        if seed is not None:
             self.env.seed = seed
-            row = self.env.restart(1)
+        row = self.env.reset(None if seed is None else 1)
         self.agents = list(self.possible_agents)
         return self._observe(row), {name: {} for name in self.agents}
 

@@ -1,7 +1,7 @@
 """A ``VecEnv`` as rl-games' ``IVecEnv``: one row per agent and environment, torch tensors throughout.
 
-rl-games resets within the step, so a finished episode's last observation is seen only by the bootstrap that
-``infos["time_outs"]`` asks for (which uses the value before the step: rl-games' own choice).
+rl-games resets within the step, and a finished episode's last observation is lost. Its bootstrap at time limits, which
+``infos["time_outs"]`` asks for, uses the value before the step.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class RlGamesView(IVecEnv):
         infos = {"time_outs": self._by_agent(cut)}
         seen = row
         if bool(row.last.any()):
-            seen = self.env.begin(row.last)
+            seen = self.env.reset_where(row.last)
         return self._observe(seen), self._by_agent(row.reward.float()), self._by_agent(row.terminal | cut), infos
 
     def get_number_of_agents(self) -> int:

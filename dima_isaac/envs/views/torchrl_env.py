@@ -45,7 +45,7 @@ class TorchRLView(EnvBase):
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
-        row = self.env.reset() if mask is None else self.env.begin(mask.view(self.env.num_envs))
+        row = self.env.reset() if mask is None else self.env.reset_where(mask.view(self.env.num_envs))
         return self._pack(row, torch.zeros_like(row.last), torch.zeros_like(row.last))
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
@@ -58,7 +58,7 @@ class TorchRLView(EnvBase):
     def _set_seed(self, seed: int | None) -> None:
         if seed is not None:
             self.env.seed = seed
-            self.env.restart(0)  # the next reset begins episode 1, whatever was played before
+            self.env.reset(0)  # the next reset begins episode 1, whatever was played before
 
     def close(self, **kwargs: Any) -> None:
         """Release the engine."""
