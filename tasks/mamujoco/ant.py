@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
-from dima_isaac.tasks.mamujoco.robot import Harl, Robot
+from dima_isaac.tasks.mamujoco.harl import Harl
+from dima_isaac.tasks.mamujoco.robot import Robot
 
 
 class Ant(Robot):
@@ -55,7 +56,7 @@ class Ant(Robot):
         low, high = self.definition.constants["contact_force_range"]
         return self._constant("contact_cost_weight") * self._fields["cfrc_ext"].clamp(low, high).square().sum(1)
 
-    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._speed() * self._constant("forward_reward_weight")
         upright = self._upright(fallen)
         effort = self._effort()

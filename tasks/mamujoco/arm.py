@@ -95,7 +95,7 @@ class Reacher(Arm):
         speed = self._qvel0[:2] + _SPEED_NOISE * noise.uniform(2).to(torch.float64)
         return torch.cat([pose, target], 1), torch.cat([speed, torch.zeros_like(speed)], 1)
 
-    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         distance = -self._distance("fingertip", "target", "reward_dist_weight")
         effort = -self._effort()
         return distance + effort, {"distance": distance, "effort": effort}
@@ -138,7 +138,7 @@ class Pusher(Arm):
         still = torch.zeros(len(place), 4, dtype=torch.float64, device=draws.device)
         return torch.cat([rest[:, :7], place, torch.zeros_like(place)], 1), torch.cat([speed, still], 1)
 
-    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         near = -self._distance("object", "tips_arm", "reward_near_weight")
         distance = -self._distance("object", "goal", "reward_dist_weight")
         effort = -self._effort()

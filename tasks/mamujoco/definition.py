@@ -1,4 +1,4 @@
-"""What Gymnasium says of a robot: file, constants and time limit, read from the installed package.
+"""Gymnasium's definition of a robot: file, constants and time limit, read from the installed package.
 
 Nothing is copied: constants are the defaults of the constructors of the ``-v5`` environments, found by inspection.
 """

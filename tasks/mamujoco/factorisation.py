@@ -1,11 +1,11 @@
-"""Who moves which joint and who sees what: a robot's joint graph, shared out among agents.
+"""Which agent drives which actuators and sees which columns of the state: a robot's joint graph, shared out.
 
 Graphs, named partitions and the rule "what is seen k joints away" come from gymnasium-robotics by import. Its
 ``build_obs`` reads a simulation and returns one agent's numbers; run once on a simulation whose every number
 is the *column of the global state* that holds it, it returns the columns that the agent sees. From then on an
 observation is a gather.
 
-Columns travel as multiples of 2^-20, so that the clipping in upstream's graphs leaves them alone.
+Columns are encoded as multiples of 2^-20, which the clipping in upstream's graphs leaves unchanged.
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ _UNIT = 2.0**-20
 
 @dataclass(frozen=True)
 class Factorisation:
-    """A robot shared out among N agents. Ragged lists; padding is the task's business."""
+    """A robot shared out among N agents, whose lists may differ in length."""
 
     actuators: list[list[int]]  # the actuators that each agent drives
     columns: list[list[int]]  # the state columns that each agent sees; the state's width stands for a constant zero
-    labels: list[list[str]]  # the joints that each agent moves
 
 
 @dataclass(frozen=True)
@@ -83,12 +82,11 @@ def factorise(
     return Factorisation(
         actuators=[[node.act_ids for node in part] for part in graph.parts],
         columns=seen,
-        labels=[[node.label for node in part] for part in graph.parts],
     )
 
 
 def _check_categories(graph: Graph, columns: Any, wanted: set[str]) -> None:
-    """Upstream leaves out without a word what it has no name for."""
+    """Raise ``UsageError`` for a category that upstream would silently leave out."""
     nodes = [*(node for part in graph.parts for node in part), *graph.roots]
     known = {name for name in vars(columns) if name != "body"} | {name for node in nodes for name in node.extra_obs}
     for name in sorted(wanted - known):
@@ -96,7 +94,7 @@ def _check_categories(graph: Graph, columns: Any, wanted: set[str]) -> None:
 
 
 def encode(columns: Any) -> np.ndarray:
-    """Columns in the form that survives upstream's clipping."""
+    """Columns as small numbers, which upstream's clipping leaves unchanged."""
     return np.asarray(columns, dtype=np.float64) * _UNIT
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dima_isaac.sim.engine import Engine
-from dima_isaac.tasks.mamujoco.robot import Harl, Robot
+from dima_isaac.tasks.mamujoco.harl import Harl
+from dima_isaac.tasks.mamujoco.robot import Robot
 
 _V2_STATE = {"qpos": 2, "qvel": 0, "cinert": 0, "cvel": 0, "qfrc_actuator": 0}
 
@@ -61,7 +62,7 @@ class Humanoid(HumanoidBody):
         height = self._qpos[:, 2]
         return ~((low < height) & (height < high))
 
-    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._constant("forward_reward_weight") * self._speed()
         upright = self._upright(fallen)
         effort, contact = self._effort(), self._impact("contact")
@@ -80,7 +81,7 @@ class HumanoidStandup(HumanoidBody):
         super().bind(engine)
         self._substep = engine.control_dt / engine.substeps
 
-    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         up = self._qpos[:, 2] / self._substep
         effort, impact = self._effort(), self._impact("impact")
         return up - effort - impact + 1.0, {"up": up, "effort": -effort, "impact": -impact}

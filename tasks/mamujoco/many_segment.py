@@ -14,7 +14,7 @@ from dima_isaac.tasks.mamujoco.ant import Ant
 from dima_isaac.tasks.mamujoco.config import MamujocoConfig
 from dima_isaac.tasks.mamujoco.factorisation import Graph, upstream, upstream_graph
 from dima_isaac.tasks.mamujoco.robot import Robot
-from dima_isaac.tasks.mamujoco.swimmer import Swimmer
+from dima_isaac.tasks.mamujoco.runners import Swimmer
 
 
 class ManySegment(Robot):

@@ -6,7 +6,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from dima_isaac.tasks.mamujoco.robot import Harl, Robot
+from dima_isaac.tasks.mamujoco.harl import Harl
+from dima_isaac.tasks.mamujoco.robot import Robot
 
 
 class PlanarWalker(Robot):
@@ -24,7 +25,7 @@ class PlanarWalker(Robot):
     def _fallen(self) -> Tensor:
         return ~self._standing()
 
-    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._constant("forward_reward_weight") * self._speed()
         upright = self._upright(fallen)
         effort = self._effort()

@@ -2,12 +2,15 @@
 
 The physics is float64; tensors leave the task as float32 (or float64 on request). Derived quantities are those that
 MuJoCo's step leaves behind, one substep old with the Euler integrator: the benchmark is defined that way.
+
+Which numbers an agent sees is found by running gymnasium-robotics' factorisation once on column numbers
+(``factorisation``); from then on an observation is a gather.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -24,28 +27,18 @@ from dima_isaac.sim.scene import Scene
 from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision, Protocol
 from dima_isaac.tasks.mamujoco.definition import define, included
 from dima_isaac.tasks.mamujoco.factorisation import Graph, custom_graph, encode, factorise, named_graph
+from dima_isaac.tasks.mamujoco.harl import Harl, in_order, standardised
 from dima_isaac.types import Dims
-
-
-@dataclass(frozen=True)
-class Harl:
-    """How a robot of protocol ``harl`` (Gym's -v2 on MuJoCo 2.1) differs from Gymnasium's -v5."""
-
-    state_fields: dict[str, int] | None = None  # None: as in v5
-    zeros: int = 0  # columns at the state's end that were always zero, and that the standardisation counts
-    asset: str = ""  # another file
-    constants: dict[str, float] = field(default_factory=dict)
-
 
 _DTYPES = {Precision.float32: torch.float32, Precision.float64: torch.float64}
 
 
 class Robot(Task):
-    """Base of the robots. A robot says what its state is, what it is worth and when it has fallen."""
+    """Base of the robots. A robot defines its state, its reward and when it has fallen."""
 
     Config = MamujocoConfig
     preferred_engine = "mujoco"
-    """What engine=auto takes, beside a GPU too: the benchmark is its float64 numbers, and a GPU's are others."""
+    """With a GPU, too: the benchmark is defined by its float64 numbers, and a GPU engine has float32."""
 
     scenario: ClassVar[str]  # Gymnasium's name without the version
     template: ClassVar[str] = ""  # Gymnasium's name where it differs
@@ -62,13 +55,13 @@ class Robot(Task):
     harl: ClassVar[Harl | None] = None  # None: that protocol never played this robot
 
     def __init__(self, cfg: MamujocoConfig) -> None:
-        """Work out sizes, partition and observations; physics comes with ``bind``.
+        """Compute sizes, partition and observations; ``bind`` adds the physics.
 
         Raises:
             UsageError: a partition, depth, constant or protocol that this robot does not have.
         """
         self.cfg = cfg
-        old = self._old()
+        old = self._old = self._protocol()
         changes = {**(old.constants if old else {}), **cfg.constants}
         self.definition = define(self.template or self.scenario, changes)
         if old and old.state_fields is not None:
@@ -90,7 +83,7 @@ class Robot(Task):
         parts = factorise(self.graph, self._columns(), self._width, depth, local, cfg.global_categories)
         self._index = None if depth is None else _padded(parts.columns, self._width)
         self._ragged = self._index is not None and self._width in self._index
-        actuators = _flat(parts.actuators, self.scenario) if old else parts.actuators
+        actuators = in_order(parts.actuators, self.scenario) if old else parts.actuators
         self._set_actions(actuators)
         self._agents = len(actuators)
         widths = sorted({len(columns) + (self._agents if old else 0) for columns in parts.columns})
@@ -100,7 +93,7 @@ class Robot(Task):
             episode_length=cfg.episode_length or self.definition.episode_length,
             control_dt=float("nan"),
             agent_names=tuple(f"agent_{i}" for i in range(self._agents)),
-            output_only=self._readout(),
+            output_only=self._output_only(),
             goal=False,
             action_mask=None if bool(self._used.all()) else self._used,
             notes=self._notes(conf, actuators, widths),
@@ -108,7 +101,7 @@ class Robot(Task):
 
     # ---- construction ------------------------------------------------------------------------------------------
 
-    def _old(self) -> Harl | None:
+    def _protocol(self) -> Harl | None:
         """What protocol ``harl`` changes, None under ``v5``."""
         if self.cfg.protocol is Protocol.v5:
             return None
@@ -119,7 +112,7 @@ class Robot(Task):
     def _notes(self, conf: str, actuators: list[list[int]], widths: list[int]) -> tuple[str, ...]:
         labels = {node.act_ids: node.label for part in self.graph.parts for node in part}
         shared = f"{conf}: " + " | ".join(" ".join(labels[u] for u in part) for part in actuators)
-        if self._old():
+        if self._old:
             return (
                 "protocol harl: -v2 rewards, unclipped actions in actuator order whatever the partition's name says",
                 shared,
@@ -149,8 +142,8 @@ class Robot(Task):
             start = blocks[name][1]
         return blocks
 
-    def _readout(self) -> Tensor | None:
-        """The columns of contact forces: they follow from positions, velocities and controls, and nothing from them."""
+    def _output_only(self) -> Tensor | None:
+        """(D,) bool: the contact forces. They follow from positions, velocities and controls, nothing from them."""
         if "cfrc_ext" not in self._blocks:
             return None
         start, stop = self._blocks["cfrc_ext"]
@@ -158,7 +151,7 @@ class Robot(Task):
         return (start <= columns) & (columns < stop)
 
     def _columns(self) -> Any:
-        """MjData's fields holding each number's state column; numbers left out become the zero column."""
+        """MjData's fields, each number replaced by its state column (``encode``), or by D where the state has none."""
         fields = {}
         for name, (start, stop) in self._blocks.items():
             columns = encode([self._width] * self.state_fields[name] + list(range(start, stop)))
@@ -167,7 +160,7 @@ class Robot(Task):
         return SimpleNamespace(**fields)
 
     def _set_actions(self, actuators: list[list[int]]) -> None:
-        """Where in the (N, A) actions each actuator finds its own."""
+        """Resolve where in the (N, A) actions each actuator's number stands."""
         self._slots = max(len(part) for part in actuators)
         self._used = torch.tensor([[slot < len(part) for slot in range(self._slots)] for part in actuators])
         place = {u: agent * self._slots + slot for agent, part in enumerate(actuators) for slot, u in enumerate(part)}
@@ -180,22 +173,21 @@ class Robot(Task):
     def scene(self) -> Scene:
         """The robot's file as the whole world."""
         fields = dict.fromkeys(("qpos", "qvel", *self.state_fields, *self.extra_fields))
-        old = self._old()
         return Scene(
-            world=self.definition.asset(old.asset if old else ""),
+            world=self.definition.asset(self._old.asset if self._old else ""),
             fields=tuple(fields),
             frame_skip=int(self.definition.constants["frame_skip"]),
         )
 
     def bind(self, engine: Engine) -> None:
-        """Take hold of the engine's fields.
+        """Keep the engine's fields.
 
         Raises:
             UsageError: the installed robot has other sizes than this task was written for.
         """
         self._qpos, self._qvel = engine.field("qpos"), engine.field("qvel")
         self._fields = {name: engine.field(name).flatten(1) for name in (*self.state_fields, *self.extra_fields)}
-        self._seen = {name: self._fields[name][:, skipped:] for name, skipped in self.state_fields.items()}
+        self._shown = {name: self._fields[name][:, skipped:] for name, skipped in self.state_fields.items()}
         ranges = engine.constant("actuator_ctrlrange")
         found = (self._qpos.shape[1], self._qvel.shape[1], ranges.shape[0])
         if found != (self.nq, self.nv, self.nu):
@@ -218,10 +210,10 @@ class Robot(Task):
     def act(self, engine: Engine, action: Tensor) -> None:
         """Controls (E, nu) from actions (E, N, A), stretched to the actuators' range; v5 clips them first."""
         ctrl = self.scatter(action)
-        if self.cfg.protocol is Protocol.v5:
+        if not self._old:
             ctrl = ctrl.clamp(-1.0, 1.0)
         else:
-            # MuJoCo would cut an infinite command to its range, of which the cost knows nothing; NaN breaks it
+            # MuJoCo would clip an infinite command, and the control cost would still be infinite; NaN fails the physics
             ctrl = ctrl.masked_fill(ctrl.isinf(), torch.nan)
         self._ctrl.copy_(ctrl)
         if not self._unit_range:
@@ -246,8 +238,8 @@ class Robot(Task):
     def observe(self, state: Tensor) -> Tensor:
         """What each agent sees: (..., D) -> (..., N, O)."""
         dims = self.spec.dims
-        if self.cfg.protocol is Protocol.harl:
-            return self._standardised(state)
+        if self._old:
+            return standardised(state, self._agents)
         if self._index is None:
             return state.unsqueeze(-2).expand(*state.shape[:-1], dims.agents, dims.state)
         if self._index.device != state.device:
@@ -256,29 +248,13 @@ class Robot(Task):
         source = pad(state, (0, 1)) if self._ragged else state
         return source.index_select(-1, self._index).unflatten(-1, (dims.agents, dims.obs))
 
-    def _standardised(self, state: Tensor) -> Tensor:
-        """z([s; one-hot_i]): less the mean of this very vector, by its population standard deviation.
-
-        The one-hot adds 1 to the sum and to the sum of squares whoever's it is, so mean and deviation are everybody's.
-        """
-        width = self._width + self._agents
-        mean = (state.sum(-1, keepdim=True) + 1.0) / width
-        centred = state - mean
-        # of the one-hot: one entry at 1 - mean, the others at -mean
-        spread = centred.square().sum(-1, keepdim=True) + (1.0 - mean).square() + (self._agents - 1) * mean.square()
-        scale = (spread / width).rsqrt()
-        one_hot = torch.eye(self._agents, dtype=state.dtype, device=state.device)
-        own = (one_hot - mean.unsqueeze(-1)) * scale.unsqueeze(-1)
-        everybody = (centred * scale).unsqueeze(-2).expand(*state.shape[:-1], self._agents, self._width)
-        return torch.cat([everybody, own], -1)
-
     def compute_reward(self, engine: Engine) -> Outcome:
         """The team's reward and whether the robot has fallen; computed in float64."""
         terminal = self._fallen()
-        reward, terms = self._value(terminal)
+        reward, terms = self._reward(terminal)
         return Outcome(reward.to(self._dtype), terminal, self._never, terms)
 
-    # ---- injection ---------------------------------------------------------------------------------------------
+    # ---- optional ----------------------------------------------------------------------------------------------
 
     def physics_state(self) -> tuple[np.ndarray, np.ndarray]:
         """Copies of qpos (E, nq) and qvel (E, nv), float64."""
@@ -286,11 +262,7 @@ class Robot(Task):
         return position, velocity
 
     def set_physics_state(self, engine: Engine, qpos: Any, qvel: Any) -> Tensor:
-        """Start environments at qpos (E, nq), qvel (E, nv); those already there are left alone. Returns who moved (E,).
-
-        Raises:
-            ValueError: arrays of another shape.
-        """
+        """See ``Task``; an environment that is there already keeps its contact forces and solver state."""
         position = torch.as_tensor(qpos, dtype=torch.float64, device=engine.device)
         velocity = torch.as_tensor(qvel, dtype=torch.float64, device=engine.device)
         if position.shape != self._qpos.shape or velocity.shape != self._qvel.shape:
@@ -301,32 +273,28 @@ class Robot(Task):
         return moved
 
     def pose(self, engine: Engine, state: Tensor) -> None:
-        """Stage the robot as ``state`` (E, D) shows it, for pictures of dreams.
-
-        How far it has come the state leaves out: it goes on from where it is by one control step of its velocity.
-
-        Raises:
-            UsageError: a state without joint positions (the arms').
-        """
-        if "qpos" not in self._blocks:
-            raise UsageError(f"world=dream cannot draw task {self.scenario}: its state does not determine the pose.")
+        """See ``Task``. Coordinates that the state leaves out advance by one control step of their velocity."""
+        if "qpos" not in self._blocks:  # the arms
+            return super().pose(engine, state)
         shown = state.to(torch.float64)
         (first, last), (start, stop), hidden = self._blocks["qpos"], self._blocks["qvel"], self.state_fields["qpos"]
         velocity = shown[:, start:stop]
-        way = self._qpos[:, :hidden] + self._dt * velocity[:, :hidden]
-        self._restart(engine, self._everywhere, torch.cat([way, shown[:, first:last]], 1), velocity)
+        travelled = self._qpos[:, :hidden] + self._dt * velocity[:, :hidden]
+        self._restart(engine, self._everywhere, torch.cat([travelled, shown[:, first:last]], 1), velocity)
 
-    # ---- what a robot says -------------------------------------------------------------------------------------
+    # ---- what a robot defines ----------------------------------------------------------------------------------
 
     def _start(self, noise: Noise) -> tuple[Tensor, Tensor]:
+        """qpos (E, nq) and qvel (E, nv) of an episode's start."""
         scale = self._constant("reset_noise_scale")
         qpos = self._qpos0 + scale * noise.uniform(self.nq).to(torch.float64)
         draw = noise.normal(self.nv) if self.normal_velocity else noise.uniform(self.nv)
         return qpos, self._qvel0 + scale * draw.to(torch.float64)
 
     def _state64(self) -> Tensor:
+        """(E, D) float64."""
         blocks = []
-        for name, block in self._seen.items():
+        for name, block in self._shown.items():
             limit = self.limits.get(name)
             blocks.append(block if limit is None else block.clamp(-limit, limit))
         if self._zeros:
@@ -334,7 +302,7 @@ class Robot(Task):
         return torch.cat(blocks, 1)
 
     def _progress(self) -> Tensor:
-        """(E,) the coordinate whose change is rewarded (m)."""
+        """(E,) the coordinate whose speed is rewarded (m)."""
         return self._qpos[:, 0]
 
     def _speed(self) -> Tensor:
@@ -346,15 +314,16 @@ class Robot(Task):
         return self._constant("ctrl_cost_weight") * self._ctrl.square().sum(1)
 
     def _fallen(self) -> Tensor:
+        """(E,) bool: the episode ends here."""
         return self._never
 
     def _upright(self, fallen: Tensor) -> Tensor:
-        """(E,) the bonus for standing; the old protocol paid it in the last step too."""
-        standing = ~fallen if self.cfg.protocol is Protocol.v5 else torch.ones_like(fallen)
-        return standing * self._constant("healthy_reward")
+        """(E,) the bonus for being healthy; -v2 paid it in the last step too."""
+        healthy = torch.ones_like(fallen) if self._old else ~fallen
+        return healthy * self._constant("healthy_reward")
 
     @abstractmethod
-    def _value(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+    def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         """The reward (E,), added up in the benchmark's order, and its named parts; float64."""
 
     def _constant(self, name: str) -> float:
@@ -372,18 +341,6 @@ def _depth(obsk: str) -> int | None:
     if not obsk.isdecimal():
         raise UsageError(f"agent_obsk={obsk} is neither a depth (0, 1, 2, ...) nor full.")
     return int(obsk)
-
-
-def _flat(parts: list[list[int]], scenario: str) -> list[list[int]]:
-    """Agents of equal size in actuator order: what a flat concatenation of actions does to any partition.
-
-    Raises:
-        UsageError: agents of unequal size.
-    """
-    size = len(parts[0])
-    if any(len(part) != size for part in parts):
-        raise UsageError(f"protocol=harl shares {scenario} out in equal parts only; use protocol=v5.")
-    return [list(range(i * size, (i + 1) * size)) for i in range(len(parts))]
 
 
 def _padded(columns: list[list[int]], zero: int) -> Tensor:
