@@ -20,6 +20,8 @@ from dima_isaac.sim.model import build_model, compile_world, frame_links, link_b
 from dima_isaac.sim.scene import Actor, Mjcf, Scene
 
 Array = np.ndarray
+STATE_FIELDS = ("qpos", "qvel", "act", "ctrl", "qfrc_applied", "xfrc_applied", "mocap_pos", "mocap_quat")
+"""The raw fields of MuJoCo that can be written."""
 REFERENCE_STEP = 1.0 / 120.0  # s; Bi-DexHands' physics step
 _DOF_TYPES = (int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE))
 

@@ -347,26 +347,26 @@ class Worker:
 
     def _submit(self) -> None:
         """Write everything pending to Isaac Gym, each setter once."""
-        gym, sim, unwrap = self.gym, self.sim, gymtorch.unwrap_tensor
+        unwrap = gymtorch.unwrap_tensor
         root_ids = self.actor_ids[self.root_pending]
         dof_ids = self.actor_ids[self.dof_pending[:, None] & self.jointed]
         # Isaac Gym gets pointers: what they point to must exist until the step is done
         root, dof = self.root_next.contiguous(), self.dof_next.contiguous()
         self._alive = root, dof, root_ids, dof_ids
         if len(root_ids):
-            done = gym.set_actor_root_state_tensor_indexed(sim, unwrap(root), unwrap(root_ids), len(root_ids))
-            self._check("set_actor_root_state_tensor_indexed", done)
+            self._set("set_actor_root_state_tensor_indexed", unwrap(root), unwrap(root_ids), len(root_ids))
         if len(dof_ids):
-            done = gym.set_dof_state_tensor_indexed(sim, unwrap(dof), unwrap(dof_ids), len(dof_ids))
-            self._check("set_dof_state_tensor_indexed", done)
+            self._set("set_dof_state_tensor_indexed", unwrap(dof), unwrap(dof_ids), len(dof_ids))
         if self.dofs:
-            done = gym.set_dof_position_target_tensor(sim, unwrap(self.target))
-            self._check("set_dof_position_target_tensor", done)
+            self._set("set_dof_position_target_tensor", unwrap(self.target))
         if len(self.wrench_index):
-            done = gym.apply_rigid_body_force_tensors(sim, unwrap(self.force), unwrap(self.torque), gymapi.ENV_SPACE)
-            self._check("apply_rigid_body_force_tensors", done)
+            wrench = unwrap(self.force), unwrap(self.torque)
+            self._set("apply_rigid_body_force_tensors", *wrench, gymapi.ENV_SPACE)
         self.root_pending.zero_()
         self.dof_pending.zero_()
+
+    def _set(self, name: str, *values: Any) -> None:
+        self._check(name, getattr(self.gym, name)(self.sim, *values))
 
     def _report_all(self) -> None:
         """Report Isaac Gym's tensors in the scene's order; positions are local and velocities at the COM in both."""

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dima_isaac.errors import SimulationError, UsageError
 from dima_isaac.sim.base import BaseEngine
-from dima_isaac.sim.compiled import compile_scene
+from dima_isaac.sim.compiled import STATE_FIELDS, compile_scene
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.engine import FRAME, MAX_SPEED, Capabilities
 from dima_isaac.sim.model import WRENCH
@@ -67,7 +67,7 @@ class MujocoEngine(BaseEngine):
     """
 
     capabilities = Capabilities(deterministic=True, on_host=True, viewer=True, bare_physics=True)
-    _settable = ("qpos", "qvel", "act", "ctrl", "qfrc_applied", "xfrc_applied", "mocap_pos", "mocap_quat")
+    _settable = STATE_FIELDS
 
     def __init__(self, scene: Scene, num_envs: int, cfg: MujocoConfig) -> None:
         """Compile ``scene`` and start the pool.

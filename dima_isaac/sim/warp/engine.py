@@ -29,7 +29,7 @@ from torch import Tensor
 
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.base import BaseEngine
-from dima_isaac.sim.compiled import compile_scene
+from dima_isaac.sim.compiled import STATE_FIELDS, compile_scene
 from dima_isaac.sim.config import MujocoWarpConfig
 from dima_isaac.sim.engine import FRAME, MAX_SPEED, Capabilities
 from dima_isaac.sim.scene import Scene
@@ -49,7 +49,6 @@ _KIND = mjw.OverflowType
 _FULL_BITS = int(_KIND.NEFC | _KIND.NJMAX_NNZ | _KIND.BROADPHASE | _KIND.NARROWPHASE | _KIND.CCD | _KIND.EPA_HORIZON)
 _CAPPED_BITS = int(_KIND.ITERATIONS | _KIND.LS_ITERATIONS)
 _NO_LIMIT = 1e10  # raw scenes have no limit of speed but MuJoCo's own
-_MOCAP = ("mocap_pos", "mocap_quat")
 
 
 class MujocoWarpEngine(BaseEngine):
@@ -59,7 +58,7 @@ class MujocoWarpEngine(BaseEngine):
     ``dof_force`` the force of the position drive in that step, joint damping not included.
     """
 
-    _settable = ("qpos", "qvel", "act", "ctrl", "qfrc_applied", "xfrc_applied", *_MOCAP)
+    _settable = STATE_FIELDS
 
     def __init__(self, scene: Scene, num_envs: int, cfg: MujocoWarpConfig, device: torch.device | None = None) -> None:
         """Compile ``scene``, put ``num_envs`` worlds of it on ``device`` and capture the step.
@@ -362,7 +361,7 @@ class MujocoWarpEngine(BaseEngine):
             mask.zero_()
 
     def copy_env(self, env: int, data: mujoco.MjData) -> None:
-        for name in ("qpos", "qvel", *_MOCAP):
+        for name in ("qpos", "qvel", "mocap_pos", "mocap_quat"):
             getattr(data, name)[:] = self._live(name)[env].cpu().numpy()
 
 
