@@ -35,7 +35,7 @@ class Capabilities:
 
 
 class BarePhysics(Protocol):
-    """Repeats an engine's physics steps and nothing else, as a yardstick for benchmarks."""
+    """Repeats an engine's physics steps and nothing else: the baseline of benchmarks."""
 
     def record(self) -> None:
         """Note what the engine's control steps start from, from now on; earlier notes are dropped."""
@@ -160,7 +160,7 @@ class Engine(Protocol):
         """Write one environment's joints and markers into ``data`` (``mujoco.MjData``) of the model for pictures."""
 
     def bare_physics(self) -> BarePhysics:
-        """The yardstick of this engine, which records its steps."""
+        """A baseline that can record this engine's steps and repeat their physics."""
 
 
 def names_to_index(names: tuple[str, ...], wanted: list[str], device: Any = None) -> Tensor:

@@ -146,7 +146,7 @@ def _add_primitive(spec: mujoco.MjSpec, actor: Actor, asset: Box | Ellipsoid) ->
         # torsional friction: an egg on fingertips must not spin freely about its contact normal
         condim=4,
     )
-    _set_contact(geom, actor, _SHARED_BIT, own=True)
+    _set_contact(geom, actor, _SHARED_BIT, itself=True)
     body.add_site(name=f"{actor.name}#root", group=_HIDDEN)
 
 
@@ -156,8 +156,8 @@ def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: Ph
     pairs = {name for pair in child.pairs for name in (pair.geomname1, pair.geomname2)}
     for geom in child.geoms:
         if geom.contype or geom.conaffinity or geom.name in pairs:
-            own = actor.self_collision or bool(geom.contype and geom.conaffinity)
-            _set_contact(geom, actor, bit, own)
+            itself = actor.self_collision or bool(geom.contype and geom.conaffinity)
+            _set_contact(geom, actor, bit, itself)
     for body in child.bodies:
         body.gravcomp = 0.0 if actor.gravity else 1.0
     for joint in child.joints:
@@ -178,12 +178,13 @@ def _add_asset(spec: mujoco.MjSpec, actor: Actor, asset: Mjcf, bit: int, cfg: Ph
     return offset
 
 
-def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, own: bool) -> None:
+def _set_contact(geom: mujoco.MjsGeom, actor: Actor, bit: int, itself: bool) -> None:
+    """Let a geom of ``actor`` touch every other actor, and its own actor too if ``itself``."""
     if actor.marker:
         geom.contype, geom.conaffinity = 0, 0
         return
     geom.contype = bit
-    geom.conaffinity = _EVERYTHING if own else _EVERYTHING & ~bit
+    geom.conaffinity = _EVERYTHING if itself else _EVERYTHING & ~bit
     friction = np.array(geom.friction)
     friction[0] = 0.5 * (actor.friction + 1.0)
     geom.friction = friction

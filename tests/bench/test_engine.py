@@ -1,4 +1,4 @@
-"""The yardstick does the very steps that it is held against."""
+"""The baseline repeats the very steps that it is compared with."""
 
 from __future__ import annotations
 

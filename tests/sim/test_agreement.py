@@ -42,7 +42,7 @@ def align(pair: tuple[VecEnv, VecEnv], warm: int, seed: int) -> None:
     reference.reset()
     for action in actions(warm, seed):
         reference.step(action)
-    # roots and joints through the doors that a task has; solvers forget on both sides
+    # roots and joints as a task writes them; that clears the solvers on both sides
     for env in pair:
         engine, source = env.engine, reference.engine
         everyone = everywhere(engine)

@@ -1,4 +1,4 @@
-"""The scene compiler: what is kept of an asset, who may touch whom, and the benchmark's kinematic table."""
+"""The scene compiler: what is kept of an asset, which bodies may touch, and the benchmark's kinematic table."""
 
 from __future__ import annotations
 
@@ -139,14 +139,14 @@ def may_touch(model: mujoco.MjModel, first: str, second: str) -> bool:
     )
 
 
-def test_who_may_touch_whom(compiled: Compiled) -> None:
+def test_which_bodies_may_touch(compiled: Compiled) -> None:
     model = compiled.model
     assert may_touch(model, "hand0/ffdistal", "hand1/palm")
     assert may_touch(model, "hand0/ffdistal", "egg")
     assert not may_touch(model, "hand0/ffdistal", "hand0/palm")
 
 
-def test_self_collision_spares_what_overlaps_at_rest() -> None:
+def test_self_collision_excludes_what_overlaps_at_rest() -> None:
     scene = two_hands()
     actors = [
         Actor(a.name, a.asset, a.pos, a.quat, fixed=True, gravity=False, self_collision=True) for a in scene.actors[:1]

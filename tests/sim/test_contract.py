@@ -1,4 +1,4 @@
-"""What every engine promises: conventions, staged writes, masked resets, quarantine, continuation, raw worlds."""
+"""Every engine: conventions, staged writes, masked resets, broken environments, continuation, raw files."""
 
 from __future__ import annotations
 
@@ -262,7 +262,7 @@ def test_targets_of_another_shape_are_refused(toss) -> None:
 
 
 def poison(engine: Engine, where: str, env: int) -> None:
-    """Make one environment non-finite through a door that a task has."""
+    """Make one environment non-finite through what a task writes."""
     mask = only(engine, env)
     if where == "dof":
         nan = torch.full_like(engine.dof_pos, math.nan)
@@ -273,7 +273,7 @@ def poison(engine: Engine, where: str, env: int) -> None:
         engine.set_dof_target(torch.where(mask.unsqueeze(1), math.nan, torch.zeros_like(engine.dof_pos)))
 
 
-class TestQuarantine:
+class TestBrokenEnvironments:
     """An environment made non-finite is flagged, touches no other, and restarts clean."""
 
     @pytest.mark.parametrize("where", ["dof", "root", "target"])
@@ -317,7 +317,7 @@ class TestQuarantine:
         drive(engine, 1)
         assert engine.bad.tolist() == [False, True, False]
 
-    def test_a_hopeless_simulation_stops(self, toss) -> None:
+    def test_a_simulation_stops_when_every_environment_breaks(self, toss) -> None:
         engine = toss(2)
         engine.set_dof_target(torch.full_like(engine.dof_pos, math.nan))
         with pytest.raises(SimulationError, match="are the actions finite"):
@@ -362,7 +362,7 @@ def test_substeps_cut_the_control_step(toss) -> None:
 
 
 class TestWorld:
-    """A whole world in one file, read raw: what plain stepping gives, as far as the engine's precision goes."""
+    """A whole world in one file, read raw: what mj_step gives, as far as the engine's precision goes."""
 
     TOLERANCE = {torch.float64: 0.0, torch.float32: 2e-5}  # noqa: RUF012
 
@@ -372,7 +372,7 @@ class TestWorld:
         file.write_text(PENDULUM.replace("<worldbody>", '<option timestep="0.01"/><worldbody>'))
         return str(file)
 
-    def test_fields_equal_plain_stepping(self, kind: str, path: str) -> None:
+    def test_fields_equal_those_of_mj_step(self, kind: str, path: str) -> None:
         engine = build(kind, Scene(world=path, fields=["qpos", "qvel", "xpos"], frame_skip=5), 3)
         assert engine.control_dt == pytest.approx(0.05)
         start = on(engine, [[0.1], [0.2], [0.3]]).double()

@@ -190,7 +190,7 @@ def test_a_wrench_acts_for_one_step(build) -> None:
     assert torch.allclose(engine.root_state[:, 0, 7:10], speed, atol=1e-4)
 
 
-def test_a_broken_environment_is_put_back_and_hurts_nobody(toss, build) -> None:
+def test_a_broken_environment_is_reset_and_affects_no_other(toss, build) -> None:
     whole, broken = toss, build(chaos="nan=3@1")
     for k in range(6):
         for engine in (whole, broken):

@@ -28,8 +28,8 @@ def test_thread_count_and_memory_mode_change_no_bit(threads: int, persistent: bo
         assert torch.equal(mine, theirs)
 
 
-class TestQuarantine:
-    """An environment made non-finite behind the engine's back is flagged and touches no other."""
+class TestBrokenEnvironments:
+    """An environment made non-finite in MuJoCo's own arrays is flagged and touches no other."""
 
     @pytest.mark.parametrize("field", ["qpos", "qvel", "xfrc_applied"])
     def test_a_nan_stays_where_it_is(self, field: str) -> None:

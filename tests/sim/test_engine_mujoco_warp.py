@@ -78,7 +78,7 @@ def test_buffers_are_sized_for_the_scene() -> None:
 
 
 @pytest.mark.parametrize("field", ["qpos", "qvel", "qacc_warmstart", "qfrc_applied"])
-def test_a_nan_behind_the_engines_back_stays_where_it_is(kind: str, field: str) -> None:
+def test_a_nan_in_warps_arrays_stays_where_it_is(kind: str, field: str) -> None:
     broken, control = build(kind, TOSS, 8), build(kind, TOSS, 8)
     for engine in (broken, control):
         drive(engine, 20)
@@ -130,7 +130,7 @@ def test_the_kernels_compile_for_a_gpu(tmp_path, module: str) -> None:
     assert binary.name.endswith(".sm90.cubin") and binary.stat().st_size > 10_000
 
 
-def test_a_driver_that_is_too_old_for_warp_is_told(monkeypatch) -> None:
+def test_a_driver_that_is_too_old_for_warp_is_reported(monkeypatch) -> None:
     pytest.importorskip("mujoco_warp", reason="the extra gpu is not installed")
     import warp as wp
 

@@ -62,7 +62,7 @@ def test_every_asset_keeps_its_masses_places_and_joints(tmp_path: Path) -> None:
         np.testing.assert_allclose(*inertia, atol=1e-7, err_msg=name)
 
 
-def test_the_importer_is_told_nothing_that_it_has_to_resolve() -> None:
+def test_nothing_is_left_for_the_importer_to_resolve() -> None:
     """No defaults, no Euler angles, no meshes by reference to somebody else's folder."""
     for asset in assets().values():
         written = gym_asset(Actor("it", asset))

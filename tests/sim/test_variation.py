@@ -118,10 +118,10 @@ def test_off_is_the_default_and_changes_no_bit() -> None:
     assert not varies(scene) and all(actor.variation is None for actor in scene.actors)
     varied = Catch(CatchConfig(randomize=True)).scene()
     assert varies(varied) and scene == replace(varied, actors=scene.actors, gravity_deviation=0.0)
-    plain, neutral = (build("mujoco", one, 4) for one in (TOSS, replace(TOSS, variation_seed=5)))
-    for engine in (plain, neutral):
+    usual, seeded = (build("mujoco", one, 4) for one in (TOSS, replace(TOSS, variation_seed=5)))
+    for engine in (usual, seeded):
         drive(engine, 30)
-    for mine, theirs in zip(views(plain), views(neutral), strict=True):
+    for mine, theirs in zip(views(usual), views(seeded), strict=True):
         assert torch.equal(mine, theirs)
 
 

@@ -1,4 +1,4 @@
-"""A scene in Isaac Gym's terms, as the plain values that its process is sent."""
+"""A scene in Isaac Gym's terms, as the values that its process is sent."""
 
 from __future__ import annotations
 

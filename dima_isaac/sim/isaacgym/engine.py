@@ -44,7 +44,7 @@ class IsaacGymEngine(BaseEngine):
 
         Raises:
             UsageError: no interpreter, or a scene with what Isaac Gym does not have.
-            WorkerError: Isaac Gym did not start; its own words are in the message.
+            WorkerError: Isaac Gym did not start; its last messages are in the error.
         """
         if scene.world:
             raise UsageError(f"engine=isaacgym has no robots of {Path(scene.world).name}; use engine=mujoco.")

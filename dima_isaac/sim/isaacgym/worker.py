@@ -36,7 +36,7 @@ class Failure(Exception):
 
 
 def main(argv: List[str]) -> None:
-    """Carry out commands until one says stop or the other process has ended."""
+    """Carry out commands until ``close`` or until the other process has ended."""
     # they are sent to all processes of a run: the other one saves and ends, and needs physics until then
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""The yardstick for the MuJoCo engine: the same physics steps by plain ``mj_step`` loops, one per thread."""
+"""The baseline for the MuJoCo engine's speed: the same physics steps by ``mj_step`` loops, one per thread."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class BareMujoco:
         self.recording = True
 
     def add(self, rows: Array, held: Array) -> None:
-        """Note the state rows (E, nstate) at the start of a control step, and who is ``held`` (E,)."""
+        """Note the state rows (E, nstate) at the start of a control step, and which environments are ``held`` (E,)."""
         self._steps.append((rows.copy(), held.copy()))
 
     def replay(self, closed_loop: bool) -> float:

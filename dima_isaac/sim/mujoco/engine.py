@@ -5,10 +5,10 @@ computed at the new state, and a persistent batch continues its next step from t
 computed twice. Joint forces and contact wrenches belong to the last physics step, and are zero after a reset.
 
 Poses and joints are slices of two float32 buffers, filled once per step by one gather and one cast each.
-Packing is NumPy's, single-threaded: torch's own threads would wake on the cores where physics runs next.
+Packing is NumPy's, single-threaded: torch's own threads would take the cores on which physics runs next.
 
-MuJoCo puts a simulation that turns non-finite back to the model's defaults and says so only in a counter; the
-counters are read after every step and become ``bad``.
+MuJoCo resets a simulation that turns non-finite to the model's defaults and only counts it; the counters are read
+after every step and become ``bad``.
 """
 
 from __future__ import annotations

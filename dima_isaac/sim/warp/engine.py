@@ -6,8 +6,8 @@ and launches it; nothing in there waits for the device. The staging buffers are 
 torch writes between launches. On Warp's CPU device the same graph is replayed by a loop in C++, slowly.
 
 Order of torch and Warp: the graph is launched on torch's current stream, so it runs after the writes and before the
-reads that the caller issues there; no event and no wait is needed, and a caller who changes streams owes the same
-care as between any two torch operations. Construction ends with the only synchronisation.
+reads that the caller issues there; no event and no wait is needed, but a caller that changes streams has to order
+them, as between any two torch operations. Construction ends with the only synchronisation.
 
 float32 throughout, raw fields too: a position of 100 m is known to 8e-6 m. Everything is refreshed at the new state
 except joint forces and contact forces, which belong to the last physics step; contact torques are about the refreshed
@@ -48,7 +48,7 @@ _LOG = logging.getLogger(__name__)
 _KIND = mjw.OverflowType
 _FULL_BITS = int(_KIND.NEFC | _KIND.NJMAX_NNZ | _KIND.BROADPHASE | _KIND.NARROWPHASE | _KIND.CCD | _KIND.EPA_HORIZON)
 _CAPPED_BITS = int(_KIND.ITERATIONS | _KIND.LS_ITERATIONS)
-_NO_LIMIT = 1e10  # raw scenes have no limit of speed but MuJoCo's own
+_NO_LIMIT = 1e10  # for raw scenes: MuJoCo's own limit
 
 
 class MujocoWarpEngine(BaseEngine):

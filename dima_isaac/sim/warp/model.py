@@ -33,8 +33,8 @@ def make_model(scene: Scene, compiled: Compiled, num_envs: int, cfg: MujocoWarpC
         model.opt.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_SENSOR)  # the engine packs its views itself
     if model.opt.solver == mujoco.mjtSolver.mjSOL_PGS:  # not there; Newton minimises the same cost
         model.opt.solver = mujoco.mjtSolver.mjSOL_NEWTON
-    own = expanded_fields(scene, compiled, num_envs) if varies(scene) else {}
-    batched = {field.name for field in dataclasses.fields(mjw.Model)} & own.keys()
+    varied = expanded_fields(scene, compiled, num_envs) if varies(scene) else {}
+    batched = {field.name for field in dataclasses.fields(mjw.Model)} & varied.keys()
     batched -= _UNBATCHED
     try:
         m = mjw.put_model(model, batch_sizes={name: num_envs for name in batched})
@@ -43,10 +43,10 @@ def make_model(scene: Scene, compiled: Compiled, num_envs: int, cfg: MujocoWarpC
         raise UsageError(f"MuJoCo-Warp cannot simulate this scene: {reason}. engine=mujoco can.") from error
     for name in batched:
         array = getattr(m, name)
-        array.assign(own[name].astype(np.float32).reshape(array.numpy().shape))
+        array.assign(varied[name].astype(np.float32).reshape(array.numpy().shape))
     option, device = m.opt, wp.get_device()
-    if "opt.gravity" in own:
-        option.gravity = wp.array(own["opt.gravity"], dtype=wp.vec3)
+    if "opt.gravity" in varied:
+        option.gravity = wp.array(varied["opt.gravity"], dtype=wp.vec3)
     option.warn_overflow = 0  # counted in ``stats``; a print from the device would serialise it
     option.deterministic = int(mjw.DeterminismType.ALL) if cfg.deterministic else 0
     option.graph_conditional = not device.is_cuda or wp.is_conditional_graph_supported()
