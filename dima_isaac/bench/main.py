@@ -17,8 +17,8 @@ from dima_isaac.bench.config import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
-from dima_isaac.run.folder import versions
 from dima_isaac.run.resolve import cores, resolve_run
+from dima_isaac.run.versions import versions
 
 _PACKAGES = ("torch", "numpy", "mujoco", "mujoco-warp", "warp-lang", "gymnasium-robotics", "dima-isaac")
 

@@ -16,7 +16,8 @@ from dima_isaac.cli.main import announce, guarded
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog
-from dima_isaac.run.folder import CONTINUE, RunFolder, find, plan, read_config
+from dima_isaac.run.folder import CONTINUE, RunFolder, find, read_config
+from dima_isaac.run.plan import plan
 from dima_isaac.schema import as_dict
 
 

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from dima_isaac.config import RunConfig
+from dima_isaac.run.atomic import write_atomic
 from dima_isaac.run.display import Lines, Panel
-from dima_isaac.run.folder import RunFolder, write_whole
+from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.wandb_mirror import WandbMirror
 
 
@@ -77,7 +78,7 @@ class Logger:
                 if row is not None and row["env_steps"] <= env_steps:
                     kept.append(line)
                     self._before = float(row["wall_time"])
-            write_whole(self.run.metrics, "".join(line + "\n" for line in kept))
+            write_atomic(self.run.metrics, "".join(line + "\n" for line in kept))
         finally:
             self._file = open(self.run.metrics, "a", encoding="utf-8")  # noqa: SIM115
         self._start = self._last_time = time.monotonic()

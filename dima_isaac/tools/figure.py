@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dima_isaac.errors import UsageError
-from dima_isaac.run.folder import write_whole
+from dima_isaac.run.atomic import write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
 """Okabe and Ito's palette: told apart by colour-blind readers and in print."""
@@ -103,7 +103,7 @@ def write(path: Path, content: str | bytes) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, content)
+        write_atomic(path, content)
     except OSError as error:
         raise UsageError(f"cannot write {path}: {error.strerror}.") from error
     return path

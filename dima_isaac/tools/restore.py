@@ -25,6 +25,7 @@ from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog, code, settings
 from dima_isaac.run.folder import ROOT, find
 from dima_isaac.run.resolve import resolve_run
+from dima_isaac.run.segments import load_rows
 from dima_isaac.schema import AUTO
 from dima_isaac.tools.config import PolicyConfig, ToolConfig
 from dima_isaac.world_model.world_model import WorldModel
@@ -85,7 +86,7 @@ class Restored:
         Raises:
             CheckpointError: their files are missing or altered.
         """
-        stored = checkpoint.rows(self.path, self.state["replay"])
+        stored = load_rows(self.path.parent, self.state["replay"])
         envs, size = stored["state"].shape[1], int(stored["size"])
         kept = ReplayBuffer(ReplayConfig(capacity=max(2, size) * envs), spec.dims, envs, self.device)
         kept.load_state_dict({**stored, "rows": kept.rows})

@@ -20,7 +20,7 @@ from torch import Tensor
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, WorkerError
-from dima_isaac.run import checkpoint
+from dima_isaac.run import sealed
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
@@ -178,7 +178,7 @@ def _observer(cfg: RunConfig, run: RunFolder, eval_env: VecEnv, logger: Logger, 
         def save(self) -> None:
             try:
                 run.checkpoints.mkdir(exist_ok=True)
-                checkpoint.save(run.checkpoints / "rl_games_last.pth", dict(self.algo.model.state_dict()))
+                sealed.save(run.checkpoints / "rl_games_last.pth", dict(self.algo.model.state_dict()))
             except OSError as error:
                 raise CheckpointError(f"the networks were not saved: {error.strerror or error}.") from error
 

@@ -20,7 +20,8 @@ from dima_isaac.cli import compose, train
 from dima_isaac.cli import main as cli
 from dima_isaac.cli.args import parse
 from dima_isaac.errors import UsageError
-from dima_isaac.run.checkpoint import FORMAT, load, save
+from dima_isaac.run.checkpoint import FORMAT
+from dima_isaac.run.sealed import load, save
 
 ROOT = Path(__file__).resolve().parents[2]
 TOY = ["--config-dir", str(ROOT / "tests" / "cfg"), "task=Toy", "engine=toy", "preset=smoke"]
@@ -307,9 +308,9 @@ def test_test_measures_the_named_folder_and_not_a_newer_run(whole, tmp_path):
 
 @pytest.mark.slow
 def test_a_run_made_meanwhile_in_the_planned_folder_is_left_alone(whole, tmp_path, monkeypatch, capsys):
-    from dima_isaac.run import folder as run_folder
+    from dima_isaac.run.plan import Plan
 
-    monkeypatch.setattr(train, "plan", lambda cfg: run_folder.Plan(Path(cfg.run_dir), None))
+    monkeypatch.setattr(train, "plan", lambda cfg: Plan(Path(cfg.run_dir), None))
     before = (whole / "config.yaml").read_bytes()
     assert cli.main(["train", *TOY, f"run_dir={whole}"]) == 2
     assert "another process has made a run" in capsys.readouterr().err

@@ -7,8 +7,10 @@ import yaml
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run import renamed
-from dima_isaac.run.checkpoint import FORMAT, read, save
-from dima_isaac.run.folder import plan, read_config
+from dima_isaac.run.checkpoint import FORMAT, read
+from dima_isaac.run.folder import read_config
+from dima_isaac.run.plan import plan
+from dima_isaac.run.sealed import save
 from dima_isaac.schema import as_dict, leaves, schema
 
 OLD = {

@@ -52,7 +52,7 @@ def test_plot_draws_the_open_loop_figure(runs, tmp_path):
 def test_a_figure_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
     path = figure.save(figure.pyplot().figure(), tmp_path / "a.png", tight=False)
     before = path.read_bytes()
-    monkeypatch.setattr("dima_isaac.run.folder.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("dima_isaac.run.atomic.os.replace", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     with pytest.raises(UsageError, match=r"cannot write .*a\.png: full"):
         figure.save(figure.pyplot().figure(), path, tight=False)
     assert path.read_bytes() == before and [each.name for each in tmp_path.iterdir()] == ["a.png"]

@@ -1,0 +1,77 @@
+"""Which process may write to a run folder: an advisory lock on a file in it that names its holder.
+
+The kernel releases the lock of a process that died. On a file system without locks the process number in the file
+decides, as far as it can be checked from this machine.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import socket
+from pathlib import Path
+from typing import IO
+
+_NAME = "lock"
+
+
+class FolderLock:
+    """The lock of one folder. Its file stays behind: if it were removed, two processes could lock two files."""
+
+    def __init__(self, folder: Path) -> None:
+        """Try to lock ``folder``; afterwards ``holder`` names the process that has it, '' if it is this one.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        self._file = open(folder / _NAME, "a+", encoding="utf-8")  # noqa: SIM115  held until release()
+        self.holder = _lock(self._file)
+        if self.holder:
+            self._file.close()
+            return
+        self._file.truncate(0)
+        self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
+        self._file.flush()
+
+    def release(self) -> None:
+        """Let others lock the folder."""
+        if not self._file.closed:
+            self._file.truncate(0)
+            self._file.close()
+
+
+def holder(folder: Path) -> str:
+    """The process that has locked ``folder``, or ''."""
+    try:
+        with open(folder / _NAME, "r+", encoding="utf-8") as file:
+            return _lock(file)
+    except OSError:
+        return ""
+
+
+def _lock(file: IO[str]) -> str:
+    """Lock ``file`` for this process; returns '' or who has it."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.seek(0)
+        named = file.read().strip()
+        if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
+            return named or "another process"
+        return "" if _is_dead(named) else named  # no locks on this file system
+    return ""
+
+
+def _is_dead(named: str) -> bool:
+    """Whether ``named`` is a process of this machine that no longer exists."""
+    words = named.split()
+    if len(words) != 4 or words[3] != socket.gethostname():
+        return False
+    try:
+        os.kill(int(words[1]), 0)
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False

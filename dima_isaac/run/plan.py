@@ -1,0 +1,113 @@
+"""Where a run will be: the folder that a configuration asks for, and what a continuation there must agree on.
+
+Torch-free, and nothing is created: a folder that cannot be used is refused before torch is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dima_isaac.config import FREE, RunConfig
+from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.run import lock
+from dima_isaac.run.folder import CONTINUE, LATEST, ROOT, read_config
+from dima_isaac.run.renamed import check_expressible
+from dima_isaac.schema import AUTO, leaves
+
+_CODE = ("task.target", "task.config", "engine.target", "engine.config")
+
+
+@dataclass
+class Plan:
+    """Where a run will be."""
+
+    path: Path
+    stored: dict[str, Any] | None  # the configuration of the run to continue there, if it is one
+
+
+def plan(cfg: RunConfig) -> Plan:
+    """Choose the folder for ``cfg`` and check that it can be used.
+
+    Raises:
+        CheckpointError: there is no run to continue, or its configuration cannot be read.
+        UsageError: in use, not writable, holding another run, or made with other settings.
+    """
+    if cfg.run_dir:
+        return _plan_named(cfg, Path(os.path.expanduser(cfg.run_dir)))
+    parent = ROOT / (cfg.experiment or str(cfg.task["name"]))
+    _check_writable(parent)
+    if cfg.checkpoint in CONTINUE and parent.is_dir():
+        for folder in sorted(_runs(parent), key=_last_written, reverse=True):
+            try:
+                stored = read_config(folder)
+                check_expressible(stored or {}, folder)
+            except CheckpointError as error:  # it was not asked for by name
+                print(f"{error} That run is passed over.")
+                continue
+            if stored is not None and not changes(stored, cfg) and not lock.holder(folder):
+                return Plan(folder, stored)
+    if cfg.checkpoint == LATEST:
+        raise CheckpointError(
+            f"checkpoint=latest: no run in {parent} has these settings; checkpoint=auto would start one."
+        )
+    return Plan(parent / time.strftime(f"%Y%m%d-%H%M%S-seed{cfg.seed}"), None)
+
+
+def changes(stored: dict[str, Any], cfg: RunConfig) -> dict[str, tuple[Any, Any]]:
+    """What ``cfg`` wants to change and may not: key -> (stored, wanted). ``auto`` agrees with anything."""
+    old = dict(leaves(stored))
+    out = {}
+    for key, value in leaves(cfg):
+        if key in _CODE or any(key == free or key.startswith(free + ".") for free in FREE):
+            continue
+        if value != AUTO and key in old and old[key] != value:
+            out[key] = (old[key], value)
+    return out
+
+
+def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
+    _check_writable(folder)
+    holder = lock.holder(folder)
+    if holder:
+        raise UsageError(f"{folder} is in use by {holder}; wait for it or choose another run_dir.")
+    stored = read_config(folder)
+    if stored is None and cfg.checkpoint == LATEST:
+        raise CheckpointError(f"checkpoint=latest: {folder} holds no run; checkpoint=auto would start one.")
+    if stored is None:
+        return Plan(folder, None)
+    if cfg.checkpoint not in CONTINUE:
+        raise UsageError(f"{folder} holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
+    check_expressible(stored, folder)
+    changed = changes(stored, cfg)
+    if changed:
+        listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])
+        more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
+        raise UsageError(
+            f"{folder} was made with other settings: {listed}{more}. Choose another run_dir;"
+            f" checkpoint={folder} there starts from what was learnt here."
+        )
+    return Plan(folder, stored)
+
+
+def _runs(parent: Path) -> list[Path]:
+    return [folder for folder in parent.iterdir() if (folder / "config.yaml").is_file()]
+
+
+def _last_written(folder: Path) -> tuple[float, str]:
+    files = [folder / "config.yaml", folder / "metrics.jsonl"]
+    return max(path.stat().st_mtime for path in files if path.exists()), folder.name
+
+
+def _check_writable(folder: Path) -> None:
+    """Raise unless ``folder`` could be created and written: its nearest existing ancestor decides."""
+    place = folder
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    if not place.is_dir():
+        raise UsageError(f"cannot use run folder {folder}: {place} is a file.")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UsageError(f"cannot use run folder {folder}: no permission to write to {place.resolve()}.")

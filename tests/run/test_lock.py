@@ -1,0 +1,56 @@
+"""Two processes never write to one folder, and a dead one locks nobody out."""
+
+import errno
+import fcntl
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dima_isaac.errors import UsageError
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.plan import plan
+from tests.run.test_folder import ROOT, run_config
+
+
+def test_a_second_process_is_refused_and_a_dead_one_is_not():
+    code = "import sys, time; from pathlib import Path; from dima_isaac.run.folder import RunFolder\n"
+    code += "run = RunFolder(Path(sys.argv[1])); print('held', flush=True); time.sleep(60)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", code, "shared"]
+    other = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    try:
+        assert other.stdout.readline() == "held\n"
+        for attempt in (lambda: plan(run_config(run_dir="shared")), lambda: RunFolder(Path("shared"))):
+            with pytest.raises(UsageError, match=f"in use by process {other.pid} on {socket.gethostname()}"):
+                attempt()
+    finally:
+        other.kill()
+        other.communicate()
+    with RunFolder(Path("shared")):  # the lock died with its process
+        pass
+
+
+def test_without_locks_the_process_number_decides(monkeypatch):
+    def flock(*words):
+        raise OSError(errno.ENOLCK, "no locks on this file system")
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    Path("shared").mkdir()
+    for number, host, free in (
+        (os.getpid(), socket.gethostname(), False),
+        (dead.pid, "elsewhere", False),
+        (dead.pid, socket.gethostname(), True),
+    ):
+        Path("shared/lock").write_text(f"process {number} on {host}")
+        if free:
+            RunFolder(Path("shared")).close()
+        else:
+            with pytest.raises(UsageError, match=f"in use by process {number} on {host}"):
+                RunFolder(Path("shared"))
+    assert Path("shared/lock").read_text() == ""  # whoever leaves takes its number along

@@ -1,0 +1,93 @@
+"""Which run a configuration starts or continues."""
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from dima_isaac.config import RunConfig
+from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.plan import changes, plan
+from dima_isaac.schema import as_dict
+from tests.run.test_folder import made, run_config
+
+
+def test_plan_creates_nothing():
+    place = plan(run_config(experiment="pilot", seed=3))
+    assert place.path.parent == Path("runs/pilot") and place.path.name.endswith("seed3")
+    assert not Path("runs").exists()
+
+
+def test_without_an_experiment_the_task_names_the_folder():
+    assert plan(run_config()).path.parent == Path("runs/Toy")
+
+
+def test_a_named_folder_that_holds_a_run_asks_for_auto():
+    made("r")
+    with pytest.raises(UsageError, match="add checkpoint=auto"):
+        plan(run_config(run_dir="r"))
+    assert plan(run_config(run_dir="r", checkpoint="auto")).stored["num_envs"] == 4
+
+
+def test_other_settings_are_listed():
+    made("r", seed=1)
+    with pytest.raises(UsageError, match="seed 1 -> 2"):
+        plan(run_config(run_dir="r", checkpoint="auto", seed=2))
+    cfg = run_config(run_dir="r", checkpoint="auto", seed=1, max_env_steps=5)
+    cfg.train.eval.every = 7
+    assert plan(cfg).stored is not None  # these two may change
+
+
+def test_another_task_is_a_change():
+    stored = as_dict(run_config())
+    other = RunConfig(task={"name": "Ant"})
+    assert changes(stored, other) == {"task.name": ("Toy", "Ant")}
+    assert not changes(stored, run_config(num_envs="auto"))
+
+
+def test_auto_continues_the_newest_run_that_agrees():
+    made("runs/pilot/a", seed=1)
+    newest = made("runs/pilot/b", seed=1)
+    made("runs/pilot/c", seed=2)
+    later = time.time() + 5
+    os.utime(newest / "config.yaml", (later, later))
+    assert plan(run_config(experiment="pilot", checkpoint="auto", seed=1)).path == newest
+    assert plan(run_config(experiment="pilot", checkpoint="auto", seed=9)).stored is None
+    with RunFolder(newest):
+        assert plan(run_config(experiment="pilot", checkpoint="auto", seed=1)).path.name == "a"
+
+
+def test_auto_passes_over_a_run_whose_configuration_is_garbled(capsys):
+    good, torn = made("runs/pilot/good", seed=1), made("runs/pilot/torn", seed=1)
+    (torn / "config.yaml").write_text("task: [")
+    later = time.time() + 5
+    os.utime(torn / "config.yaml", (later, later))
+    assert plan(run_config(experiment="pilot", checkpoint="auto", seed=1)).path == good
+    said = capsys.readouterr().out
+    assert "torn/config.yaml cannot be read" in said and said.count("\n") == 1
+
+
+def test_a_file_in_the_way_and_a_torn_config():
+    Path("file").write_text("")
+    with pytest.raises(UsageError, match="file is a file"):
+        plan(run_config(run_dir="file/run"))
+    Path("torn").mkdir()
+    Path("torn/config.yaml").write_text("task: [")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        plan(run_config(run_dir="torn", checkpoint="auto"))
+
+
+def test_no_permission_is_said_before_anything_starts(monkeypatch):
+    monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write anywhere
+    with pytest.raises(UsageError, match="no permission to write to"):
+        plan(run_config())
+
+
+def test_latest_demands_a_run_where_auto_would_start_one(tmp_path):
+    with pytest.raises(CheckpointError, match="auto would start one"):
+        plan(RunConfig(task={"name": "Toy"}, checkpoint="latest"))
+    with pytest.raises(CheckpointError, match="holds no run"):
+        plan(RunConfig(task={"name": "Toy"}, checkpoint="latest", run_dir=str(tmp_path / "new")))
+    assert plan(RunConfig(task={"name": "Toy"}, checkpoint="auto")).stored is None
