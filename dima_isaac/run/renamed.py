@@ -161,7 +161,8 @@ def renamed_config(config: dict[str, Any]) -> dict[str, Any]:
     config = copy.deepcopy(config)
     for old, new in RENAMED.items():
         value = _get(config, old)
-        if value is not _MISSING and _get(config, new) in (_MISSING, value):
+        branch_to_leaf = old.startswith(new + ".")  # what else the branch held is constant now
+        if value is not _MISSING and (branch_to_leaf or _get(config, new) in (_MISSING, value)):
             _pop(config, old)
             _put(config, new, value)
     for key, accepted in DROPPED.items():

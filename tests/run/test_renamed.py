@@ -49,6 +49,8 @@ def test_a_run_of_the_first_release_is_read():
     assert dict(leaves(renamed.renamed_config({"world_model": {"exact_echo": False}}))) == {
         "world_model.copy_last_action": False
     }
+    decoder = {"world_model": {"decoder": {"kind": "exact", "tokens": 12, "optim": {"lr": 3e-4}}}}
+    assert renamed.renamed_config(decoder) == {"world_model": {"decoder": "exact"}}
     state = renamed.renamed_state({"world": {"space.relevance": 1, "space.state.mean": 2}, "env_steps": 3})
     assert state == {"world": {"loss_weights.value": 1, "target.state.mean": 2}, "env_steps": 3}
 
