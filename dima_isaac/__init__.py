@@ -14,6 +14,8 @@ nothing imports a task.
     sim/                         physics: E copies of a scene as tensors; knows nothing of rewards
     sim/engine.py                the contract of an engine: views, staged writes, units, frames
     sim/scene.py                 what is simulated, in words that every engine understands
+    sim/compiled.py              the scene's physics model, and where its names are in it
+    sim/base.py                  what the engines share: names, limits, checks, pictures
     sim/mujoco/                  MuJoCo on the CPU's cores
     sim/warp/                    MuJoCo-Warp on an NVIDIA GPU
     sim/isaacgym/                the user's own Isaac Gym, in a worker process

@@ -10,31 +10,19 @@ from torch import Tensor
 
 
 @lru_cache(maxsize=16)
-def _product_table(device: torch.device, dtype: torch.dtype, inverse: bool) -> tuple[Tensor, Tensor]:
-    """Which component of b, and with which sign, multiplies a_j in component i of a b (or a b^-1); (16,) each."""
+def _quotient_table(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Which component of b, and with which sign, multiplies a_j in component i of a b^-1; (16,) each."""
     index = [[3, 2, 1, 0], [2, 3, 0, 1], [1, 0, 3, 2], [0, 1, 2, 3]]
-    sign = [[1, 1, -1, 1], [-1, 1, 1, 1], [1, -1, 1, 1], [-1, -1, -1, 1]]
-    if inverse:
-        sign = [[s if k == 3 else -s for s, k in zip(*rows, strict=True)] for rows in zip(sign, index, strict=True)]
-    flat = torch.tensor(index, device=device).flatten()
-    return flat, torch.tensor(sign, device=device, dtype=dtype).flatten()
-
-
-def _product(a: Tensor, b: Tensor, inverse: bool) -> Tensor:
-    # few large operations: for a few numbers per environment, a tensor operation costs its launch
-    index, sign = _product_table(b.device, b.dtype, inverse)
-    matrix = (b.index_select(-1, index) * sign).unflatten(-1, (4, 4))
-    return (matrix * a.unsqueeze(-2)).sum(-1)
-
-
-def quat_mul(a: Tensor, b: Tensor) -> Tensor:
-    """Hamilton product a b."""
-    return _product(a, b, inverse=False)
+    sign = [[1, -1, 1, -1], [1, 1, -1, -1], [-1, 1, 1, -1], [1, 1, 1, 1]]
+    return torch.tensor(index, device=device).flatten(), torch.tensor(sign, device=device, dtype=dtype).flatten()
 
 
 def quat_div(a: Tensor, b: Tensor) -> Tensor:
-    """a b^-1: the rotation from b to a."""
-    return _product(a, b, inverse=True)
+    """Hamilton product a b^-1: the rotation from b to a."""
+    # few large operations: for a few numbers per environment, a tensor operation costs its launch
+    index, sign = _quotient_table(b.device, b.dtype)
+    matrix = (b.index_select(-1, index) * sign).unflatten(-1, (4, 4))
+    return (matrix * a.unsqueeze(-2)).sum(-1)
 
 
 def quat_conj(q: Tensor) -> Tensor:

@@ -11,8 +11,9 @@ import torch
 
 from dima_isaac.errors import SimulationError, UsageError
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
+from dima_isaac.sim.rotations import from_rpy, quat_conj, rotate
 from dima_isaac.sim.scene import Actor, Mjcf, Scene
+from tests.sim.quaternions import quat_mul
 from tests.sim.toss import (
     BALL,
     BOX,

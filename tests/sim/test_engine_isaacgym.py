@@ -26,8 +26,9 @@ from dima_isaac.sim.isaacgym import process
 from dima_isaac.sim.isaacgym.engine import IsaacGymEngine
 from dima_isaac.sim.isaacgym.process import INTERPRETER_VARIABLE as VARIABLE
 from dima_isaac.sim.mujoco.engine import MujocoEngine
-from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_mul, rotate
+from dima_isaac.sim.rotations import from_rpy, quat_conj, rotate
 from dima_isaac.sim.scene import Actor, Box, Mjcf, Scene, Variation
+from tests.sim.quaternions import quat_mul
 from tests.sim.toss import BALL, BOX, LOPSIDED, MARK, TOSS, everywhere, on, only, pose
 
 pytestmark = pytest.mark.slow

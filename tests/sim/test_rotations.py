@@ -12,12 +12,11 @@ from dima_isaac.sim.rotations import (
     from_rpy,
     quat_conj,
     quat_div,
-    quat_mul,
     rotate,
     rotate_inverse,
     to_rpy,
 )
-from tests.sim.quaternions import from_axis_angle
+from tests.sim.quaternions import from_axis_angle, quat_mul
 
 
 def unit(n: int, seed: int) -> torch.Tensor:

@@ -38,7 +38,6 @@ class GymAsset:
     meshes: dict[str, str] = field(default_factory=dict)  # file name -> OBJ text
     root_quat: Quat = IDENTITY  # the rotation that the root link had
     links: tuple[str, ...] = ()  # the root first
-    joints: tuple[str, ...] = ()
     tendons: tuple[str, ...] = ()
 
     def write(self, folder: Path, name: str) -> str:
@@ -111,7 +110,6 @@ def _from_mjcf(asset: Mjcf) -> GymAsset:
         meshes,
         (float(rotation[1]), float(rotation[2]), float(rotation[3]), float(rotation[0])),
         tuple(model.body(b).name for b in links),
-        tuple(model.joint(j).name for j in range(model.njnt) if int(model.jnt_bodyid[j]) in links),
         tendons,
     )
 
