@@ -35,7 +35,7 @@ class SimulationError(DimaError):
 
 
 class DivergenceError(DimaError):
-    """Learning that cannot go on: losses stayed non-finite after the rollback."""
+    """Learning that cannot go on: losses stayed non-finite."""
 
     exit_code = 5
 

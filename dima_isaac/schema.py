@@ -28,6 +28,9 @@ class Range(NamedTuple):
     step: int = 0
 
 
+_FINITE = Range(-1e12, 1e12)
+"""Of a number whose field declares no range."""
+
 Fraction = Annotated[float, Range(0.0, 1.0)]
 """A share, a probability, a learning rate, what an average keeps per step."""
 Positive = Annotated[float, Range(1e-12, 1e12)]
@@ -87,14 +90,13 @@ def check_range(key: str, value: Any, hint: Any) -> None:
         if isinstance(value, str) and value != AUTO:
             raise UsageError(f"{key}={value}: expected {expected(hint)}.")
         hint = get_args(hint)[0]
-    if get_origin(hint) is Annotated:
-        hint, allowed = get_args(hint)
-        if isinstance(value, list) and not allowed.low <= len(value) <= allowed.high:
-            raise UsageError(f"{key}={value} has {len(value)} entries, not {allowed.low} to {allowed.high}.")
-        if isinstance(value, (int, float)) and not allowed.low <= value <= allowed.high:  # nor may it be NaN
-            raise UsageError(f"{key}={value} is not between {allowed.low:_} and {allowed.high:_}.")
-        if allowed.step and value % allowed.step:
-            raise UsageError(f"{key}={value} is not a multiple of {allowed.step}.")
+    hint, allowed = get_args(hint) if get_origin(hint) is Annotated else (hint, _FINITE)
+    if isinstance(value, list) and not allowed.low <= len(value) <= allowed.high:
+        raise UsageError(f"{key}={value} has {len(value)} entries, not {allowed.low} to {allowed.high}.")
+    if isinstance(value, (int, float)) and not allowed.low <= value <= allowed.high:  # nor may it be NaN
+        raise UsageError(f"{key}={value} is not between {allowed.low:_} and {allowed.high:_}.")
+    if allowed.step and value % allowed.step:
+        raise UsageError(f"{key}={value} is not a multiple of {allowed.step}.")
     if isinstance(value, list):
         for i, element in enumerate(value):
             check_range(f"{key}[{i}]", element, get_args(hint)[0])

@@ -8,12 +8,13 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 import yaml
 
-from dima_isaac.cli.args import parse
+from dima_isaac.cli.args import OPTIONS, parse
 from dima_isaac.cli.compose import compose
 from dima_isaac.config import RunConfig, typed
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import CODE_KEYS, Catalog, engine_config, import_target, task_config
-from dima_isaac.schema import as_dict, check_ranges, leaves, schema
+from dima_isaac.schema import as_dict, check_ranges, from_dict, leaves, schema
+from tests.toy_config import ToyConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 CFG = ROOT / "cfg"
@@ -87,7 +88,10 @@ def unranged(hint: Any) -> bool:
 ENGINES = [import_target(CATALOG.values("engine", name)["config"]) for name in ("isaacgym", "mujoco", "mujoco_warp")]
 
 
-@pytest.mark.parametrize("cls", [RunConfig, *ENGINES], ids=lambda cls: cls.__name__)
+OPTION_CLASSES = [cls for cls in OPTIONS.values() if cls]
+
+
+@pytest.mark.parametrize("cls", [RunConfig, *ENGINES, *OPTION_CLASSES], ids=lambda cls: cls.__name__)
 def test_every_number_has_a_range_and_its_default_is_inside(cls):
     assert [key for key, hint in schema(cls) if unranged(hint)] == []
     check_ranges(cls())
@@ -99,6 +103,11 @@ def test_a_composed_run_has_every_value_of_its_task(name):
     run = composed(f"task={name}")
     known = set(as_dict(import_target(run.task["target"]).Config()))
     assert {key for key in run.task if key not in CODE_KEYS} == known
+
+
+def test_a_number_without_a_range_is_finite():
+    with pytest.raises(UsageError, match=r"task\.fence=inf is not between -1_000"):
+        from_dict(ToyConfig, {"fence": float("inf")}, "task.")
 
 
 def test_every_key_has_one_type():
