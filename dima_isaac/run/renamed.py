@@ -14,7 +14,6 @@ from dima_isaac.errors import CheckpointError
 RENAMED: dict[str, str] = {
     "world_model.exact_echo": "world_model.copy_last_action",
     "world_model.doubt": "world_model.error_scale",
-    "world_model.decoder.kind": "world_model.decoder",
     "agent.actor.lr": "agent.lr",
     "agent.critic.lr": "agent.lr",
     **{f"agent.{key}": f"agent.ppo.{key}" for key in ("lam", "epochs", "minibatches", "clip", "entropy")},
@@ -85,6 +84,7 @@ DROPPED: dict[str, tuple[Any, ...]] = {
 """Removed dotted key -> the stored values that mean what the program does now; () where any value does."""
 
 MERGED: dict[str, dict[Any, dict[str, Any]]] = {
+    "world_model.decoder": {kind: {"world_model.decoder.kind": kind} for kind in ("exact", "vq")},
     "agent.ppo.published": {
         False: {
             "agent.actor.activation": "silu",

@@ -55,6 +55,14 @@ def test_a_run_of_the_first_release_is_read():
     assert state == {"world": {"loss_weights.value": 1, "target.state.mean": 2}, "env_steps": 3}
 
 
+def test_the_decoder_was_a_branch():
+    old = {"world_model": {"decoder": {"kind": "vq", "tokens": 12, "optim": {"lr": 3e-4}}}}
+    assert renamed.renamed_config(old) == {"world_model": {"decoder": "vq"}}
+    old["world_model"]["decoder"]["kind"] = "fsq"
+    with pytest.raises(CheckpointError, match=r"decoder\.kind=fsq"):
+        renamed.check_expressible(renamed.renamed_config(old), "run")
+
+
 def test_leaves_and_branches_move_and_dropped_keys_go(tables):
     new = renamed.renamed_config(OLD)
     assert new["agent"] == {"rate": {"most": 3.0, "least": 0.0, "decay": 0.5}} and new["seed"] == 4
