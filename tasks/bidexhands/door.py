@@ -89,12 +89,12 @@ class Door(HandleTask):
         self.cfg: DoorConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Find the hinges, too."""
+        """Also find the hinges."""
         super().bind(engine)
         self._hinges = names_to_index(engine.dof_names, [f"door/{leaf}" for leaf in LEAVES], engine.device)
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands gone astray, and the door where it should be."""
+        """Reward, hands too far away, and the door where it should be."""
         cfg = self.cfg
         points = self.points()
         reach = self.reach(points)

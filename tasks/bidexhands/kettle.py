@@ -68,7 +68,7 @@ class ShadowHandKettle(HandleTask):
         self.cfg: ShadowHandKettleConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Find the balls, too."""
+        """Also find the balls."""
         super().bind(engine)
         first = self._actor["ball0"] if self.cfg.balls else 0
         self._balls = slice(first, first + self.cfg.balls)

@@ -63,22 +63,22 @@ class ShadowHandPushBlock(HandleTask):
         self.cfg: ShadowHandPushBlockConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Keep the goals: the observed ones, left first, and those that the cubes are judged by."""
+        """Also keep the goals: the observed ones, left first, and those that each cube is rewarded for."""
         super().bind(engine)
         right, left = torch.tensor(self._goals, device=engine.device)
-        self._seen_goals = torch.cat([left, right, left.new_zeros(PADDING)]).expand(engine.num_envs, -1)
+        self._observed_goals = torch.cat([left, right, left.new_zeros(PADDING)]).expand(engine.num_envs, -1)
         own = self.cfg.repaired(self.cfg.own_goals)
-        self._targets_of_cubes = torch.stack([right if own else left, left])  # (2, 3)
+        self._rewarded_goals = torch.stack([right if own else left, left])  # (2, 3)
 
     def tail(self, engine: Engine) -> list[Tensor]:
         """The right cube's 13 numbers, both cubes' positions, both goals (left first), five zeros."""
-        return [self.root("right"), self.points().flatten(1), self._seen_goals]
+        return [self.root("right"), self.points().flatten(1), self._observed_goals]
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands gone astray, and both cubes home."""
+        """Reward, hands too far away, and both cubes home."""
         cubes = self.points()
         reach = self.reach(cubes)
-        gap = distance(cubes, self._targets_of_cubes)  # (E, 2)
+        gap = distance(cubes, self._rewarded_goals)  # (E, 2)
         terms = {
             "reach_right": 1.2 - reach[:, 0],
             "reach_left": 1.2 - reach[:, 1],

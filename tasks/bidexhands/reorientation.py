@@ -31,7 +31,7 @@ from dima_isaac.tasks.bidexhands.hands.starts import Prop, spin
 from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 
 GOALS = 8
-UNJUDGED = -1  # goals reached by a start: what it happens to meet is paid after its first control step
+FRESH = -1  # goals reached until the first control step: a goal that the start happens to meet is paid once first
 STARTS: tuple[Vec3, Vec3] = ((0.0, -0.39, 0.6), (0.0, -0.76, 0.6))
 GOAL_HEIGHT = 0.56
 
@@ -65,42 +65,39 @@ class ShadowHandReOrientation(TwoHandTask):
         self.cfg: ShadowHandReOrientationConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Allocate the episode's goals, too."""
+        """Slice the cubes' and goals' roots, and allocate the episode's goals."""
         super().bind(engine)
+        first = self._actor["cube0"]
+        self._cubes, self._markers = engine.root_state[:, first : first + 4].split(2, 1)  # (E, 2, 13)
         self._goals = torch.zeros(engine.num_envs, GOALS, 4, device=engine.device)
         self._reached = torch.zeros(engine.num_envs, dtype=torch.int64, device=engine.device)
 
     def reset(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
-        """Draw the goals that follow the first one, too."""
+        """Also draw the goals that follow the first one."""
         super().reset(engine, mask, noise)
         drawn = spin(noise.uniform(2 * GOALS).unflatten(1, (GOALS, 2)))
         self._goals = torch.where(mask[:, None, None], drawn, self._goals)
-        self._reached = self._reached.masked_fill(mask, UNJUDGED)
+        self._reached = self._reached.masked_fill(mask, FRESH)
 
     def act(self, engine: Engine, action: Tensor) -> None:
         """Give both goals their next orientation where one was reached."""
-        hit = self._hit(self._angles(engine)) & (self._reached > UNJUDGED)
-        turn = self._goals.gather(1, (self._reached % GOALS).view(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
-        for i in range(2):
-            goal = self.root(f"goal{i}")
-            engine.set_root_state(hit, self._actor[f"goal{i}"], torch.cat([goal[:, :3], turn, goal[:, 7:]], 1))
+        hit = self._hit(self._angles()) & (self._reached > FRESH)
+        quat = self._goals.gather(1, (self._reached % GOALS).view(-1, 1, 1).expand(-1, 1, 4)).squeeze(1)
+        for i, goal in enumerate(self._markers.unbind(1)):
+            engine.set_root_state(hit, self._actor[f"goal{i}"], torch.cat([goal[:, :3], quat, goal[:, 7:]], 1))
         self._reached = (self._reached + hit).clamp_min(0)
         super().act(engine, action)
 
     def tail(self, engine: Engine) -> list[Tensor]:
-        """For each cube its 13 numbers; its goal's pose, and the turn from goal to cube."""
-        parts = []
-        for i in range(2):
-            cube, goal = self.root(f"cube{i}"), self.root(f"goal{i}")
-            parts += [cube, goal[:, :7], quat_div(cube[:, 3:7], goal[:, 3:7])]
-        return parts
+        """For each cube its 13 numbers, its goal's pose, and the rotation from goal to cube."""
+        rotation = quat_div(self._cubes[..., 3:7], self._markers[..., 3:7])
+        return [torch.cat([self._cubes, self._markers[..., :7], rotation], -1).flatten(1)]
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, drops and goals reached."""
         cfg = self.cfg
-        pairs = [(self.root(f"cube{i}"), self.root(f"goal{i}")) for i in range(2)]
-        gap = torch.stack([distance(cube[:, :3], goal[:, :3]) for cube, goal in pairs], 1)
-        theta = self._angles(engine)
+        gap = distance(self._cubes[..., :3], self._markers[..., :3])  # (E, 2)
+        theta = self._angles()
         hit = self._hit(theta)
         terms = {
             "distance": cfg.distance_scale * gap.sum(1),
@@ -108,13 +105,11 @@ class ShadowHandReOrientation(TwoHandTask):
             "action": cfg.action_scale * self._last_action.square().sum((1, 2)),
             "goal": cfg.goal_bonus * hit,
         }
-        low = torch.stack([cube[:, 2] for cube, _ in pairs], 1) <= cfg.drop_height
-        return sum_of(terms, low.any(1), hit)
+        return sum_of(terms, (self._cubes[..., 2] <= cfg.drop_height).any(1), hit)
 
-    def _angles(self, engine: Engine) -> Tensor:
+    def _angles(self) -> Tensor:
         """(E, 2) angle of each cube to its goal."""
-        pairs = [(self.root(f"cube{i}"), self.root(f"goal{i}")) for i in range(2)]
-        return torch.stack([angle_between(cube[:, 3:7], goal[:, 3:7]) for cube, goal in pairs], 1)
+        return angle_between(self._cubes[..., 3:7], self._markers[..., 3:7])
 
     def _hit(self, theta: Tensor) -> Tensor:
         """(E,) whether a goal counts as reached."""
@@ -122,7 +117,7 @@ class ShadowHandReOrientation(TwoHandTask):
         return near.any(1) if self.cfg.repaired(self.cfg.either_cube) else near[:, 1]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """The episode's goals, too."""
+        """Also the episode's goals."""
         return {**super().state_dict(), "goals": self._goals.clone(), "reached": self._reached.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:

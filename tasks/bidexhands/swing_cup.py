@@ -57,7 +57,7 @@ class ShadowHandSwingCup(HandleTask):
         self.cfg: ShadowHandSwingCupConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Keep the goal's orientation, too."""
+        """Also keep the goal's orientation."""
         super().bind(engine)
         self._goal = torch.tensor(from_rpy(0.0, 0.0, GOAL_YAW), device=engine.device).expand(engine.num_envs, -1)
 

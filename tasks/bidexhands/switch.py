@@ -8,7 +8,7 @@
     differs published success, 1.4 - Z > 0.05, is out of the rockers' reach (0.0166 at most) and exists in neither
             profile; the published rockers are never put back, here they start at rest, which is their upper stop
 
-Nothing springs a rocker back, but its own weight turns it up, as published.
+No spring returns a rocker; its own weight turns it up, as published.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class ShadowHandSwitch(HandleTask):
         self.cfg: ShadowHandSwitchConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Find the rockers, too."""
+        """Also find the rockers."""
         super().bind(engine)
         names = [f"{name}/rocker_hinge" for name in SWITCHES]
         self._rockers = names_to_index(engine.dof_names, names, engine.device)
