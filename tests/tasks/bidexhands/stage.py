@@ -1,4 +1,4 @@
-"""A two-handed task whose views are set by hand, so that a outcome can be worked out on paper.
+"""A two-handed task whose views are set by hand, so that an outcome can be computed by hand.
 
 Poses are written into the engine's views and nothing is simulated. Every pose has the identity orientation unless it
 says otherwise, so that a point of a link is the link's origin plus the point's offset.
@@ -66,7 +66,7 @@ class Stage:
         return self.put(f"hand{side}/palm", (x, y + 0.02, z - 0.08))
 
     def compute_reward(self) -> Outcome:
-        """What the task says of it."""
+        """Reward and flags of these poses."""
         return self.task.compute_reward(self.engine)
 
     def reward(self) -> float:

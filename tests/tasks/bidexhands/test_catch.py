@@ -1,4 +1,4 @@
-"""ShadowHandOver: dimensions, index map, reward, ends, starts, and the published figure of an untrained policy."""
+"""ShadowHandOver, and with it what all two-handed tasks share: dimensions, state, reward, ends, starts, agents."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_an_agent_sees_its_hand_and_the_tail(env: VecEnv) -> None:
     assert obs[2, 4, 1].tolist() == list(range(187, 374)) + tail
 
 
-def test_the_echo_names_where_the_last_action_stands(env: VecEnv) -> None:
+def test_last_action_index_names_the_columns_of_the_last_action(env: VecEnv) -> None:
     env.reset()
     action = torch.rand(2, 2, 20) * 2 - 1
     step = env.step(action)

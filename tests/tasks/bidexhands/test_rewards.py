@@ -110,7 +110,7 @@ def test_published_reorientation_loses_the_first_cubes_hits(profile, hit):
 
 
 def test_a_goal_met_by_the_start_is_paid_before_it_is_replaced():
-    """The benchmark judges every goal once before it turns it."""
+    """The benchmark rewards every goal once before it replaces it."""
     stage = Stage("ShadowHandReOrientation")
     goal = stage.engine.root_state[0, stage.engine.actor_names.index("goal0"), 3:7].clone()
     cube = stage.engine.root_state[0, stage.engine.actor_names.index("cube0"), :3].tolist()
