@@ -1,10 +1,12 @@
 """Runs stored under earlier names are read under today's."""
 
+from pathlib import Path
+
 import pytest
 import torch
 import yaml
 
-from dima_isaac.config import RunConfig
+from dima_isaac.config import RunConfig, typed
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run import renamed
 from dima_isaac.run.checkpoint import FORMAT, read
@@ -24,6 +26,7 @@ OLD = {
 def tables(monkeypatch):
     """A history of renamings."""
     moved = {"agent.speed": "agent.rate", "agent.beta": "agent.rate.decay", "agent.a": "agent.c", "agent.b": "agent.c"}
+    moved["agent.eyes.kind"] = "agent.eyes"
     monkeypatch.setattr(renamed, "RENAMED", moved)
     merged = {False: {"agent.x": 0, "agent.y": "no"}, True: {"agent.x": 1, "agent.y": "yes"}}
     monkeypatch.setattr(renamed, "MERGED", {"agent.flag": merged})
@@ -63,11 +66,32 @@ def test_the_decoder_was_a_branch():
         renamed.check_expressible(renamed.renamed_config(old), "run")
 
 
+@pytest.mark.parametrize("preset", ["default", "paper"])
+def test_a_configuration_of_the_first_release_is_one_of_today(preset):
+    default, paper = yaml.safe_load_all((Path(__file__).parent / "first_release.yaml").read_text())
+    stored = default if preset == "default" else merged(default, paper)
+    config = renamed.renamed_config(stored)
+    renamed.check_expressible(config, "first_release.yaml")
+    run = typed(config)
+    assert run.preset == preset and run.agent.ppo.published is (preset == "paper")
+
+
+def merged(one: dict, other: dict) -> dict:
+    out = dict(one)
+    for key, value in other.items():
+        out[key] = merged(one[key], value) if isinstance(value, dict) else value
+    return out
+
+
 def test_leaves_and_branches_move_and_dropped_keys_go(tables):
     new = renamed.renamed_config(OLD)
     assert new["agent"] == {"rate": {"most": 3.0, "least": 0.0, "decay": 0.5}} and new["seed"] == 4
     assert OLD["agent"]["kind"] == "plain", "the caller's copy is untouched"
     renamed.check_expressible(new, "run")
+
+
+def test_a_branch_may_become_the_leaf_that_one_of_its_keys_was(tables):
+    assert renamed.renamed_config({"agent": {"eyes": {"kind": "sharp", "number": 2}}}) == {"agent": {"eyes": "sharp"}}
 
 
 def test_a_value_that_cannot_be_expressed_is_refused(tables):
