@@ -1,5 +1,6 @@
 """One grammar for every command: each mistake is one sentence that names the cure."""
 
+import itertools
 from pathlib import Path
 
 import pytest
@@ -90,3 +91,82 @@ def test_help_lists_every_key(command):
 
 def test_references_are_names_and_values():
     assert references("untrained:3.3,MAPPO: a:3.6") == [("untrained", 3.3), ("MAPPO: a", 3.6)]
+
+
+def overrides(*words: str) -> list[str]:
+    return parse("train", list(words)).overrides
+
+
+def test_numbers_and_booleans_as_people_write_them():
+    assert overrides("max_env_steps=1e6", "headless=True", "num_envs=4_096", "agent.gamma=0.96") == [
+        "max_env_steps=1000000",
+        "headless=True",
+        "num_envs=4096",
+        "agent.gamma=0.96",
+    ]
+
+
+def test_paths_survive_hydra_s_grammar():
+    assert overrides("run_dir=/a b/c=d,(e)") == ["run_dir='/a b/c=d,(e)'"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["task=Toi"], "unknown task 'Toi'; did you mean Toy"),
+        (["engine=mjoco"], "did you mean mujoco"),
+        (["preset=papr"], "did you mean paper"),
+        (["scale=XL"], "unknown scale 'XL'"),
+        (["algo=happo"], "unknown value of algo"),
+        (["task=Toy", "task.fense=1"], "did you mean task.fence?"),
+        (["task=Toy", "task.fence=high"], "task.fence=high: expected a number"),
+        (["task.fence=1"], "needs a task: task=NAME"),
+        (["engine=toy", "engine.dragg=1"], "did you mean engine.drag?"),
+        (["sead=1"], "did you mean seed"),
+        (["task=Toy", "fence=1"], "unknown key 'fence'; did you mean task.fence"),
+        (["engine=toy", "drag=1"], "unknown key 'drag'; did you mean engine.drag"),
+        (["lr=1"], "did you mean agent.lr or"),
+        (["world_model.denoiser.revel=joint"], "did you mean world_model.denoiser.reveal"),
+        (["world_model.denoiser.reveal=all"], "cumulative, joint, sequential"),
+        (["max_iterations=5"], "max_env_steps"),
+        (["seed=1.5"], "seed=1.5: expected a whole number"),
+        (["headless=maybe"], "expected True or False"),
+        (["agent=3"], "is a group of keys"),
+        (["--task=Toy"], "without dashes: task=Toy"),
+        (["--num_envs", "64"], "num_envs=64"),
+        (["--headless"], "headless"),
+        (["Toy"], "not of the form key=value"),
+        (["seed=1,2"], "seed=1,2 names several values; -m makes a run of each"),
+        (["task=Toy,Ant"], "task=Toy,Ant names several; -m makes a run of each"),
+        (["multi_gpu=True"], "here it is rl_device=cuda:N"),
+        (["world_model.exact_echo=True"], "is now called world_model.copy_last_action"),
+    ],
+)
+def test_typing_errors_name_the_cure(words, said):
+    with pytest.raises(UsageError) as caught:
+        overrides(*words)
+    assert said in str(caught.value) and "\n" not in str(caught.value) and caught.value.exit_code == 2
+
+
+def test_garbage_never_becomes_a_traceback():
+    """Whatever is typed, the answer is a list of overrides or a UsageError."""
+    keys = (
+        "task",
+        "engine.threads",
+        "agent.gamma",
+        "seed",
+        "",
+        ".",
+        "+x",
+        "~task",
+        "hydra.x",
+        "task.",
+        "a.b.c",
+        "wandb",
+    )
+    values = ("", "1", "nan", "[1", "{", "'", "$x", "a,b", "None", "1e99", "../..", "é")
+    for key, value in itertools.product(keys, values):
+        try:
+            overrides(f"{key}={value}")
+        except UsageError as error:
+            assert str(error)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from dima_isaac import make
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build
@@ -40,3 +41,20 @@ def test_make_takes_numpys_whole_numbers():
 def test_make_refuses_what_the_command_line_would(num_envs, seed, own, said):
     with pytest.raises(UsageError, match=said):
         build.build_env_by_name("HalfCheetah", num_envs, "mujoco", seed, "cpu", own)
+
+
+def test_make_checks_names_and_overrides():
+    for words, said in (
+        ({"task": "ShadowHandOvr"}, "did you mean ShadowHandOver"),
+        ({"task": "ShadowHandOver", "engine": "mojoco"}, "did you mean mujoco"),
+        ({"task": "ShadowHandOver", "episode_lenght": 3}, "did you mean episode_length"),
+        ({"task": "ShadowHandOver", "device": "cuda:7"}, "cuda:7"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            make(**words, num_envs=1)
+
+
+def test_make_s_overrides_reach_the_task():
+    env = make("ShadowHandOver", num_envs=2, engine="mujoco", seed=0, episode_length=9)
+    assert env.spec.episode_length == 9 and env.reset().obs.shape == (2, 2, env.spec.dims.obs)
+    env.close()
