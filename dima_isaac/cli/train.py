@@ -74,7 +74,6 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.run.resolve import resolve_run
     from dima_isaac.run.signals import Signals
     from dima_isaac.tools.play import training_window
-    from dima_isaac.train.baselines import train_baseline
     from dima_isaac.train.trainer import Trainer
 
     if named:
@@ -99,6 +98,8 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
             _print_head(cfg, reasons, folder.path, env.spec.notes, again)
             with closing(Logger(folder, cfg, cfg.max_env_steps)) as logger:
                 if baseline:
+                    from dima_isaac.train.baselines import train_baseline  # needs rl-games
+
                     train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, signals)
                 else:
                     Trainer(cfg, folder, env, eval_env, logger, signals).run()

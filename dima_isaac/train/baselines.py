@@ -1,7 +1,7 @@
 """Baselines: rl-games' PPO with shared parameters, alone (``ppo``) or with a central value (``mappo``).
 
-They write the same metric names into the same run folder, and count the same environment steps: one tick of one
-environment is one step, however many agents it has. Deterministic episodes on ``eval_env`` are our own.
+They write the same metrics into the same run folder as the trainer, evaluate in the same way, and count the same
+environment steps: a control step of one environment is one step, however many agents it has. Needs rl-games.
 
 The networks are left in ``checkpoints/rl_games_last.pth`` as plain tensors. A baseline cannot be continued, and the
 command line refuses to.
@@ -14,11 +14,14 @@ import io
 import sys
 from typing import Any
 
-import torch
+from rl_games.common import env_configurations, vecenv
+from rl_games.common.algo_observer import AlgoObserver
+from rl_games.torch_runner import Runner
 from torch import Tensor
 
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.envs.views.rl_games_vecenv import RlGamesView, rows
 from dima_isaac.errors import CheckpointError, WorkerError
 from dima_isaac.run import sealed
 from dima_isaac.run.folder import RunFolder
@@ -28,7 +31,7 @@ from dima_isaac.train.clock import Every
 from dima_isaac.train.evaluate import Evaluator, add_environment_metrics
 
 _NAME = "dima_isaac"
-_ROUND = 2048  # environment steps between updates, at least 16 ticks
+_ROUND = 2048  # environment steps between updates, at least 16 control steps
 
 
 class _Stop(Exception):
@@ -37,30 +40,23 @@ class _Stop(Exception):
 
 def train_baseline(
     cfg: RunConfig, central: bool, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals
-) -> int:
-    """Train until ``cfg.max_env_steps`` or a signal; returns the environment steps taken.
+) -> None:
+    """Train until ``cfg.max_env_steps`` or a signal.
 
     Args:
         central: the value sees the state instead of one agent's observation (mappo).
 
     Raises:
         CheckpointError: the networks could not be saved at the end.
-        ModuleNotFoundError: rl-games is not installed.
         WorkerError: the environments are lost; the networks are saved.
     """
-    from rl_games.common import env_configurations, vecenv
-    from rl_games.torch_runner import Runner
-
-    from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
-
     view = RlGamesView(env, central)
-    observer = _observer(cfg, run, eval_env, logger, signals, view)
+    observer = _Observer(cfg, run, view, Evaluator(cfg, run, eval_env, logger), logger, signals)
     # by name, because rl-games copies its configuration deeply
     vecenv.register(_NAME, lambda *_, **__: view)
     env_configurations.register(_NAME, {"vecenv_type": _NAME, "env_creator": lambda **_: view})
     runner = Runner(observer)
-    # rl-games tells its life to stdout; the observer tells the same in the run's own words
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()):  # rl-games reports on stdout what the observer logs
         runner.load({"params": parameters(cfg, central, run, view)})
         try:
             runner.run({"train": True, "play": False})
@@ -69,7 +65,6 @@ def train_baseline(
         except WorkerError:
             observer.save()
             raise
-    return view.frames
 
 
 def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict[str, Any]:
@@ -149,49 +144,45 @@ def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict
     }
 
 
-def _observer(cfg: RunConfig, run: RunFolder, eval_env: VecEnv, logger: Logger, signals: Signals, view: Any) -> Any:
-    """rl-games' hook after every round: metrics, evaluations, and the end."""
-    from rl_games.common.algo_observer import AlgoObserver
+class _Observer(AlgoObserver):
+    """rl-games' hook after every round of updates: evaluations, metrics, and the end."""
 
-    stdout = sys.stdout  # before rl-games' own words are taken from it
+    def __init__(
+        self, cfg: RunConfig, run: RunFolder, view: RlGamesView, evaluator: Evaluator, logger: Logger, signals: Signals
+    ) -> None:
+        super().__init__()
+        self.cfg, self.run, self.view, self.logger, self.signals = cfg, run, view, logger, signals
+        self.evaluator, self.evaluation_due = evaluator, Every(cfg.train.eval.every)
+        self.stdout = sys.stdout  # rl-games' is redirected
 
-    class Observer(AlgoObserver):
-        def __init__(self) -> None:
-            super().__init__()
-            self.evaluator = Evaluator(cfg, run, eval_env, logger)
-            self.evaluation_due = Every(cfg.train.eval.every)
+    def after_init(self, algo: Any) -> None:
+        self.algo = algo
 
-        def after_init(self, algo: Any) -> None:
-            self.algo = algo
+    def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
+        env_steps = self.view.frames
+        done = env_steps >= self.cfg.max_env_steps or self.signals.stop
+        with contextlib.redirect_stdout(self.stdout):
+            if self.evaluation_due(env_steps) or done:
+                self.evaluator.evaluate(self.policy, env_steps)
+            add_environment_metrics(self.logger, self.view.env)
+            self.logger.write(env_steps)
+        if done:
+            self.save()
+            raise _Stop
 
-        def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
-            done = view.frames >= cfg.max_env_steps or signals.stop
-            with contextlib.redirect_stdout(stdout):
-                if self.evaluation_due(view.frames) or done:
-                    self.evaluator.evaluate(self.policy, view.frames)
-                add_environment_metrics(logger, view.env)
-                logger.write(view.frames)
-            if done:
-                self.save()
-                raise _Stop
+    def save(self) -> None:
+        """Keep the networks."""
+        try:
+            self.run.checkpoints.mkdir(exist_ok=True)
+            sealed.save(self.run.checkpoints / "rl_games_last.pth", dict(self.algo.model.state_dict()))
+        except OSError as error:
+            raise CheckpointError(f"the networks were not saved: {error.strerror or error}.") from error
 
-        def save(self) -> None:
-            try:
-                run.checkpoints.mkdir(exist_ok=True)
-                sealed.save(run.checkpoints / "rl_games_last.pth", dict(self.algo.model.state_dict()))
-            except OSError as error:
-                raise CheckpointError(f"the networks were not saved: {error.strerror or error}.") from error
-
-        def policy(self, obs: Tensor) -> Tensor:
-            """The mode of the shared policy: (E, N, O) -> (E, N, A)."""
-            envs, agents = obs.shape[:2]
-            one_hot = torch.eye(agents, device=obs.device).expand(envs, -1, -1)
-            rows = torch.cat([obs.float(), one_hot], -1).flatten(0, 1)
-            model = self.algo.model
-            training = model.training
-            model.eval()
-            out = model({"is_train": False, "prev_actions": None, "obs": rows, "rnn_states": None})
-            model.train(training)
-            return out["mus"].view(envs, agents, -1).clamp(-1.0, 1.0)
-
-    return Observer()
+    def policy(self, obs: Tensor) -> Tensor:
+        """The mode of the shared policy: (E, N, O) -> (E, N, A)."""
+        model = self.algo.model
+        training = model.training
+        model.eval()
+        out = model({"is_train": False, "prev_actions": None, "obs": rows(obs), "rnn_states": None})
+        model.train(training)
+        return out["mus"].view(*obs.shape[:2], -1).clamp(-1.0, 1.0)

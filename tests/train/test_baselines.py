@@ -14,12 +14,12 @@ from dima_isaac.cli.main import main
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import WorkerError
-from dima_isaac.train.baselines import _observer, parameters
 from dima_isaac.types import Dims, Step
 
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("rl_games")
+from dima_isaac.train.baselines import _Observer, parameters
 
 
 @pytest.mark.parametrize("algo", ["ppo", "mappo"])
@@ -77,7 +77,7 @@ def test_the_evaluated_policy_is_the_mode_of_the_one_that_learns() -> None:
             assert not self.training and not batch["is_train"]
             return {"mus": batch["obs"]}
 
-    observer = _observer(RunConfig(), None, None, None, None, None)  # type: ignore[arg-type]
+    observer = _Observer(RunConfig(), None, None, None, None, None)  # type: ignore[arg-type]
     observer.after_init(SimpleNamespace(model=Model()))
     obs = torch.tensor([[[0.5], [-3.0]], [[2.0], [0.25]]])
     assert observer.policy(obs).tolist() == [

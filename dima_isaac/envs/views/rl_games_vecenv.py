@@ -19,18 +19,19 @@ from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.types import Step
 
 
-class RlGamesView(IVecEnv):
-    """Rows are environments' agents in turn: (E * N, O). With ``central`` the state (E, D) comes along for the critic.
+def rows(obs: Tensor) -> Tensor:
+    """Observations (E, N, O) as rl-games' rows (E * N, O + N), each with the one-hot of its agent."""
+    envs, agents = obs.shape[:2]
+    one_hot = torch.eye(agents, device=obs.device).expand(envs, -1, -1)
+    return torch.cat([obs.float(), one_hot], -1).flatten(0, 1)
 
-    All agents share one policy, so each row also carries the agent's one-hot number.
-    """
+
+class RlGamesView(IVecEnv):
+    """Rows are environments' agents in turn (``rows``). With ``central`` the critic is given the state (E, D)."""
 
     def __init__(self, env: VecEnv, central: bool = False) -> None:
         self.env, self.central = env, central
         self.frames = 0
-        dims = env.spec.dims
-        self._one_hot = torch.eye(dims.agents, device=env.device).expand(env.num_envs, -1, -1)
-        self._rows = env.num_envs * dims.agents
 
     def reset(self) -> Tensor | dict[str, Tensor]:
         """Start new episodes everywhere."""
@@ -79,5 +80,5 @@ class RlGamesView(IVecEnv):
         return value.repeat_interleave(self.env.spec.dims.agents)
 
     def _observe(self, row: Step) -> Tensor | dict[str, Tensor]:
-        obs = torch.cat([row.obs.float(), self._one_hot], -1).reshape(self._rows, -1)
+        obs = rows(row.obs)
         return {"obs": obs, "states": row.state.float()} if self.central else obs
