@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.nn.ridge import Ridge
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.types import Metrics, Window
@@ -47,27 +48,21 @@ class Sensitivity:
 
 
 class LinearModel:
-    """z' = z + [z, a, 1] W, by ridge regression on replayed transitions."""
+    """z' = z + [z, a, 1] W, by ridge regression on replayed transitions: a baseline for the world model."""
 
     def __init__(
-        self, world: WorldModel, replay: ReplayBuffer, rows: int = 20_000, ridge: float = 1e-3, seed: int = 0
+        self, world: WorldModel, replay: ReplayBuffer, rows: int = 20_000, penalty: float = 1e-3, seed: int = 0
     ) -> None:
         window = replay.sample(rows, 2, torch.Generator(replay.device).manual_seed(seed))
-        z, action = world.target.z(window.state), window.action[:, 0]
-        keep = (window.valid[:, 0] & window.valid[:, 1]).double().unsqueeze(1)
-        inputs = self._inputs(z[:, 0], action).double() * keep
-        change = (z[:, 1] - z[:, 0]).double() * keep
-        gram = inputs.T @ inputs
-        gram.diagonal().add_(ridge * keep.sum())
-        self.weight = torch.linalg.solve(gram, inputs.T @ change).float()
-
-    @staticmethod
-    def _inputs(z: Tensor, action: Tensor) -> Tensor:
-        return torch.cat([z, action.flatten(1), torch.ones_like(z[:, :1])], 1)
+        z, action = world.target.z(window.state), window.action[:, 0].flatten(1)
+        size = z.shape[-1]
+        self._change = Ridge(size + action.shape[1], size, decay=1.0, penalty=penalty).to(z.device)
+        self._change.update(torch.cat([z[:, 0], action], 1), z[:, 1] - z[:, 0], window.valid[:, 0])
+        self._change.solve()
 
     def __call__(self, z: Tensor, action: Tensor) -> Tensor:
         """z (B, D), action (B, N, A) -> z' (B, D)."""
-        return z + self._inputs(z, action) @ self.weight
+        return z + self._change(torch.cat([z, action.flatten(1)], 1))
 
 
 def probe(

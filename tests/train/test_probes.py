@@ -55,7 +55,7 @@ def setting(ticks: int = 30):
 
 def test_a_perfect_world_misses_nothing_and_baselines_are_what_they_say():
     _, _, kept = setting(60)
-    linear = probes.LinearModel(Oracle(), kept, rows=2_000, ridge=1e-9)
+    linear = probes.LinearModel(Oracle(), kept, rows=2_000, penalty=1e-9)
     found = probes.open_loop(Oracle(), kept, linear, horizon=4)
     assert found.model.shape == (4,) and found.model.max() < 1e-5
     assert found.linear.max() < 1e-3, "the toy is linear"
