@@ -11,7 +11,7 @@ import difflib
 import os
 import re
 import types
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any, get_origin
@@ -207,16 +207,11 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _whole(text: str) -> int | None:
-    """``1_000``, and ``1e6`` too."""
-    try:
-        return int(text)
-    except ValueError:
-        number = _number(text)
-        return int(number) if number is not None and number.is_integer() else None
-
-
-_READ = {int: _whole, float: _number, bool: lambda text: {"true": True, "false": False}.get(text.lower())}
+_READ: dict[Any, Callable[[str], Any]] = {
+    int: lambda text: int(x) if (x := _number(text)) is not None and x.is_integer() else None,  # 1_000, 1e6
+    float: _number,
+    bool: lambda text: {"true": True, "false": False}.get(text.lower()),
+}
 
 
 def _unknown_key(name: str, command: str, keys: dict[str, Any], catalog: Catalog) -> UsageError:

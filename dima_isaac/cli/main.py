@@ -58,9 +58,9 @@ def _dispatch(words: list[str]) -> int:
 
 def announce(checkpoint: str) -> None:
     """Refuse a ``checkpoint`` that is not there, and say that something begins: torch takes seconds to import."""
-    from dima_isaac.run.folder import CONTINUE, find
+    from dima_isaac.run.folder import RESUME, find
 
-    if checkpoint not in ("", *CONTINUE):
+    if checkpoint not in ("", *RESUME):
         find(checkpoint)
     if "torch" not in sys.modules:
         print("starting ...", flush=True)

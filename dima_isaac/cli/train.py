@@ -16,7 +16,7 @@ from dima_isaac.cli.main import announce, guarded
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog
-from dima_isaac.run.folder import CONTINUE, RunFolder, find, read_config
+from dima_isaac.run.folder import RESUME, RunFolder, find, read_config
 from dima_isaac.run.plan import plan
 from dima_isaac.schema import as_dict
 
@@ -63,7 +63,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     Raises:
         DimaError: the folder, the checkpoint, the engine or the task cannot be used, or training cannot go on.
     """
-    place, baseline, named = plan(cfg), cfg.algo is not Algo.dima, cfg.checkpoint not in ("", *CONTINUE)
+    place, baseline, named = plan(cfg), cfg.algo is not Algo.dima, cfg.checkpoint not in ("", *RESUME)
     if baseline and (place.stored is not None or named):
         what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
         raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")

@@ -16,7 +16,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run import sealed
 from dima_isaac.run.atomic import replacing
-from dima_isaac.run.folder import CONTINUE, find
+from dima_isaac.run.folder import RESUME, find
 from dima_isaac.run.renamed import check_expressible, renamed_config, renamed_state
 from dima_isaac.run.sealed import State
 from dima_isaac.run.segments import ROW_FILE, load_rows, save_rows, without_rows
@@ -79,7 +79,7 @@ class Checkpoints:
         which = self.cfg.checkpoint
         if not which:
             return None
-        if which not in CONTINUE:
+        if which not in RESUME:
             return self._read(find(which))
         damaged: list[Path] = []
         for path in reversed(self.steps()):

@@ -29,7 +29,7 @@ from dima_isaac.schema import AUTO, as_dict
 
 ROOT = Path("runs")
 LATEST = "latest"
-CONTINUE = (AUTO, LATEST)
+RESUME = (AUTO, LATEST)
 """Values of ``checkpoint`` that continue a run in its own folder."""
 
 

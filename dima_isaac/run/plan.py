@@ -14,7 +14,7 @@ from typing import Any
 from dima_isaac.config import FREE, RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run import lock
-from dima_isaac.run.folder import CONTINUE, LATEST, ROOT, read_config
+from dima_isaac.run.folder import LATEST, RESUME, ROOT, read_config
 from dima_isaac.run.renamed import check_expressible
 from dima_isaac.schema import AUTO, leaves
 
@@ -40,7 +40,7 @@ def plan(cfg: RunConfig) -> Plan:
         return _plan_named(cfg, Path(os.path.expanduser(cfg.run_dir)))
     parent = ROOT / (cfg.experiment or str(cfg.task["name"]))
     _check_writable(parent)
-    if cfg.checkpoint in CONTINUE and parent.is_dir():
+    if cfg.checkpoint in RESUME and parent.is_dir():
         for folder in sorted(_runs(parent), key=_last_written, reverse=True):
             try:
                 stored = read_config(folder)
@@ -79,7 +79,7 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
         raise CheckpointError(f"checkpoint=latest: {folder} holds no run; checkpoint=auto would start one.")
     if stored is None:
         return Plan(folder, None)
-    if cfg.checkpoint not in CONTINUE:
+    if cfg.checkpoint not in RESUME:
         raise UsageError(f"{folder} holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
     check_expressible(stored, folder)
     changed = changes(stored, cfg)

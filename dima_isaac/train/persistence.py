@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run.checkpoint import Checkpoints
-from dima_isaac.run.folder import CONTINUE, RunFolder
+from dima_isaac.run.folder import RESUME, RunFolder
 from dima_isaac.run.logger import Logger
 
 Part = tuple[Callable[[], Any], Callable[[Any], Any]]
@@ -87,6 +87,6 @@ class Persistence:
         env_steps = int(state["env_steps"])
         self.logger.rewind(env_steps)
         self.logger.note(f"continuing at {env_steps:,} environment steps")
-        if self.cfg.checkpoint not in CONTINUE:  # another run's: a kill before the first save here would begin anew
+        if self.cfg.checkpoint not in RESUME:  # another run's: a kill before the first save here would begin anew
             self.save(env_steps)
         return True
