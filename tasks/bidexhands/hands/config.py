@@ -24,7 +24,7 @@ class LeftHand(Enum):
 
 @dataclass
 class TwoHandConfig:
-    """What every two-handed task can be told. ``None`` means: what the profile says."""
+    """Settings of every two-handed task. ``None`` means: what the profile says."""
 
     profile: Profile = Profile.fixed
     episode_length: Count = 75  # control steps
