@@ -263,3 +263,20 @@ def test_a_broken_environment_becomes_a_first_row_and_touches_no_other() -> None
         assert torch.equal(mine.state[sound], theirs.state[sound])
         assert torch.equal(mine.reward[sound], theirs.reward[sound])
     assert int(broken.quarantined) == 1 and int(broken.engine.stats()["nonfinite"]) == 1
+
+
+def test_a_state_can_be_put_back_for_pictures() -> None:
+    """Hands' joints, both eggs and both goals, into an environment that was elsewhere."""
+    shown, stage = (
+        dima_isaac.make("ShadowHandTwoCatchUnderarm", num_envs=2, engine="mujoco", seed=seed) for seed in (0, 1)
+    )
+    shown.reset(), stage.reset()
+    for _ in range(5):
+        state = shown.step(torch.rand(2, 2, 26) * 2 - 1).state
+    stage.task.pose(stage.engine, state)
+    stage.engine.refresh(torch.ones(2, dtype=torch.bool))
+    posed = stage.task.state(stage.engine)
+    egg = [*range(7), *range(13, 20)]
+    columns = [*range(24), *range(199, 223), *(398 + i for i in egg), *(422 + i for i in egg)]
+    assert (stage.reset().state[:, columns] - state[:, columns]).abs().amax(1).min() > 0.1
+    torch.testing.assert_close(posed[:, columns], state[:, columns], rtol=0, atol=1e-5)
