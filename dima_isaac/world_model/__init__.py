@@ -1,1 +1,1 @@
-"""DIMA's world model: normaliser, denoiser, reward and termination, decoder, and the dream they carry."""
+"""DIMA's world model: target, denoiser, reward and continuation, held-out error, and the rollouts imagined in it."""

@@ -1,4 +1,4 @@
-"""A dream: the policy acts, the world model answers, and nothing real happens."""
+"""Imagined rollouts: the policy acts in the world model, and the simulator is not touched."""
 
 from __future__ import annotations
 
@@ -12,34 +12,34 @@ from dima_isaac.world_model.world_model import WorldModel
 def imagine(
     world: WorldModel, policy: Policy, window: Window, horizon: int, generator: torch.Generator | None = None
 ) -> Rollout:
-    """Dream ``horizon`` steps from the end of ``window`` (B, history), without resets: shapes are constant.
+    """Imagine ``horizon`` steps from the end of ``window`` (B, history), without resets: shapes are constant.
 
-    The rollout keeps the actions as the policy drew them (their log-probabilities belong to them);
-    ``last_action`` holds what the world was told. Reward and continuation are judged once, over the finished dream.
+    The rollout keeps actions as the policy drew them (their log-probabilities belong to them); ``last_action`` holds
+    them as the model took them. Reward and continuation are predicted once, over the finished trajectory.
     """
-    # one autocast around all, itself idle, keeps the shortened weights from call to call: else each casts them anew
+    # one idle autocast around all keeps the bfloat16 copies of weights from call to call: else each call casts them
     with torch.autocast(world.device.type, enabled=False):
         context = world.context(window)
-        states, xs, acted = [context.state], [context.x[:, -1]], [context.action[:, -1]]
-        seen, drawn, chances = [], [], []
+        states, xs, last_actions = [context.state], [context.x[:, -1]], [context.action[:, -1]]
+        observations, actions, logps = [], [], []
         for _ in range(horizon):
             obs = world.observe(context.state)
             action, logp = policy(obs)
             context = world.step(context, action, generator)
             states.append(context.state)
             xs.append(context.x[:, -1])
-            acted.append(context.action[:, -1])
-            seen.append(obs)
-            drawn.append(action)
-            chances.append(logp)
-        taken = torch.stack(drawn, 1)
-        reward, cont = world.predict_reward(torch.stack(states, 1), taken)
+            last_actions.append(context.action[:, -1])
+            observations.append(obs)
+            actions.append(action)
+            logps.append(logp)
+        drawn = torch.stack(actions, 1)
+        reward, cont = world.predict_reward(torch.stack(states, 1), drawn)
     return Rollout(
-        obs=torch.stack(seen, 1),
+        obs=torch.stack(observations, 1),
         state=torch.stack(xs, 1),
-        last_action=torch.stack(acted, 1),
-        action=taken,
-        logp=torch.stack(chances, 1),
+        last_action=torch.stack(last_actions, 1),
+        action=drawn,
+        logp=torch.stack(logps, 1),
         reward=reward,
         cont=cont,
     )

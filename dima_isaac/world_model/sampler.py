@@ -1,4 +1,4 @@
-"""The reverse process, as a function of a denoiser (EDM algorithm 1 without churn and correction)."""
+"""The reverse process, as a function of a denoiser (EDM algorithm 1 without churn and second-order correction)."""
 
 from __future__ import annotations
 

@@ -78,4 +78,4 @@ def test_a_hundred_updates_are_the_same(tmp_path, cfg, device):
                 assert same, (one["env_steps"], name, value, two[name])
     weights, others = flat(plain.world.state_dict()), flat(played.world.state_dict())
     assert all(torch.allclose(value, others[name], rtol=10 * near, atol=10 * near) for name, value in weights.items())
-    assert played.world.fit_dynamics._players and played.dream._players and played.agent.update._players
+    assert played.world.fit_dynamics._replays and played.dream._replays and played.agent.update._replays

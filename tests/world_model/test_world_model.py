@@ -238,18 +238,18 @@ def test_reward_and_end_are_learnt_and_predicted_in_parallel():
     assert torch.allclose(one[0][:, 0], reward[:, 2], atol=1e-5)
 
 
-def test_the_published_reward_model_in_one_pass_equals_token_by_token():
+def test_the_published_reward_of_a_step_depends_on_no_later_state_or_action():
     cfg = paper()
     cfg.reward.width = 32
     world, game = taught(cfg)
-    window, net = game.window(4, 16), world.reward.net
-    reward, cont = world.predict_reward(window.state, window.action[:, :-1])
-    tokens, cache, hidden = net.tokens(world.target, window.state[:, :-1], window.action[:, :-1]), net.gpt.cache(4), []
-    with torch.no_grad():
-        for t in range(15):
-            hidden.append(net.gpt.step(tokens[:, 2 * t : 2 * t + 2], cache, 2 * t)[:, -1])
-        stepped, logit = net.read(torch.stack(hidden, 1))
-    assert torch.allclose(reward, stepped, atol=1e-5) and torch.allclose(cont, logit.sigmoid(), atol=1e-5)
+    window = game.window(4, world.reward_window)
+    state, action = window.state.clone(), window.action[:, :-1].clone()
+    state[:, 6:] += 1.0
+    action[:, 6:] += 1.0
+    before, after = world.predict_reward(window.state, window.action[:, :-1]), world.predict_reward(state, action)
+    for one, other in zip(before, after, strict=True):
+        assert torch.allclose(one[:, :6], other[:, :6], atol=1e-6)
+        assert (one[:, 6:] - other[:, 6:]).abs().amax(1).min() > 1e-6
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-"""A small causal transformer, in one pass over a sequence or token by token with a preallocated cache.
+"""A small causal transformer.
 
 Dropout draws from the caller's generator, so that training continues bit for bit after a restart; without one
 there is no dropout.
@@ -27,15 +27,9 @@ class _Block(nn.Module):
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def forward(
-        self, x: Tensor, mask: Tensor, generator: torch.Generator | None, cache: Tensor | None, start: int
-    ) -> Tensor:
-        """x (B, L, width); mask (B or 1, 1, L, M) bool; cache (2, B, heads, M, size) is written from ``start`` on."""
+    def forward(self, x: Tensor, mask: Tensor, generator: torch.Generator | None) -> Tensor:
+        """x (B, L, width), mask (B or 1, 1, L, L) bool, True = attend -> (B, L, width)."""
         query, key, value = self.qkv(self.norm1(x)).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        if cache is not None:
-            end = start + x.shape[1]
-            cache[0, :, :, start:end], cache[1, :, :, start:end] = key, value
-            key, value = cache[0], cache[1]
         if generator is None:
             mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
         else:
@@ -52,7 +46,7 @@ class Gpt(nn.Module):
 
     def __init__(self, length: int, width: int, layers: int, heads: int, p: float) -> None:
         super().__init__()
-        self.p, self._cache_shape = p, (layers, 2, heads, length, width // heads)
+        self.p = p
         self.position = nn.Parameter(0.02 * torch.randn(length, width))
         self.blocks = nn.ModuleList(_Block(width, heads, p) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
@@ -74,19 +68,5 @@ class Gpt(nn.Module):
             mask = (mask & valid[:, None, None]) | own
         x = dropout(tokens + self.position[:length], self.p, generator)
         for block in self.blocks:
-            x = block(x, mask, generator, None, 0)
-        return self.norm(x)
-
-    def cache(self, batch: int) -> Tensor:
-        """An empty cache for ``step``: (layers, 2, B, heads, length, size)."""
-        layers, two, heads, length, size = self._cache_shape
-        return torch.zeros(layers, two, batch, heads, length, size, device=self.position.device)
-
-    def step(self, tokens: Tensor, cache: Tensor, start: int) -> Tensor:
-        """The output at the new ``tokens`` (B, L, width), which follow the ``start`` tokens already in ``cache``."""
-        rows = slice(start, start + tokens.shape[1])
-        mask = self.causal[None, None, rows]
-        x = tokens + self.position[rows]
-        for block, own in zip(self.blocks, cache, strict=True):
-            x = block(x, mask, None, own, start)
+            x = block(x, mask, generator)
         return self.norm(x)
