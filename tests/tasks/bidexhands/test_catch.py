@@ -12,7 +12,7 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.mujoco.engine import MujocoEngine
-from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig
+from dima_isaac.tasks.bidexhands.catch import Catch, CatchConfig, Throw
 from dima_isaac.tasks.bidexhands.hands.config import Profile
 from dima_isaac.tasks.bidexhands.hands.hand import ACTUATED, JOINTS
 from dima_isaac.tasks.bidexhands.hands.starts import spin
@@ -267,9 +267,7 @@ def test_a_broken_environment_becomes_a_first_row_and_touches_no_other() -> None
 
 def test_a_state_can_be_put_back_for_pictures() -> None:
     """Hands' joints, both eggs and both goals, into an environment that was elsewhere."""
-    shown, stage = (
-        dima_isaac.make("ShadowHandTwoCatchUnderarm", num_envs=2, engine="mujoco", seed=seed) for seed in (0, 1)
-    )
+    shown, stage = (make(2, seed, throw=Throw.two_underarm) for seed in (0, 1))
     shown.reset(), stage.reset()
     for _ in range(5):
         state = shown.step(torch.rand(2, 2, 26) * 2 - 1).state
