@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     from dima_isaac.cli.args import OPTIONS, parse
     from dima_isaac.run.catalog import Catalog
-    from dima_isaac.run.signals import Early
+    from dima_isaac.run.signals import ExitAtOnce
 
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):
@@ -38,7 +38,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if command not in OPTIONS:
         raise unknown("command", command, OPTIONS)
-    with Early() if command == "train" else nullcontext():
+    with ExitAtOnce() if command == "train" else nullcontext():
         args = parse(command, words[1:])
         if args.help:
             from dima_isaac.cli.help import usage

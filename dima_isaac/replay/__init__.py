@@ -1,1 +1,1 @@
-"""What happened, kept on the simulator's device, and the windows drawn from it."""
+"""The replay: rows of every environment on the learner's device, and the windows drawn from them."""

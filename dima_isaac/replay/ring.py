@@ -15,7 +15,7 @@ from dima_isaac.types import Dims, Step, Window, restore_generator
 
 
 class ReplayBuffer:
-    """``add(step, action)`` every tick, ``sample(batch, length) -> Window`` whenever somebody learns."""
+    """``add(step, action)`` every tick, ``sample(batch, length) -> Window`` for every update."""
 
     def __init__(self, cfg: ReplayConfig, dims: Dims, num_envs: int, device: torch.device, seed: int = 0) -> None:
         """Allocate ``cfg.capacity // num_envs`` rows per environment on ``device``."""
@@ -57,7 +57,7 @@ class ReplayBuffer:
     def sample(self, batch: int, length: int, generator: torch.Generator | None = None) -> Window:
         """``batch`` windows of ``length`` rows, their ends drawn by age and uniformly over environments.
 
-        Onlookers bring a ``generator`` of their own, so that training draws the same with and without them.
+        A ``generator`` of the caller's leaves the replay's own untouched, so that measurements do not change training.
         """
         generator = generator or self._generator
         age = draw_ages(batch, self.size, self._edges, generator)

@@ -2,7 +2,7 @@
 
 SIGTERM and SIGUSR1 come from a scheduler that is about to take the machine away: the run saves and exits 75,
 "please requeue". SIGINT comes from a person: the run saves, says how to continue and exits 130. A second SIGINT
-exits at once. Install this last: submitit's own handlers swallow SIGTERM, and whoever registers later wins.
+exits at once. Install this last: submitit's own handlers swallow SIGTERM, and the handler registered last is called.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ class Signals:
         self.stop = self.stop or name
 
 
-class Early(Signals):
-    """Before a run's own ``Signals`` (and after them): there is nothing to save, so any signal ends the process.
+class ExitAtOnce(Signals):
+    """For when there is nothing to save, before a run's own ``Signals`` and after them: any signal ends the process.
 
     KeyboardInterrupt would not do: an import that meets one may swallow it, and fail elsewhere for what is missing.
     """

@@ -1,1 +1,1 @@
-"""The loop, and a run that one can live with: progress, checkpoints, evaluation, probes."""
+"""Training: the loop, its schedule and persistence, evaluation, probes, videos, and the baselines."""

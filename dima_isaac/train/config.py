@@ -1,4 +1,4 @@
-"""How a run proceeds: its clock, how much is learnt per environment step, what is measured and kept.
+"""When and how much a run learns, and what it measures and keeps.
 
 Everything counts environment steps, and learning is a ratio to them, so that ``num_envs`` can change without
 changing the algorithm.
@@ -30,9 +30,8 @@ class LearnConfig:
     rollouts_per_step: UpdateRatio = 0.005
     dreams: Size = 600  # dreamt episodes per rollout
     horizon: Few = 15
-    # Training's environments start anew after this many control steps (0: only as the task says), which no model
-    # learns as an end. A robot that has fallen on its back would lie there for the rest of a long episode, and most of
-    # what is learnt from would show that.
+    # Training's episodes are cut off after this many control steps (0: only as the task says), which is not learned as
+    # a termination. A robot that has fallen on its back would otherwise fill the rest of a long episode with such rows.
     episode: CountOrZero = 250
 
 

@@ -82,18 +82,18 @@ class Trainer:
 
     def loop(self) -> None:
         """Algorithm 1, with evaluations, probes and checkpoints in between."""
-        due = self.schedule
+        schedule = self.schedule
         while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
-            if due.evaluation_due(self.env_steps):
+            if schedule.evaluation_due(self.env_steps):
                 self.evaluate()
             self.collect()
-            if due.learning_due(self.env_steps):
+            if schedule.learning_due(self.env_steps):
                 self.update_world_model()
                 self.update_policy()
-                if due.probe_due(self.env_steps):
+                if schedule.probe_due(self.env_steps):
                     self.probe()
                 self.log_metrics()
-            if due.checkpoint_due(self.env_steps):
+            if schedule.checkpoint_due(self.env_steps):
                 self.save()
 
     def collect(self) -> None:

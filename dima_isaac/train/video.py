@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
+from dima_isaac.types import Controller
 
 Array = np.ndarray
 _INK, _SHADE = (255, 255, 255), (0, 0, 0)
@@ -26,9 +27,9 @@ def can_write_mp4() -> bool:
 
 
 class Writer:
-    """``with Writer(path, fps) as video: video.add(frame)``. The suffix decides: .mp4 or .gif.
+    """``with Writer(path, fps) as video: video.add(frame)``; the format is that of the suffix, .mp4 or .gif.
 
-    A video appears under its name when it is whole; whatever fails, one that was there before stays.
+    A video appears under its name when it is complete; if anything fails, one that was there before stays.
     """
 
     def __init__(self, path: Path, fps: float) -> None:
@@ -93,7 +94,7 @@ def tile(pictures: Sequence[Array], columns: int = 0) -> Array:
 
 
 def caption(picture: Array, text: str) -> Array:
-    """``picture`` with ``text`` in its upper left corner, on a shade that keeps it readable on any ground."""
+    """``picture`` with ``text`` in its upper left corner, on a dark box that keeps it readable."""
     image = Image.fromarray(picture)
     draw = ImageDraw.Draw(image, "RGBA")
     font = ImageFont.load_default(size=max(9, picture.shape[0] // 20))
@@ -106,7 +107,7 @@ def caption(picture: Array, text: str) -> Array:
 @torch.no_grad()
 def record(
     env: VecEnv,
-    policy: Callable[[torch.Tensor], torch.Tensor],
+    policy: Controller,
     writer: Writer,
     episode: int,
     steps: int,
@@ -141,12 +142,12 @@ def record(
 
 def clip(
     env: VecEnv,
-    policy: Callable[[torch.Tensor], torch.Tensor],
+    policy: Controller,
     folder: Path,
     env_steps: int,
     note: Callable[[str], None],
 ) -> bool:
-    """A short video of two evaluation episodes into a run's videos/; whatever fails is told, and False returned."""
+    """Write a video of two evaluation episodes into ``folder``; returns False after telling ``note`` of a failure."""
     try:
         path = folder / f"step_{env_steps}.{'mp4' if can_write_mp4() else 'gif'}"
         with Writer(path, 1.0 / env.spec.control_dt) as writer:

@@ -24,7 +24,7 @@ def bandit(agent: PPO, goal: torch.Tensor, cont: float = 1.0) -> Rollout:
 
 
 @pytest.mark.slow
-def test_agents_find_their_own_goals():
+def test_agents_learn_different_goals():
     torch.manual_seed(0)
     cfg = AgentConfig(gamma=0.0)
     agent = PPO(cfg, DIMS, torch.device("cpu"), seed=1)
@@ -35,7 +35,7 @@ def test_agents_find_their_own_goals():
     assert all(value.dim() == 0 and torch.isfinite(value) for value in metrics.values())
 
 
-def test_steps_after_a_certain_end_do_not_teach():
+def test_steps_after_a_certain_end_have_no_weight():
     torch.manual_seed(0)
     agent = PPO(AgentConfig(), DIMS, torch.device("cpu"), seed=1)
     weight = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
@@ -139,7 +139,7 @@ def test_losses_are_the_textbooks(monkeypatch, published):
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
-def test_one_broken_dream_is_not_learnt_from(bad):
+def test_a_rollout_with_a_nonfinite_reward_changes_nothing(bad):
     torch.manual_seed(0)
     agent = PPO(AgentConfig(ppo=PpoConfig(minibatches=1)), DIMS, torch.device("cpu"), seed=1)
     good = bandit(agent, torch.tensor([0.4, -0.6]))

@@ -86,7 +86,7 @@ def test_a_damaged_older_one_does_not_stop_a_save(tmp_path):
     assert [path.name for path in again.steps()] == ["step_20.pt", "step_30.pt"]
 
 
-def test_who_only_looks_gets_the_newest_intact_one_and_is_told(tmp_path, capsys):
+def test_read_newest_takes_the_newest_intact_one_and_reports_it(tmp_path, capsys):
     store = checkpoints(tmp_path, keep=3)
     for n in (10, 20, 30):
         store.save(n, {"n": n})
@@ -161,7 +161,7 @@ def test_replay_rows_survive_in_segments(tmp_path, stops):
     assert torch.equal(other.gather(age, env, 2).state, replay.gather(age, env, 2).state)
 
 
-def test_a_save_writes_only_new_rows_and_forgets_old_ones(tmp_path):
+def test_a_save_writes_only_new_rows_and_deletes_old_ones(tmp_path):
     replay, store = buffer(), checkpoints(tmp_path, keep=1)
     for start in range(0, 40, 4):
         write(replay, range(start, start + 4))

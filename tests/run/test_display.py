@@ -16,7 +16,7 @@ def test_line():
     assert duration(-1) == "0:00:00"
 
 
-def test_where_there_is_no_goal_the_line_tells_lengths():
+def test_the_line_shows_lengths_where_there_is_no_goal():
     latest = {"train/return": 2.0, "train/length": 31.5, "eval/return": 3.0, "eval/length": 40.0}
     told = ["      1,000 / 2,000", "return 2", "length 31.5", "eval 3", "eval length 40"]
     assert line(latest, 1_000, 2_000, None).split(" | ") == told

@@ -51,7 +51,7 @@ def test_versions_hold_no_secret(monkeypatch):
     ("program", "told"),
     [("scripts/train.py", "python scripts/play.py checkpoint="), ("/usr/bin/dima", "dima play checkpoint=")],
 )
-def test_other_tools_are_told_as_this_one_was_called(program, told, tmp_path, monkeypatch):
+def test_other_tools_are_named_as_this_one_was_called(program, told, tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "argv", [program, "task=Toy"])
     with RunFolder(tmp_path / "run") as run:
         assert run.command("play") == f"{told}{tmp_path}/run"

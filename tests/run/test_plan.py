@@ -79,7 +79,7 @@ def test_a_file_in_the_way_and_a_torn_config():
         plan(run_config(run_dir="torn", checkpoint="auto"))
 
 
-def test_no_permission_is_said_before_anything_starts(monkeypatch):
+def test_a_folder_without_permission_is_refused_before_anything_starts(monkeypatch):
     monkeypatch.setattr(os, "access", lambda place, mode: False)  # root may write anywhere
     with pytest.raises(UsageError, match="no permission to write to"):
         plan(run_config())

@@ -23,7 +23,7 @@ from dima_isaac.train.baselines import _Observer, parameters
 
 
 @pytest.mark.parametrize("algo", ["ppo", "mappo"])
-def test_one_round_is_logged_as_ours_is(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_round_is_logged_as_the_trainer_logs(algo: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", f"algo={algo}", "num_envs=32", "max_env_steps=1000", f"run_dir={run}"]
     words += ["task.episode_length=40", "train.eval.episodes=2", "threads=1"]
@@ -53,7 +53,7 @@ def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> 
     assert ["eval/return" in row for row in rows] == [False, True]
 
 
-def test_networks_outlive_the_environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_worker_leaves_the_networks_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     step, left = VecEnv.step, [200]
 
     def lost(env: VecEnv, action: torch.Tensor) -> Step:

@@ -1,4 +1,4 @@
-"""Counters into decisions."""
+"""What is due when, and how fast work is done."""
 
 import pytest
 import torch

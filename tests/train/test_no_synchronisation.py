@@ -1,4 +1,4 @@
-"""Between two ticks of the log nothing in the loop waits for the device."""
+"""Between two logged rows nothing in the loop waits for the device."""
 
 from __future__ import annotations
 

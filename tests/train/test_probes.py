@@ -53,7 +53,7 @@ def setting(ticks: int = 30):
     return env, actor, probes.record(env, actor.act, episode=1, ticks=ticks, seed=0)
 
 
-def test_a_perfect_world_misses_nothing_and_baselines_are_what_they_say():
+def test_a_perfect_model_has_no_error_and_baselines_have_theirs():
     _, _, kept = setting(60)
     linear = probes.LinearModel(Oracle(), kept, rows=2_000, penalty=1e-9)
     found = probes.open_loop(Oracle(), kept, linear, horizon=4)
@@ -73,7 +73,7 @@ def test_a_known_drift_is_measured_as_such():
     torch.testing.assert_close(found.model, 0.01 * torch.arange(1.0, 4.0) * (2 / 6) ** 0.5, rtol=1e-3, atol=1e-5)
 
 
-def test_the_mean_of_several_dreams_misses_by_less_than_one():
+def test_the_error_of_the_mean_of_several_dreams_is_smaller():
     _, _, kept = setting(60)
     found = probes.open_loop(Oracle(noise=0.01), kept, probes.LinearModel(Oracle(), kept), horizon=2, dreams=16)
     share = (found.average / found.model).tolist()
@@ -89,7 +89,7 @@ def test_sensitivity_leaves_the_environment_where_it_was():
     assert torch.equal(env.engine.dof_vel, untouched.engine.dof_vel)
 
 
-def test_sensitivity_tells_a_blind_world_from_a_seeing_one():
+def test_sensitivity_is_zero_for_an_agent_that_the_model_ignores():
     env, actor, _ = setting()
     before = env.clone_state()
     seeing = probes.sensitivity(Oracle(), env, actor.act, episode=5)
@@ -101,14 +101,14 @@ def test_sensitivity_tells_a_blind_world_from_a_seeing_one():
     assert before.keys() == env.state_dict().keys()
 
 
-def test_short_agents_do_not_hide_the_first_state_dimension():
+def test_padded_actions_do_not_mask_the_first_state_dimension():
     env, actor, _ = setting()
     whole = probes.sensitivity(Oracle(), env, actor.act, episode=5)
     env.task.spec = replace(env.spec, last_action_index=torch.tensor([[4, -1], [5, -1]]))
     torch.testing.assert_close(probes.sensitivity(Oracle(), env, actor.act, episode=5).true, whole.true)
 
 
-def test_readouts_count_for_nothing_in_the_sensitivity():
+def test_output_only_dimensions_do_not_count_in_the_sensitivity():
     env, actor, _ = setting()
     env.task.spec = replace(env.spec, output_only=torch.tensor([False, False, True, True, False, False]))
     told = probes.sensitivity(Oracle(), env, actor.act, episode=5)

@@ -1,4 +1,4 @@
-"""The loop: continued equals uninterrupted, evaluation leaves no trace, ratios hold, the failed stay out of replay."""
+"""The loop: continued equals uninterrupted, evaluation leaves no trace, ratios hold, failed worlds stay out of replay."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, captured):
     assert lines[0] == lines[1] > 5
 
 
-def test_what_was_learnt_outlives_the_environments(tmp_path):
+def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
     """A worker lost for good: everything up to the last whole step is saved, and a continuation starts from there."""
     cfg = config(240)
     with RunFolder(tmp_path / "run") as run:
@@ -188,7 +188,7 @@ def test_a_row_is_what_was_seen_and_what_was_done_there(tmp_path):
     assert trainer.replay.action[:10].abs().max() == 1.0  # what noise pushes out is clipped before anyone sees it
 
 
-def test_the_model_is_judged_by_the_rows_that_it_has_not_learnt_from(tmp_path):
+def test_the_held_out_error_is_of_rows_that_no_update_has_seen(tmp_path):
     cfg = config(320, eval_every=0)
     cfg.train.probe_every = 0
     with RunFolder(tmp_path) as run:
@@ -209,7 +209,7 @@ def test_the_model_is_judged_by_the_rows_that_it_has_not_learnt_from(tmp_path):
         assert now - before == 40 and sorted(state.tolist()) == sorted(rows.tolist())
 
 
-def test_ten_lost_rounds_end_a_run_only_in_a_row(tmp_path):
+def test_ten_nonfinite_rows_end_a_run_only_in_a_row(tmp_path):
     cfg = config(40)
     with RunFolder(tmp_path) as run:
         logger = Logger(run, cfg, 40)
@@ -258,7 +258,7 @@ def test_a_stop_between_two_rounds_loses_no_evaluation(tmp_path):
     assert evaluations("parts") == whole and len(whole) == 4
 
 
-def test_what_came_from_another_run_is_kept_before_the_first_step(tmp_path):
+def test_a_run_that_continues_another_is_saved_before_its_first_step(tmp_path):
     """A kill before the first save would otherwise leave a folder that checkpoint=auto begins anew."""
     trained(tmp_path / "a", config(80))
     cfg = config(80, checkpoint=str(tmp_path / "a"))
@@ -269,7 +269,7 @@ def test_what_came_from_another_run_is_kept_before_the_first_step(tmp_path):
         assert [path.name for path in run.checkpoints.glob("step_*")] == ["step_80.pt"]
 
 
-def test_a_run_that_begins_anew_forgets_the_lines_of_one_killed_before_its_first_save(tmp_path):
+def test_a_run_that_begins_anew_drops_the_rows_of_one_killed_before_its_first_save(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"env_steps": 40, "wall_time": 9.0}\n')
     trained(tmp_path, config(80, checkpoint="auto"))
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
