@@ -1,4 +1,4 @@
-"""The loop: continued equals uninterrupted, evaluation leaves no trace, ratios hold, failed worlds stay out of replay."""
+"""The loop: continued equals uninterrupted, measuring changes nothing, ratios hold, failed worlds are not stored."""
 
 from __future__ import annotations
 
