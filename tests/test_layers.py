@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ MAY = {  # layer -> what it may import beside itself
     "nn": BASE,
     "world_model": BASE | {"nn"},
     "agent": BASE | {"nn"},
-    "config": {"errors", "schema", "world_model.config", "agent.config", "replay.config", "train.config", "sim.config"},
+    "config": {"errors", "schema", "world_model.config", "agent.config", "replay.config", "train.config"},
     "run": BASE | {"sim", "envs", "replay", "world_model", "agent", "config", "cfg"},
     "train": BASE | {"envs", "replay", "nn", "world_model", "agent", "config", "run"},
     "tools": BASE | {"sim", "envs", "replay", "nn", "world_model", "agent", "config", "run", "train"},
@@ -68,6 +69,17 @@ def test_every_import_points_down(layer, path):
             assert not target.startswith("tasks"), f"{path} imports a task"
         allowed = MAY[layer] | {layer}
         assert any(target == one or target.startswith(one + ".") for one in allowed), f"{path} imports {name}"
+
+
+def test_no_package_imports_itself_through_others():
+    """``config.py`` files apart: they import each other's and nothing else of a package."""
+    edges: dict[str, set[str]] = {}
+    for layer, path in sources():
+        if path.name != "config.py":
+            own = [name.split(".") for name in imports(path) if name.startswith("dima_isaac.")]
+            edges.setdefault(layer, set()).update(words[1] for words in own if words[2:3] != ["config"])
+            edges[layer].discard(layer)
+    TopologicalSorter(edges).prepare()  # raises CycleError
 
 
 @pytest.mark.parametrize(("layer", "path"), sources(), ids=lambda value: str(getattr(value, "name", value)))

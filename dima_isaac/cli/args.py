@@ -2,7 +2,7 @@
 
 One grammar for every command: ``key=value``. ``train`` takes the keys of a run; the other commands have options of
 their own and, without a checkpoint, take the keys of a run as well. A wrong name, key or value costs a fraction of a
-second and one sentence; what passes goes to hydra, which has the last word.
+second and one sentence; what passes is composed by hydra and checked again.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _FLAGS = {
     **dict.fromkeys(("-m", "--multirun"), "multirun"),
     **dict.fromkeys(("-c", "--cfg"), "show_config"),
 }
-_ELSEWHERE = {
+_FOREIGN_NAMES = {
     **dict.fromkeys(("max_iterations", "total_timesteps", "steps"), "max_env_steps (counted over all environments)"),
     **dict.fromkeys(("model_dir", "load_path"), "checkpoint"),
     **dict.fromkeys(("graphics_device_id", "force_render"), "headless"),
@@ -50,12 +50,12 @@ _ELSEWHERE = {
     "logdir": "run_dir",
     "model": "world_model",
 }
-"""What other programs of the field call it."""
+"""Key of another program -> the key here."""
 
 
 @dataclass
 class Args:
-    """A command line, taken apart."""
+    """A parsed command line."""
 
     command: str
     options: Any = None  # the command's own, an instance of its class in ``OPTIONS``
@@ -215,12 +215,12 @@ _READ: dict[Any, Callable[[str], Any]] = {
 
 
 def _unknown_key(name: str, command: str, keys: dict[str, Any], catalog: Catalog) -> UsageError:
-    """What became of the key, what it is called here, or the nearest one; and the keys beside it."""
+    """The error for a key that does not exist: its new name, or the nearest keys; and all keys beside it."""
     own = field_types(OPTIONS[command] or RunConfig)
     if advice(name):
         return UsageError(advice(name))
-    if name in _ELSEWHERE:
-        return UsageError(f"unknown key '{name}'; here it is {_ELSEWHERE[name]}.")
+    if name in _FOREIGN_NAMES:
+        return UsageError(f"unknown key '{name}'; here it is {_FOREIGN_NAMES[name]}.")
     branch = name
     while branch and not any(key.startswith(f"{branch}.") for key in keys):
         branch = branch.rpartition(".")[0]

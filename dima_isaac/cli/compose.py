@@ -23,7 +23,7 @@ from dima_isaac.run.catalog import CONFIG_DIR, complete
 from dima_isaac.schema import summary
 
 PROGRAM = "DIMA_PROGRAM"
-"""The variable that tells the jobs of a multirun what was typed to start it."""
+"""The environment variable with the program that a multirun was started by, for its jobs."""
 
 ConfigStore.instance().store(name="run_schema", node=RunConfig)  # the first entry of cfg/config.yaml's defaults
 
@@ -77,7 +77,7 @@ def multirun(args: Args) -> int:
 
 
 def check_sweep(args: Args) -> None:
-    """Compose every run of a sweep: the turn of a bad value would come hours later.
+    """Compose every run of a sweep now: a bad value would otherwise be refused hours later, when its run starts.
 
     Raises:
         UsageError: whatever one of them would be refused for, or a launcher that is not there.
@@ -86,7 +86,7 @@ def check_sweep(args: Args) -> None:
         if text.startswith("hydra/launcher=submitit_") and find_spec("submitit") is None:
             raise UsageError(f"{text} needs submitit: pip install 'dima-isaac[slurm]'.")
         if text.startswith("hydra/sweeper="):
-            return  # it has its own idea of what a value stands for
+            return  # other sweepers read values in their own way
     try:
         runs = BasicSweeper.split_arguments(OverridesParser.create().parse_overrides(args.overrides), None)[0]
     except HydraException as error:

@@ -57,7 +57,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def announce(checkpoint: str) -> None:
-    """Refuse a ``checkpoint`` that is not there, and say that something begins: torch takes seconds to import."""
+    """Refuse a ``checkpoint`` that is not there, and say that the program starts: torch takes seconds to import."""
     from dima_isaac.run.folder import RESUME, find
 
     if checkpoint not in ("", *RESUME):
@@ -69,7 +69,7 @@ def announce(checkpoint: str) -> None:
 def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = None) -> int:
     """Run ``command`` on the command line's words and return its exit code.
 
-    An error that the user can mend is printed as one sentence, without a traceback.
+    An error that the user can correct is printed as one sentence, without a traceback.
     """
     # torch's idle threads would spin on the cores where the physics threads run; read when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -103,5 +103,5 @@ def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = No
     finally:
         try:
             sys.stdout.flush()
-        except OSError:  # nobody listens any more; Python would complain about it once more on leaving
+        except OSError:  # the reader has closed the pipe; Python would report that once more at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -50,7 +50,7 @@ def train(args: Args) -> int:
 
 def job(cfg: DictConfig) -> int:
     """One run of a multirun; hydra calls it, here or on a cluster node."""
-    sys.argv = command_line()  # the command that continues the run is made from it
+    sys.argv = command_line()  # from which the command that continues the run is made
     code = guarded(lambda _: run(structured(cfg), Catalog()))
     if code:
         raise SystemExit(code)

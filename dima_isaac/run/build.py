@@ -1,7 +1,7 @@
 """From a resolved configuration to objects: engine, task and VecEnv; and the process's global state.
 
 Threads, seeds, TF32 and determinism are set here and nowhere else. Code is found only through the catalogue's YAML
-files; what a run folder or a checkpoint says is data.
+files; a run folder or a checkpoint holds data only.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def build_env_by_name(
         if not isinstance(value, Integral):
             raise UsageError(f"{key}={value!r}: expected a whole number.")
         check_range(key, int(value), hint)
-    num_envs, seed = int(num_envs), int(seed)  # NumPy's do not wrap as Python's do
+    num_envs, seed = int(num_envs), int(seed)  # NumPy's integers overflow
     for key in CODE_KEYS & overrides.keys():
         raise UsageError(f"{key} says which code task {task} is, not a value of it; a YAML file of your own can.")
     values = {**catalog.values("task", task), **overrides}
@@ -72,7 +72,7 @@ def build_env_by_name(
 
 
 def check_fit(cfg: RunConfig, spec: TaskSpec) -> None:
-    """What only the task's sizes tell of a configuration.
+    """Check what depends on the task's sizes.
 
     Raises:
         UsageError: a number of reverse steps by which the agents cannot be revealed equally often.
@@ -91,4 +91,4 @@ def set_global_state(cfg: RunConfig) -> None:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(True)
     if cfg.rl_device.startswith("cuda"):
-        torch.cuda.set_device(cfg.rl_device)  # else what names no GPU would take memory on the first one
+        torch.cuda.set_device(cfg.rl_device)  # "cuda" without an index means this GPU, not the first one

@@ -162,7 +162,7 @@ def _precision(rl_device: str) -> tuple[Precision, str]:
 
 
 def _checked_device(key: str, name: str) -> str:
-    """``name`` in the one way in which torch, Warp and comparisons of devices know it: cuda is cuda:0."""
+    """``name`` with its index, as torch and Warp compare devices: cuda is cuda:0."""
     try:
         device = torch.device(name)
     except RuntimeError:

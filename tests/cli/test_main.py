@@ -75,8 +75,8 @@ def test_a_full_gpu_is_one_line(said, monkeypatch, capsys):
 
     monkeypatch.setattr(cli, "_dispatch", full)
     assert cli.main([]) == 2
-    told = capsys.readouterr().err
-    assert told.count("\n") == 1 and "memory is full" in told and "lower num_envs" in told
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1 and "memory is full" in err and "lower num_envs" in err
 
 
 @pytest.mark.parametrize("said", ["a mistake of ours", "Failed to allocate memory during graph capture"])

@@ -85,7 +85,7 @@ def test_every_auto_gets_a_value_and_a_reason(monkeypatch):
     assert resolved.engine["cone"] == "pyramidal" and resolved.engine["name"] == "mujoco"
 
 
-def test_graphs_are_for_gpus_unless_asked_for(monkeypatch):
+def test_auto_captures_graphs_on_gpus_only(monkeypatch):
     resolved, reasons = resolve.resolve_run(run_config(rl_device="cpu"), Catalog())
     assert resolved.compile is False and "CPU" in reasons["compile"]
     resolved, reasons = resolve.resolve_run(run_config(rl_device="cpu", compile=True), Catalog())
@@ -153,8 +153,8 @@ def test_a_task_whose_numbers_are_one_engine_s_keeps_it_beside_a_gpu(monkeypatch
     catalog, exact = OneEngine(gpu=True), {"name": "Exact", "target": "tests.toy_plugin:Exact", "fence": 2.0}
     resolved, reasons = resolve.resolve_run(RunConfig(task=exact), catalog)
     assert resolved.engine["name"] == "mujoco" and "numbers" in reasons["engine"] and resolved.rl_device == "cuda:0"
-    for asked in ({"sim_device": "cuda:0"}, {"engine": {"name": "special"}}):
-        resolved, _ = resolve.resolve_run(RunConfig(task=exact, **asked), catalog)
+    for given in ({"sim_device": "cuda:0"}, {"engine": {"name": "special"}}):
+        resolved, _ = resolve.resolve_run(RunConfig(task=exact, **given), catalog)
         assert resolved.engine["name"] == "special"
 
 
