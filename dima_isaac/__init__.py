@@ -28,10 +28,12 @@ nothing imports a task.
 
     nn/                          layers, optimiser steps and running statistics that both learners share
     world_model/                 what comes next: denoiser, reward and termination, observations
-    world_model/denoiser.py      D(x; sigma), given the history and the actions shown so far
+    world_model/target.py        what is diffused: the next state, or what a regression leaves of its change
+    world_model/denoiser.py      D(y; sigma), given the history and the actions visible so far
     world_model/reveal.py        which agents' actions the denoiser sees at each reverse step
     world_model/sampler.py       the reverse process
-    world_model/world_model.py   the parts together: normaliser, updates, one step
+    world_model/held_out.py      errors on steps not learnt from: shrinkage, and errors that imagined steps add
+    world_model/world_model.py   the parts together: updates, one step
     world_model/imagine.py       a dream: policy and world model in turn
     world_model/paper/           networks that only ``preset=paper`` uses
     agent/                       what to do: actors, a central critic, returns, PPO on dreams
