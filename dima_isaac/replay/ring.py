@@ -19,7 +19,6 @@ class ReplayBuffer:
 
     def __init__(self, cfg: ReplayConfig, dims: Dims, num_envs: int, device: torch.device, seed: int = 0) -> None:
         """Allocate ``cfg.capacity // num_envs`` rows per environment on ``device``."""
-        self.cfg = cfg
         self.rows = max(2, cfg.capacity // num_envs)
         self.num_envs, self.device = num_envs, device
         shape = (self.rows, num_envs)
@@ -33,10 +32,6 @@ class ReplayBuffer:
         self._added = 0  # rows ever written; the next one goes to _added % rows
         self._edges = age_edges(device)
         self._generator = torch.Generator(device).manual_seed(seed)
-
-    def __len__(self) -> int:
-        """Environment steps kept."""
-        return self.size * self.num_envs
 
     @property
     def size(self) -> int:

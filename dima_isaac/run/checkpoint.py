@@ -33,7 +33,6 @@ class Checkpoints:
         """Use ``folder`` (made if missing) for the run ``cfg``; messages for the user go to ``note``."""
         self.folder, self.cfg, self.note = folder, cfg, note
         self.segments: list[State] = []  # the row files of the newest checkpoint, oldest first
-        self._row_files: dict[str, set[str]] = {}  # step file -> the row files it lists
         folder.mkdir(parents=True, exist_ok=True)
         for stale in folder.glob(".*.tmp"):  # of a save that was killed: the run's lock is ours, so nobody writes it
             stale.unlink(missing_ok=True)
@@ -52,7 +51,6 @@ class Checkpoints:
                 self.segments = save_rows(self.folder, payload["replay"], before)
                 stored["replay"] = {**without_rows(payload["replay"]), "segments": self.segments}
             sealed.save(path, stored)
-            self._row_files[path.name] = {segment["file"] for segment in self.segments}
             self._link_last(path)
         except OSError as error:
             new = [segment for segment in self.segments if segment not in before]
@@ -124,15 +122,13 @@ class Checkpoints:
             path.unlink(missing_ok=True)
         listed = {segment["file"] for segment in self.segments}
         for path in files[-keep:-1]:
-            if path.name not in self._row_files:  # saved by an earlier process
-                try:
-                    segments = sealed.load(path).get("replay", {}).get("segments", [])
-                except CheckpointError as error:
-                    self.note(f"{error} It is set aside.")
-                    _set_aside(path)
-                    continue
-                self._row_files[path.name] = {segment["file"] for segment in segments}
-            listed |= self._row_files[path.name]
+            try:
+                segments = sealed.load(path).get("replay", {}).get("segments", [])
+            except CheckpointError as error:
+                self.note(f"{error} It is set aside.")
+                _set_aside(path)
+                continue
+            listed |= {segment["file"] for segment in segments}
         for path in self.folder.iterdir():
             if ROW_FILE.fullmatch(path.name) and path.name not in listed:
                 path.unlink(missing_ok=True)

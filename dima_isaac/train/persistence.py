@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
@@ -15,33 +15,17 @@ Part = tuple[Callable[[], Any], Callable[[Any], Any]]
 """How a part's state is taken, and how it is restored."""
 
 
-class HasState(Protocol):
-    """Whatever keeps its state as PyTorch's modules do."""
-
-    def state_dict(self) -> Any: ...
-
-    def load_state_dict(self, state: Any) -> Any: ...
-
-
-class HasOptimState(Protocol):
-    """What keeps its optimisers and random numbers apart from its weights."""
-
-    def optim_state(self) -> Any: ...
-
-    def load_optim_state(self, state: Any) -> Any: ...
-
-
 def attribute(owner: object, name: str) -> Part:
     """One attribute of ``owner``."""
     return lambda: getattr(owner, name), lambda value: setattr(owner, name, value)
 
 
-def state(owner: HasState) -> Part:
+def state(owner: Any) -> Part:
     """The ``state_dict`` of ``owner``."""
     return owner.state_dict, owner.load_state_dict
 
 
-def optim_state(owner: HasOptimState) -> Part:
+def optim_state(owner: Any) -> Part:
     """The ``optim_state`` of ``owner``."""
     return owner.optim_state, owner.load_optim_state
 
