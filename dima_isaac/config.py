@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from dima_isaac.agent.config import AgentConfig
+from dima_isaac.agent.config import AgentConfig, LearnerKind
 from dima_isaac.errors import UsageError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.schema import AUTO, Count, Few, Seed, Size, from_dict
@@ -23,6 +23,7 @@ class Algo(Enum):
     """Who learns."""
 
     dima = "dima"  # the world model and policies that learn in its dreams
+    sac = "sac"  # policies that learn from replay, without a world model
     ppo = "ppo"  # rl-games, one policy for all agents
     mappo = "mappo"  # the same with a central value
 
@@ -52,7 +53,7 @@ class RunConfig:
     # what
     task: dict[str, Any] = field(default_factory=dict)  # cfg/task/<name>.yaml: name, target and the task's own values
     engine: dict[str, Any] = field(default_factory=lambda: {"name": AUTO})  # cfg/engine/<name>.yaml
-    algo: Algo = Algo.dima  # dima (world model), ppo, mappo (rl-games)
+    algo: Algo = Algo.dima  # dima (world model), sac (none), ppo, mappo (rl-games)
     preset: str = "default"  # named block of values: default, paper, smoke
     scale: str = "M"  # widths of every network: S, M, L
     max_env_steps: Count = 1_000_000  # over all environments
@@ -109,6 +110,10 @@ def validate(run: RunConfig) -> None:
     dreamt = run.train.learn.dreams * run.train.learn.horizon
     if dreamt < run.agent.ppo.minibatches:
         raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches.")
+    if run.algo is Algo.dima and run.agent.learner is not LearnerKind.ppo:
+        raise UsageError(
+            f"agent.learner={run.agent.learner.name} does not learn from dreams; algo=sac is that learner."
+        )
     world = run.world_model
     if world.denoiser.backbone is Backbone.unet and (world.history + 1) % 4:  # its signal is halved twice
         raise UsageError(f"world_model.history={world.history}: the U-Net takes 3, 7, 11, ...")

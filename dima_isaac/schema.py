@@ -38,6 +38,9 @@ NonNegative = Annotated[float, Range(0.0, 1e12)]
 Limit = Annotated[float, Range(0.0, float("inf"))]
 """A bound that ``inf`` switches off."""
 
+UpdateRatio = Annotated[float, Range(0.0, 1000.0)]
+"""Updates per environment step."""
+
 Count = Annotated[int, Range(1, 10**12)]
 CountOrZero = Annotated[int, Range(0, 10**12)]
 """What 0 means is said at the field."""

@@ -43,7 +43,7 @@ class Dims:
 
 
 class GameSpec(Protocol):
-    """What a world model needs of a task's specification (``envs.task.TaskSpec``)."""
+    """What learners need of a task's specification (``envs.task.TaskSpec``)."""
 
     @property
     def dims(self) -> Dims: ...
@@ -54,9 +54,12 @@ class GameSpec(Protocol):
     @property
     def output_only(self) -> Tensor | None: ...
 
+    @property
+    def action_mask(self) -> Tensor | None: ...
+
 
 class Game(Protocol):
-    """What a world model needs of a task (``envs.task.Task``)."""
+    """What learners need of a task (``envs.task.Task``)."""
 
     @property
     def spec(self) -> GameSpec: ...
@@ -90,6 +93,18 @@ class Window:
     terminal: Tensor  # (B, T) bool
     first: Tensor  # (B, T) bool
     valid: Tensor  # (B, T) bool, a suffix of the window
+
+
+@dataclass
+class Transitions:
+    """B steps, or several steps in a row counted as one."""
+
+    state: Tensor  # (B, D) raw s
+    action: Tensor  # (B, N, A) taken in it
+    reward: Tensor  # (B,) discounted sum over the steps
+    discount: Tensor  # (B,) of the value of ``next_state``; 0 where the task ended the episode
+    next_state: Tensor  # (B, D) raw s after the steps
+    counted: Tensor  # (B,) bool, False where the row is no step: the episode was over
 
 
 @dataclass

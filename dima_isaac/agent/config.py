@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Annotated
 
-from dima_isaac.schema import Few, Fraction, NonNegative, Positive, Size, Sizes
+from dima_isaac.schema import CountOrZero, Few, Fraction, NonNegative, Positive, Range, Size, Sizes, UpdateRatio
 
 
 class LearnerKind(Enum):
     """Which algorithm improves the policies; the values say where each is implemented (``agent.learner``)."""
 
-    ppo = "dima_isaac.agent.ppo:PPO"
+    ppo = "dima_isaac.agent.ppo:PPO"  # from dreams
+    sac = "dima_isaac.agent.sac:SAC"  # from replay
 
 
 @dataclass
@@ -58,6 +60,20 @@ class PpoConfig:
 
 
 @dataclass
+class SacConfig:
+    """``learner=sac``: soft actor-critic with categorical, batch-normalised critics."""
+
+    lr: Fraction = 3e-4
+    critic_steps_per_step: UpdateRatio = 0.125  # critic steps per environment step
+    batch: Annotated[int, Range(2, 2**20)] = 256  # transitions per critic step
+    n_step: Few = 3  # rewards that a return counts before it bootstraps
+    start: CountOrZero = 2_000  # environment steps before the first update
+    target_entropy: Annotated[
+        float, Range(-10.0, 1.0)
+    ] = -0.5  # per action entry, to which the entropy's weight is tuned
+
+
+@dataclass
 class AgentConfig:
     """Who acts and how the policies learn."""
 
@@ -67,4 +83,5 @@ class AgentConfig:
     lr: Fraction = 5e-4  # of every network
     gamma: Fraction = 0.99
     ppo: PpoConfig = field(default_factory=PpoConfig)
+    sac: SacConfig = field(default_factory=SacConfig)
     explore: ExploreConfig = field(default_factory=ExploreConfig)

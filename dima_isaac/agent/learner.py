@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.agent.config import AgentConfig
-from dima_isaac.types import Dims, Metrics, Rollout
+from dima_isaac.types import Game, Metrics, Step
 
 
 class Learner(Protocol):
@@ -34,11 +34,11 @@ class Learner(Protocol):
     def mode(self, obs: Tensor) -> Tensor:
         """The deterministic actions (..., N, A) for obs (..., N, O), as the environment takes them."""
 
-    def track(self, obs: Tensor) -> None:
-        """Update running statistics with real observations (..., N, O)."""
+    def track(self, step: Step) -> None:
+        """Update running statistics with a real row of every environment."""
 
-    def update(self, rollout: Rollout) -> Metrics:
-        """Improve on one rollout."""
+    def update(self, experience: Any) -> Metrics:
+        """Improve on a dreamt ``Rollout`` (learners from dreams) or on ``Transitions`` (learners from replay)."""
 
     def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
         """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
@@ -60,23 +60,18 @@ class Learner(Protocol):
 
 
 def build_learner(
-    cfg: AgentConfig,
-    dims: Dims,
-    device: torch.device,
-    action_mask: Tensor | None = None,
-    *,
-    clip_actions: bool = True,
-    seed: int = 0,
+    cfg: AgentConfig, game: Game, device: torch.device, *, clip_actions: bool = True, bf16: bool = False, seed: int = 0
 ) -> Learner:
     """The learner that ``cfg.learner`` names.
 
     Args:
-        action_mask: (N, A), False where a shorter agent's action is padding.
+        game: the task, for its sizes, the mask of used actions, and what agents observe of a state.
         clip_actions: whether environments are given actions in [-1, 1] only.
+        bf16: whether networks that can may compute in bfloat16.
         seed: of the learner's generator; its weights come from torch's global one.
     """
     module, _, name = cfg.learner.value.partition(":")
     learner: Learner = getattr(importlib.import_module(module), name)(
-        cfg, dims, device, action_mask, clip_actions=clip_actions, seed=seed
+        cfg, game, device, clip_actions=clip_actions, bf16=bf16, seed=seed
     )
     return learner

@@ -13,7 +13,7 @@ from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.critic import Critic
 from dima_isaac.agent.returns import lambda_returns, survival
 from dima_isaac.nn.optim import optimizer_step
-from dima_isaac.types import Dims, Metrics, Rollout, restore_generator
+from dima_isaac.types import Game, Metrics, Rollout, Step, restore_generator
 
 GRAD_CLIP = 10.0  # of each network's gradient norm
 HUBER = 10.0  # where the value loss becomes linear, in normalised units
@@ -28,15 +28,16 @@ class PPO(nn.Module):
     def __init__(
         self,
         cfg: AgentConfig,
-        dims: Dims,
+        game: Game,
         device: torch.device,
-        action_mask: Tensor | None = None,
         *,
         clip_actions: bool = True,
+        bf16: bool = False,
         seed: int = 0,
     ) -> None:
-        """See ``build_learner``."""
+        """See ``build_learner``; these networks compute in float32 with or without ``bf16``."""
         super().__init__()
+        dims, action_mask = game.spec.dims, game.spec.action_mask
         self.cfg, self._clip_actions = cfg, clip_actions
         self.actor = Actor(cfg.actor, dims, action_mask, cfg.ppo.published)
         self.critic = Critic(cfg.critic, dims, cfg.ppo.published)
@@ -61,9 +62,9 @@ class PPO(nn.Module):
         action = self.actor.mode(obs)
         return action.clamp(-1.0, 1.0) if self._clip_actions else action
 
-    def track(self, obs: Tensor) -> None:
-        """Update the actor's observation statistics with real observations (..., N, O)."""
-        self.actor.track(obs)
+    def track(self, step: Step) -> None:
+        """Update the actor's observation statistics with a real row of every environment."""
+        self.actor.track(step.obs)
 
     def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
         """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""

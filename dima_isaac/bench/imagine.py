@@ -29,7 +29,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.nn.captured import WARM, Captured
 from dima_isaac.run import build
 from dima_isaac.tools import table
-from dima_isaac.types import Window
+from dima_isaac.types import Step, Window
 from dima_isaac.world_model.config import Precision
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
@@ -72,17 +72,19 @@ class Dreaming:
     """The untrained world model and policy of one configuration, with something to dream from."""
 
     def __init__(self, cfg: RunConfig, task: Task, batch: int) -> None:
-        spec, dims, device = task.spec, task.spec.dims, torch.device(cfg.rl_device)
+        dims, device = task.spec.dims, torch.device(cfg.rl_device)
         torch.manual_seed(cfg.seed)
         self.device = device
         self.world = WorldModel(cfg.world_model, task, device).eval()
-        self.agent = build_learner(cfg.agent, dims, device, spec.action_mask, seed=cfg.seed)
+        self.agent = build_learner(cfg.agent, task, device, seed=cfg.seed)
         length = max(self.world.history, self.world.window)
         state = torch.randn(batch, length, dims.state, device=device)
         action = torch.randn(batch, length, dims.agents, dims.action, device=device).clamp(-1.0, 1.0)
         truth = torch.ones(batch, length, dtype=torch.bool, device=device)
         self.world.track(state)
-        self.agent.track(task.observe(state[:, -1]))
+        rows = truth[:, -1]
+        newest = state[:, -1]
+        self.agent.track(Step(newest, task.observe(newest), torch.zeros(batch, device=device), ~rows, ~rows, ~rows))
         window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, ~truth, truth)
         with torch.enable_grad():  # one small update, so that every running scale has seen something
             self.world.update_dynamics(Window(**{n: v[:_FEW, -self.world.window :] for n, v in vars(window).items()}))

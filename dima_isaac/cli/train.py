@@ -63,7 +63,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     Raises:
         DimaError: the folder, the checkpoint, the engine or the task cannot be used, or training cannot go on.
     """
-    place, baseline, named = plan(cfg), cfg.algo is not Algo.dima, cfg.checkpoint not in ("", *RESUME)
+    place, baseline, named = plan(cfg), cfg.algo in (Algo.ppo, Algo.mappo), cfg.checkpoint not in ("", *RESUME)
     if baseline and (place.stored is not None or named):
         what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
         raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
@@ -74,6 +74,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.run.resolve import resolve_run
     from dima_isaac.run.signals import Signals
     from dima_isaac.tools.play import training_window
+    from dima_isaac.train.model_free import ModelFree
     from dima_isaac.train.trainer import Trainer
 
     if named:
@@ -102,7 +103,8 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
 
                     train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, signals)
                 else:
-                    Trainer(cfg, folder, env, eval_env, logger, signals).run()
+                    loop = ModelFree if cfg.algo is Algo.sac else Trainer
+                    loop(cfg, folder, env, eval_env, logger, signals).run()
             if signals.stop:
                 say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
             elif not baseline:

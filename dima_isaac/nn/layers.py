@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -22,6 +22,15 @@ def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.SiLU, norm: bool 
             layers.append(activation())
         layers.append(nn.Linear(fan_in, fan_out))
     return nn.Sequential(*layers)
+
+
+def normed_mlp(inputs: int, hidden: Sequence[int], outputs: int, norm: Callable[[int], nn.Module]) -> nn.Sequential:
+    """[Linear, ``norm``, ReLU] per hidden size, then a Linear."""
+    layers: list[nn.Module] = []
+    for size in hidden:
+        layers += [nn.Linear(inputs, size), norm(size), nn.ReLU()]
+        inputs = size
+    return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
 def orthogonal_mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str, out_gain: float) -> nn.Sequential:

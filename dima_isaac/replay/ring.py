@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dima_isaac.replay.ages import age_edges, draw_ages
 from dima_isaac.replay.config import ReplayConfig
-from dima_isaac.types import Dims, Step, Window, restore_generator
+from dima_isaac.types import Dims, Step, Transitions, Window, restore_generator
 
 
 class ReplayBuffer:
@@ -58,6 +58,32 @@ class ReplayBuffer:
         age = draw_ages(batch, self.size, self._edges, generator)
         env = torch.randint(self.num_envs, (batch,), device=self.device, generator=generator)
         return self.gather(age, env, length)
+
+    def transitions(self, batch: int, steps: int, gamma: float) -> Transitions:
+        """``batch`` transitions over ``steps`` control steps, or fewer where the episode or the replay ends before.
+
+        They start anywhere, uniformly. Rows that are the last of their episode lead nowhere and are not ``counted``.
+        """
+        age = 1 + (torch.rand(batch, device=self.device, generator=self._generator) * (self.size - 1)).long()
+        env = torch.randint(self.num_envs, (batch,), device=self.device, generator=self._generator)
+
+        def row(after: int) -> Tensor:
+            return (self._added - 1 - (age - after).clamp_min(0)) % self.rows
+
+        going = ~self.last[row(0), env]  # whether step j + 1 exists
+        counted, end = going, row(0)
+        reward, discount = torch.zeros(batch, device=self.device), torch.ones(batch, device=self.device)
+        for j in range(1, steps + 1):
+            at = row(j)
+            going = going & (age >= j) & ~self.first[at, env]
+            reward = reward + discount * self.reward[at, env] * going
+            discount = torch.where(going, gamma * discount * ~self.terminal[at, env], discount)
+            end = torch.where(going, at, end)
+            counted = counted & going if j == 1 else counted
+            going = going & ~self.last[at, env]
+        return Transitions(
+            self.state[row(0), env], self.action[row(0), env], reward, discount, self.state[end, env], counted
+        )
 
     def newest(self, rows: int, length: int) -> Window:
         """The windows that end in the newest ``rows`` rows of every environment, (rows * E, length, ...)."""

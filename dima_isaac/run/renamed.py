@@ -111,6 +111,7 @@ MERGED: dict[str, dict[Any, dict[str, Any]]] = {
 STATE: dict[str, dict[str, str | None]] = {
     "": {"learnt": "fitted_steps", "clocks": "schedule"},
     "schedule": {"round": "learning", "eval": "evaluation", "save": "checkpoint"},
+    "agent": {"actor.moments": "actor.inputs.moments", "actor.norm": "actor.inputs.norm"},
     "world": {
         "space.relevance": "loss_weights.value",
         "space.value_weights": "loss_weights.value",

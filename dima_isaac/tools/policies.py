@@ -22,7 +22,7 @@ def controller(cfg: PolicyConfig, restored: Restored | None, env: VecEnv) -> Con
     if cfg.agent is Agent.random:
         return random(env.spec, env.device, cfg.seed)
     assert restored is not None, "PolicyConfig.validate asks for a checkpoint"
-    return trained(restored.agent(env.spec), cfg.explore)
+    return trained(restored.agent(env), cfg.explore)
 
 
 def zero(spec: TaskSpec, device: torch.device) -> Controller:

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from dima_isaac.agent.learner import Learner, build_learner
-from dima_isaac.config import RunConfig, typed
+from dima_isaac.config import Algo, RunConfig, typed
 from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, UsageError
@@ -59,14 +59,14 @@ class Restored:
         """``num_envs`` copies of the task, with starts held out from training."""
         return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
 
-    def agent(self, spec: TaskSpec) -> Learner:
+    def agent(self, env: VecEnv) -> Learner:
         """Its agents.
 
         Raises:
             CheckpointError: it has other sizes than this task's.
         """
         clip = self.cfg.world_model.clip_actions
-        agent = build_learner(self.cfg.agent, spec.dims, self.device, spec.action_mask, clip_actions=clip)
+        agent = build_learner(self.cfg.agent, env.task, self.device, clip_actions=clip)
         self._load(agent, "agent")
         return agent
 
@@ -75,7 +75,10 @@ class Restored:
 
         Raises:
             CheckpointError: it has other sizes than this task's.
+            UsageError: it has none.
         """
+        if self.cfg.algo is not Algo.dima:
+            raise UsageError(f"{self.path} is of algo={self.cfg.algo.name}, which has no world model.")
         world = WorldModel(self.cfg.world_model, env.task, self.device)
         self._load(world, "world")
         return world.eval()

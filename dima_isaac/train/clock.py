@@ -41,18 +41,13 @@ class Ratio:
 class Schedule:
     """The clocks of a training run; each call with the environment steps taken counts as done what it says is due."""
 
-    def __init__(self, cfg: TrainConfig) -> None:
-        learn = cfg.learn
-        self.learning_due = Every(learn.round, learn.start)
+    def __init__(self, cfg: TrainConfig, updates_due: dict[str, Ratio]) -> None:
+        """``updates_due`` counts updates by name."""
+        self.learning_due = Every(cfg.learn.round, cfg.learn.start)
         self.evaluation_due = Every(cfg.eval.every)
         self.probe_due = Every(cfg.probe_every, cfg.probe_every)
         self.checkpoint_due = Every(cfg.checkpoint.every, cfg.checkpoint.every)
-        self.updates_due = {
-            "dynamics": Ratio(learn.dynamics_per_step, learn.start - learn.round),
-            "reward": Ratio(learn.reward_per_step, learn.start - learn.round),
-            "decoder": Ratio(learn.decoder_per_step, learn.start - learn.round),
-            "rollouts": Ratio(learn.rollouts_per_step, learn.behaviour_start - learn.round),
-        }
+        self.updates_due = updates_due
         self._every = {
             "learning": self.learning_due,
             "evaluation": self.evaluation_due,

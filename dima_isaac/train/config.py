@@ -7,12 +7,8 @@ changing the algorithm.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
 
-from dima_isaac.schema import Count, CountOrZero, Few, Range, Size
-
-UpdateRatio = Annotated[float, Range(0.0, 1000.0)]
-"""Updates per environment step."""
+from dima_isaac.schema import Count, CountOrZero, Few, Size, UpdateRatio
 
 
 @dataclass

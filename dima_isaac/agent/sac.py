@@ -1,0 +1,160 @@
+"""SAC for a team: a shared decentralised actor and centralised critics, learnt from replay (Haarnoja et al. 2018).
+
+The critics are categorical and batch-normalised, which is what lets them learn from few steps (Palenicek et al. 2026),
+returns are of n steps, and the entropy's weight is tuned to a target.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dima_isaac.agent.categorical import LIMIT, CategoricalCritics
+from dima_isaac.agent.config import AgentConfig
+from dima_isaac.agent.returns import ReturnScale
+from dima_isaac.agent.squashed import SquashedActor
+from dima_isaac.nn.ema import ema_copy
+from dima_isaac.nn.optim import optimizer_step
+from dima_isaac.types import Game, Metrics, Step, Transitions, restore_generator
+
+CRITIC_STEPS = 2  # per step of the actor (TD3's delay)
+TARGET_STEP = 0.01  # of the target critics towards the critics, per critic step
+WEIGHT_DECAY = 0.01
+ENTROPY_WEIGHT = 0.01  # at the start
+ENTROPY_LR = 1e-3
+GRAD_CLIP = 10.0
+
+
+class SAC(nn.Module):
+    """The ``Learner`` of ``agent.learner=sac``: it improves on ``Transitions`` of any origin."""
+
+    used: Tensor
+    captured = ("update",)
+    steps_per_update = CRITIC_STEPS + 1
+
+    def __init__(
+        self,
+        cfg: AgentConfig,
+        game: Game,
+        device: torch.device,
+        *,
+        clip_actions: bool = True,
+        bf16: bool = False,
+        seed: int = 0,
+    ) -> None:
+        """See ``build_learner``; actions are in (-1, 1) with or without ``clip_actions``."""
+        super().__init__()
+        self.cfg, self._observe, self._bf16 = cfg, game.observe, bf16
+        dims, mask = game.spec.dims, game.spec.action_mask
+        self.actor = SquashedActor(cfg.actor, dims)
+        self.critics = CategoricalCritics(dims, cfg.critic.hidden)
+        self.target_critics = ema_copy(self.critics).requires_grad_(False)
+        self.log_weight = nn.Parameter(torch.tensor(math.log(ENTROPY_WEIGHT)))
+        self.scale = ReturnScale(cfg.gamma, LIMIT)
+        used = torch.ones(dims.agents, dims.action) if mask is None else mask.float()
+        self.register_buffer("used", used, persistent=False)
+        self.to(device)
+        self.generator = torch.Generator(device).manual_seed(seed)
+
+        def adamw(net: nn.Module) -> torch.optim.Optimizer:
+            return torch.optim.AdamW(net.parameters(), lr=cfg.sac.lr, weight_decay=WEIGHT_DECAY, fused=True)
+
+        self.actor_optim, self.critic_optim = adamw(self.actor), adamw(self.critics)
+        self.entropy_optim = torch.optim.Adam([self.log_weight], lr=ENTROPY_LR, fused=True)
+
+    @torch.no_grad()
+    def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Draw actions (..., N, A) and give the log-probability (..., N) of each draw."""
+        action, logp = self.actor.act(obs, generator or self.generator)
+        return action, (logp * self.used).sum(-1)
+
+    @torch.no_grad()
+    def mode(self, obs: Tensor) -> Tensor:
+        """The deterministic actions (..., N, A)."""
+        return self.actor.mode(obs)
+
+    def track(self, step: Step) -> None:
+        """Update running statistics with a real row of every environment."""
+        self.actor.track(step.obs)
+        self.critics.moments.update(step.state)
+        self.target_critics.moments.load_state_dict(self.critics.moments.state_dict())
+        self.scale.update(step.reward, step.first)
+
+    def update(self, batch: Transitions) -> Metrics:
+        """One step of the critics on each of ``CRITIC_STEPS`` parts of ``batch``, then one of actor and entropy."""
+        parts = list(zip(*(column.chunk(CRITIC_STEPS) for column in vars(batch).values()), strict=True))
+        for part in parts:
+            metrics = self._update_critics(Transitions(*part))
+        return {**metrics, **self._update_actor(Transitions(*parts[-1]))}
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.used.device.type, torch.bfloat16, enabled=self._bf16)
+
+    def _update_critics(self, batch: Transitions) -> Metrics:
+        with torch.no_grad(), self._autocast():
+            action, logp = self.actor.act(self._observe(batch.next_state), self.generator)
+            bonus = -self.log_weight.exp() * (logp * self.used).sum((-1, -2))
+        states, actions = torch.cat([batch.state, batch.next_state]), torch.cat([batch.action, action])
+        with self._autocast():
+            logits = self.critics(states, actions).chunk(2, 1)[0]
+        with torch.no_grad():
+            with self._autocast():
+                after = self.target_critics(states, actions).chunk(2, 1)[1]
+            reward = batch.reward / self.scale() + batch.discount * bonus
+            target = self.critics.target(after, reward, batch.discount)
+        loss = _mean(-(target * logits.log_softmax(-1)).sum(-1), batch.counted).sum()
+        norm = optimizer_step(self.critic_optim, self.critics.parameters(), loss, GRAD_CLIP)
+        with torch.no_grad():
+            targets: list[Tensor] = list(self.target_critics.parameters())
+            torch._foreach_lerp_(targets, list[Tensor](self.critics.parameters()), TARGET_STEP)
+            for old, new in zip(self.target_critics.buffers(), self.critics.buffers(), strict=True):
+                old.copy_(new)
+        return {"agent/value_loss": loss.detach(), "agent/critic_grad_norm": norm}
+
+    def _update_actor(self, batch: Transitions) -> Metrics:
+        self.critics.eval().requires_grad_(False)
+        with self._autocast():
+            action, logp = self.actor.act(self._observe(batch.state), self.generator)
+            value = self.critics.mean(self.critics(batch.state, action)).amin(0)
+        self.critics.train().requires_grad_(True)
+        entropy = -(logp * self.used).sum((-1, -2))
+        weight = self.log_weight.exp()
+        loss = -_mean(value + weight.detach() * entropy, batch.counted)
+        norm = optimizer_step(self.actor_optim, self.actor.parameters(), loss, GRAD_CLIP)
+        mean_entropy = _mean(entropy, batch.counted).detach()
+        wanted = self.cfg.sac.target_entropy * self.used.sum()
+        optimizer_step(self.entropy_optim, [self.log_weight], weight * (mean_entropy - wanted), GRAD_CLIP)
+        return {
+            "agent/policy": loss.detach(),
+            "agent/entropy": mean_entropy / self.used.shape[0],
+            "agent/entropy_weight": weight.detach(),
+            "agent/value": _mean(value, batch.counted).detach() * self.scale(),
+            "agent/grad_norm": norm,
+        }
+
+    def optim_state(self) -> dict[str, Any]:
+        """Optimisers, running returns and random state: what ``state_dict`` lacks to continue bit for bit."""
+        return {
+            "actor": self.actor_optim.state_dict(),
+            "critics": self.critic_optim.state_dict(),
+            "entropy": self.entropy_optim.state_dict(),
+            "running": self.scale.running,
+            "generator": self.generator.get_state(),
+        }
+
+    def load_optim_state(self, state: dict[str, Any]) -> None:
+        """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
+        self.actor_optim.load_state_dict(state["actor"])
+        self.critic_optim.load_state_dict(state["critics"])
+        self.entropy_optim.load_state_dict(state["entropy"])
+        self.scale.running = state["running"].to(self.used.device)
+        restore_generator(self.generator, state["generator"])
+
+
+def _mean(value: Tensor, counted: Tensor) -> Tensor:
+    """Mean over the last dimension of ``value`` (..., B), of the rows that ``counted`` (B,)."""
+    weight = counted.to(value.dtype)
+    return (value * weight).sum(-1) / weight.sum().clamp_min(1.0)

@@ -1,0 +1,170 @@
+"""What every training loop of ours does around its learning: act, store, evaluate, log, save, stop."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+
+from dima_isaac.agent.explore import Explorer
+from dima_isaac.agent.learner import build_learner
+from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
+from dima_isaac.nn.captured import Captured
+from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.run.signals import Signals
+from dima_isaac.train.clock import Ratio, Schedule
+from dima_isaac.train.evaluate import Evaluator, add_environment_metrics
+from dima_isaac.train.persistence import Part, Persistence, attribute, optim_state, state
+from dima_isaac.types import Step
+from dima_isaac.world_model.config import Precision
+
+MAX_NONFINITE = 10  # rows in a row with a non-finite loss before the run gives up
+
+
+class TrainingLoop(ABC):
+    """Owns environments, agents and replay; a subclass says what is learned from them, and when (``learn``)."""
+
+    losses: ClassVar[tuple[str, ...]]
+    """Metrics that are finite as long as learning goes on."""
+
+    def __init__(self, cfg: RunConfig, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals):
+        """Build the learners for ``env``, and continue from the checkpoint that ``cfg`` names, if it names one.
+
+        Raises:
+            CheckpointError: that checkpoint is damaged or does not fit.
+        """
+        self.cfg, self.run_folder, self.logger, self.signals = cfg, run, logger, signals
+        self.env, self.eval_env, self.device = env, eval_env, torch.device(cfg.rl_device)
+        dims, clip_actions = env.spec.dims, cfg.world_model.clip_actions
+        bf16 = cfg.world_model.precision is Precision.bf16
+        self.agent = build_learner(
+            cfg.agent, env.task, self.device, clip_actions=clip_actions, bf16=bf16, seed=cfg.seed + 1
+        )
+        self.replay = ReplayBuffer(cfg.replay, dims, env.num_envs, self.device, seed=cfg.seed + 2)
+        self.explorer = Explorer(cfg.agent.explore, dims, env.num_envs, self.device, seed=cfg.seed + 3)
+        self.schedule = Schedule(cfg.train, self.updates())
+        self.evaluator = Evaluator(cfg, run, eval_env, logger)
+        self.env_steps = 0
+        self._nonfinite = 0
+        self.step: Step
+        self.persistence = Persistence(cfg, run, logger, self.parts())
+        if not self.persistence.resume():
+            self.step = env.reset()
+        if cfg.compile is True:
+            self.capture()
+
+    @abstractmethod
+    def updates(self) -> dict[str, Ratio]:
+        """How many updates of each kind are due, by name."""
+
+    @abstractmethod
+    def learn(self) -> None:
+        """Whatever is due after a step of all environments."""
+
+    def captured(self) -> list[tuple[object, tuple[str, ...]]]:
+        """Objects and their methods that may be played as graphs."""
+        return [(self.agent, self.agent.captured)]
+
+    def generators(self) -> tuple[torch.Generator, ...]:
+        """Of every draw that ``captured`` methods make."""
+        return (self.agent.generator,)
+
+    def parts(self) -> dict[str, Part]:
+        """What a checkpoint holds of a run."""
+        return {
+            "env_steps": attribute(self, "env_steps"),
+            "evaluations": attribute(self.evaluator, "evaluations"),
+            "schedule": state(self.schedule),
+            "agent": state(self.agent),
+            "agent_optim": optim_state(self.agent),
+            "explorer": state(self.explorer),
+            "env": state(self.env),
+            "step": (lambda: vars(self.step), self._load_step),
+            "replay": state(self.replay),
+        }
+
+    def _load_step(self, columns: dict[str, torch.Tensor]) -> None:
+        self.step = Step(**{name: column.to(self.device) for name, column in columns.items()})
+
+    def run(self) -> None:
+        """Train until the step budget is spent or a signal asks for an end.
+
+        Raises:
+            CheckpointError: the state at the end could not be saved.
+            DivergenceError: the losses stayed non-finite.
+            WorkerError: the environments are lost; what was learnt is saved.
+        """
+        try:
+            self.loop()
+        except WorkerError:
+            self.save()
+            raise
+        saved = self.save()
+        if not self.signals.stop:  # after the save: a continuation evaluates when its own schedule says so
+            self.evaluate()
+            self.log_metrics()
+        if not saved:
+            raise CheckpointError(
+                f"the run stopped at {self.env_steps:,} environment steps and could not be saved there."
+                f" Make room, then: {self.run_folder.resume_command}"
+            )
+
+    def loop(self) -> None:
+        """Act and learn, with evaluations and checkpoints in between."""
+        schedule = self.schedule
+        while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
+            if schedule.evaluation_due(self.env_steps):
+                self.evaluate()
+            self.collect()
+            self.learn()
+            if schedule.checkpoint_due(self.env_steps):
+                self.save()
+
+    def collect(self) -> None:
+        """Act once in every environment and store the row acted on."""
+        step = self.step
+        self.agent.track(step)
+        action, _ = self.agent.act(step.obs)
+        action = self.explorer(action, step.first)
+        if self.cfg.world_model.clip_actions:
+            action = action.clamp(-1.0, 1.0)
+        self.step = self.env.step(action)  # before the row is stored: if this raises, a continuation would store it too
+        self.replay.add(step, action)
+        self.env_steps += self.env.num_envs
+
+    def evaluate(self) -> None:
+        """Run deterministic episodes on separate environments; training's random numbers stay untouched."""
+        self.evaluator.evaluate(self.agent.mode, self.env_steps)
+
+    def log_metrics(self) -> None:
+        """Write one row of metrics: the only place in the loop where numbers reach the host.
+
+        Raises:
+            DivergenceError: a loss was not finite in each of the last ``MAX_NONFINITE`` rows that have losses.
+        """
+        add_environment_metrics(self.logger, self.env)
+        row = self.logger.write(self.env_steps)
+        losses = [name for name in self.losses if name in row]
+        lost = [name for name in losses if row[name] is None]
+        if losses:
+            self._nonfinite = self._nonfinite + 1 if lost else 0
+        if self._nonfinite >= MAX_NONFINITE:
+            raise DivergenceError(
+                f"{' and '.join(lost)} stayed non-finite for {MAX_NONFINITE} rounds; no update was made from them, and"
+                f" {self.run_folder.checkpoints / 'last.pt'} is from before or during them. Lower the learning rate."
+            )
+
+    def capture(self) -> None:
+        """From now on play the updates as graphs, with the same results (``compile``)."""
+        for owner, names in self.captured():
+            for name in names:
+                setattr(owner, name, Captured(getattr(owner, name), self.generators))
+
+    def save(self) -> bool:
+        """Save everything a continuation needs; returns whether it could be written."""
+        return self.persistence.save(self.env_steps)
