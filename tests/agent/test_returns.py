@@ -1,8 +1,9 @@
 """Lambda-returns against numbers worked out by hand, and survival weights."""
 
+import pytest
 import torch
 
-from dima_isaac.agent.returns import lambda_returns, survival
+from dima_isaac.agent.returns import ReturnScale, lambda_returns, survival
 
 REWARD = torch.tensor([[1.0, 2.0, 3.0]])
 NEXT_VALUE = torch.tensor([[10.0, 11.0, 12.0]])
@@ -31,3 +32,17 @@ def test_lambda_one_is_the_discounted_sum():
 
 def test_survival_is_the_chance_to_get_there():
     torch.testing.assert_close(survival(torch.tensor([[0.5, 0.4, 0.0]])), torch.tensor([[1.0, 0.5, 0.2]]))
+
+
+def test_scale_of_returns_by_hand():
+    scale = ReturnScale(gamma=0.5, limit=10.0)
+    no = torch.zeros(2, dtype=torch.bool)
+    scale.update(torch.tensor([1.0, -1.0]), no)  # returns 1, -1
+    scale.update(torch.tensor([1.0, 0.0]), torch.tensor([False, True]))  # 1.5, and 0 in a new episode
+    assert scale.running.tolist() == [1.5, 0.0]
+    deviation = torch.tensor([1.0, -1.0, 1.5, 0.0]).std(correction=0)
+    torch.testing.assert_close(scale(), deviation)
+    scale.update(torch.tensor([999.25, 0.0]), no)  # 1000: a tenth of it fits into +-10
+    assert scale().item() == pytest.approx(
+        max(100.0, float(torch.tensor([1.0, -1.0, 1.5, 0.0, 1000.0, 0.0]).std(correction=0))), rel=1e-5
+    )

@@ -79,3 +79,20 @@ def test_newest_windows_end_in_the_last_rows_of_every_environment():
     assert window.state.shape == (12, 2, 3)
     ends = sorted((int(t), int(env)) for t, env in window.state[:, -1, :2])
     assert ends == [(t, env) for t in (37, 38, 39) for env in range(4)]
+
+
+def test_transitions_of_several_steps_by_hand():
+    ring = filled(173)  # wrapped; episodes of 7 rows, environment 1's end by the task
+    rows = ring.transitions(4_000, 3, 0.5)
+    t, env, episode = rows.state.unbind(-1)
+    phase = (t - env) % 7
+    assert torch.equal(rows.counted, phase < 6), "an episode's last row leads nowhere; every other one does"
+    n = (6 - phase).minimum(torch.tensor(3.0)).minimum(172 - t)[rows.counted]  # steps until the episode or replay ends
+    begin, at, end = t[rows.counted], env[rows.counted], rows.next_state[rows.counted]
+    assert torch.equal(end, torch.stack([begin + n, at, episode[rows.counted]], 1))
+    reward = sum(0.5**j * (at * 100 + begin + j + 1) * (j < n) for j in range(3))
+    torch.testing.assert_close(rows.reward[rows.counted], reward)
+    over = (at == 1) & ((begin + n - at) % 7 == 6)  # ended by the task: nothing follows
+    torch.testing.assert_close(rows.discount[rows.counted], torch.where(over, 0.0, 0.5**n))
+    torch.testing.assert_close(rows.action[..., 0], rows.state[:, :2])
+    assert {1.0, 2.0, 3.0} == set(n.tolist()) and over.any() and t.min() == 173 - 50

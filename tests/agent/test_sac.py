@@ -1,0 +1,107 @@
+"""SAC on games whose best action and value are known."""
+
+import copy
+import math
+
+import pytest
+import torch
+
+from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, SacConfig
+from dima_isaac.agent.sac import SAC
+from dima_isaac.agent.squashed import LOG_STD_INIT, SquashedActor
+from dima_isaac.types import Dims, Step, Transitions
+from tests.agent.games import game
+
+DIMS = Dims(agents=2, state=4, obs=4, action=1)
+GOAL = torch.tensor([0.4, -0.6])
+CFG = AgentConfig(
+    actor=ActorConfig(hidden=[32]),
+    critic=CriticConfig(hidden=[32]),
+    gamma=0.9,
+    sac=SacConfig(lr=3e-3, target_entropy=-2.0),
+)
+
+
+def learner(seed: int = 1, mask: torch.Tensor | None = None) -> SAC:
+    torch.manual_seed(seed)
+    return SAC(CFG, game(DIMS, mask), torch.device("cpu"), seed=seed)
+
+
+def rows(count: int) -> Transitions:
+    """Random actions in random states; each ends its episode and earns minus the squared distance to the goal."""
+    state, action = torch.randn(count, 4), 2.0 * torch.rand(count, 2, 1) - 1.0
+    reward = -(action.squeeze(-1) - GOAL).square().sum(1)
+    return Transitions(state, action, reward, torch.zeros(count), state, torch.ones(count, dtype=torch.bool))
+
+
+def tracked(agent: SAC) -> SAC:
+    """Its statistics as of states N(0, 1) and returns of deviation about 1."""
+    state, no = torch.randn(256, 4), torch.zeros(256, dtype=torch.bool)
+    agent.track(Step(state, state[:, None].expand(-1, 2, -1), torch.randn(256), no, no, no))
+    return agent
+
+
+@pytest.mark.slow
+def test_agents_find_their_own_goals_and_critics_the_reward():
+    agent = tracked(learner())
+    for _ in range(300):
+        metrics = agent.update(rows(256))
+    found = agent.mode(torch.randn(64, 1, 4).expand(-1, 2, -1)).squeeze(-1)
+    assert (found - GOAL).square().sum(1).mean() < 0.15, "at first it is 0.52"
+    batch = rows(512)
+    agent.critics.eval()
+    value = agent.critics.mean(agent.critics(batch.state, batch.action)).mean(0) * agent.scale()
+    assert (value - batch.reward).abs().mean() < 0.15
+    assert all(metric.dim() == 0 and torch.isfinite(metric) for metric in metrics.values())
+
+
+def test_rows_that_are_no_steps_do_not_teach():
+    agent, twin = tracked(learner()), tracked(learner())
+    twin.load_state_dict(agent.state_dict())
+    torch.manual_seed(5)
+    batch = rows(64)
+    batch.counted[::2] = False
+    other = Transitions(**vars(batch))
+    other.reward = torch.where(batch.counted, batch.reward, 1e3)
+    agent.update(batch)
+    twin.update(other)
+    for mine, theirs in zip(agent.parameters(), twin.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+def test_actions_that_nobody_takes_have_no_entropy():
+    used = torch.tensor([[True], [False]])
+    _, logp = learner(mask=used).act(torch.zeros(3, 2, 4))
+    assert (logp[:, 1] == 0).all() and (logp[:, 0] != 0).all()
+
+
+def test_the_density_of_a_squashed_action_integrates_to_one():
+    actor = SquashedActor(ActorConfig(hidden=[8]), Dims(agents=1, state=1, obs=1, action=1))
+    obs = torch.zeros(200_000, 1, 1)
+    action, logp = actor.act(obs, torch.Generator().manual_seed(0))
+    inside = (action.abs() < 0.05).float()
+    assert (inside / logp.exp()).mean().item() == pytest.approx(0.1, rel=0.03), "the width of the interval"
+    assert action.std().item() == pytest.approx(math.exp(LOG_STD_INIT), rel=0.3)
+
+
+def test_target_critics_move_slowly_and_share_statistics():
+    agent = tracked(learner())
+    before = [parameter.clone() for parameter in agent.target_critics.parameters()]
+    agent.update(rows(64))
+    for old, target, net in zip(before, agent.target_critics.parameters(), agent.critics.parameters(), strict=True):
+        assert (target - old).norm() <= 0.021 * (net - old).norm() + 1e-6
+    for mine, theirs in zip(agent.target_critics.buffers(), agent.critics.buffers(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_a_continued_learner_learns_the_same():
+    agent = tracked(learner())
+    agent.update(rows(64))
+    twin = learner(seed=2)
+    twin.load_state_dict(agent.state_dict())
+    twin.load_optim_state(copy.deepcopy(agent.optim_state()))
+    batch = rows(64)
+    agent.update(batch)
+    twin.update(batch)
+    for mine, theirs in zip(agent.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(mine, theirs)
