@@ -4,7 +4,7 @@ Axes    E parallel environments   N agents              D numbers in the global 
         B batch                   K reverse steps       O numbers in one agent's observation
         T steps in a window       H imagined steps      A numbers in one agent's action
 
-Spaces  s raw state    z = (s - mean) / std    x = sigma_data * z, where diffusion happens
+Spaces  s raw state    z = (s - mean) / std    x = sigma_data * z    y what is diffused (world_model.target)
 """
 
 from __future__ import annotations

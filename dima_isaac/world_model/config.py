@@ -109,7 +109,7 @@ class WorldModelConfig:
     unroll: Few = 1
     target: TargetKind = TargetKind.residual
     # Scale of the held-out errors that imagined steps add, of which output-only dimensions always take the whole;
-    # 0 (published) adds none and believes every prediction as it is. Where a model's own spread is half of its error,
+    # 0 (published) adds none and takes every prediction as it is. Where a model's own spread is half of its error,
     # 0.85 gives a step's errors their true size; scripts/study_dream.py shows which value makes dreams fail as often as
     # the simulator.
     error_scale: NonNegative = 1.0

@@ -15,7 +15,7 @@ class Protocol(Enum):
     harl = "harl"  # what HARL, MARIE and DIMA ran: flat actions, everybody sees everything, -v2 rewards
 
 
-class Precision(Enum):
+class FloatType(Enum):
     """The type of the tensors that leave the task; the physics itself is float64."""
 
     float32 = "float32"
@@ -35,4 +35,4 @@ class MamujocoConfig:
     episode_length: CountOrZero = 0  # control steps; 0: the benchmark's
     # Gymnasium's numbers and its include_<field>_in_observation, such as ctrl_cost_weight: 0.2
     constants: dict[str, float | int | bool] = field(default_factory=dict)
-    precision: Precision = Precision.float32
+    precision: FloatType = FloatType.float32

@@ -24,13 +24,13 @@ from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Scene
-from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision, Protocol
+from dima_isaac.tasks.mamujoco.config import FloatType, MamujocoConfig, Protocol
 from dima_isaac.tasks.mamujoco.definition import define, included
 from dima_isaac.tasks.mamujoco.factorisation import Graph, custom_graph, encode, factorise, named_graph
 from dima_isaac.tasks.mamujoco.harl import Harl, in_order, standardised
 from dima_isaac.types import Dims
 
-_DTYPES = {Precision.float32: torch.float32, Precision.float64: torch.float64}
+_DTYPES = {FloatType.float32: torch.float32, FloatType.float64: torch.float64}
 
 
 class Robot(Task):

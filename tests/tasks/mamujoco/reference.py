@@ -16,7 +16,7 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.catalog import Catalog, import_target
 from dima_isaac.sim.config import MujocoConfig
 from dima_isaac.sim.mujoco.engine import MujocoEngine
-from dima_isaac.tasks.mamujoco.config import MamujocoConfig, Precision
+from dima_isaac.tasks.mamujoco.config import FloatType, MamujocoConfig
 
 with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -38,7 +38,7 @@ class Pair:
 def build(scenario: str, conf: str = "", depth: int | str = "full", **values: Any) -> Any:
     """One of our tasks, with float64 tensors and no time limit."""
     cls = import_target(Catalog().values("task", scenario)["target"])
-    values = {"precision": Precision.float64, "episode_length": 10**6, **values}
+    values = {"precision": FloatType.float64, "episode_length": 10**6, **values}
     return cls(MamujocoConfig(agent_conf=conf, agent_obsk=str(depth), **values))
 
 
