@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
-from dima_isaac.envs.noise import DeviceHash, HostHash, Noise
+from dima_isaac.envs import noise
+from dima_isaac.envs.noise import Noise
 
 
 def episodes(n: int, value: int = 3) -> torch.Tensor:
@@ -69,12 +71,35 @@ def test_large_and_negative_seeds_work() -> None:
     assert len(set(values)) == 4
 
 
-def test_host_and_device_draw_the_same_bits() -> None:
-    episode = torch.tensor([0, 1, -1, 7, 1 << 40, (1 << 63) - 1])
-    for seed in (0, 3, 1_000_003, -1):
-        host, device = HostHash(seed, episode), DeviceHash(seed, episode)
-        for stream, sizes in ((1, (24,)), (2, (3, 0, 2)), (9, (1,))):
-            assert torch.equal(host.unit(stream, sizes), device.unit(stream, sizes))
+def splitmix(x: int) -> int:
+    """The finaliser of SplitMix on Python's own integers."""
+    x = (x ^ (x >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    x = (x ^ (x >> 27)) * 0x94D049BB133111EB % 2**64
+    return x ^ (x >> 31)
+
+
+@pytest.mark.parametrize("seed", [0, 3, 1_000_003, -1])
+def test_the_numbers_are_the_hash_of_their_coordinates(seed: int) -> None:
+    golden, episode = 0x9E3779B97F4A7C15, [0, 1, -1, 7, 1 << 40, (1 << 63) - 1]
+    draws = Noise(seed, torch.tensor(episode))
+    draws.uniform(1)
+    drawn = draws.uniform(3).tolist()
+    for env, number in enumerate(episode):
+        key = splitmix(
+            splitmix(splitmix((env * golden + seed) % 2**64) + number * golden & 2**64 - 1) + golden & 2**64 - 1
+        )
+        for column in range(3):
+            bits = splitmix(splitmix(key + 2 * golden & 2**64 - 1) + column * golden & 2**64 - 1)
+            assert drawn[env][column] == 2.0 * (bits >> 40) / 2**24 - 1.0
+
+
+@pytest.mark.parametrize("seed", [0, -1])
+def test_torch_draws_the_same_numbers(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = torch.tensor([True, False, True])
+    host = Noise(seed, episodes(3), mask).uniforms(24, 0, 3)
+    monkeypatch.setattr(noise, "_torch_device", lambda tensor: tensor.device)
+    device = Noise(seed, episodes(3), mask).uniforms(24, 0, 3)
+    assert all(torch.equal(mine[mask], theirs[mask]) for mine, theirs in zip(device, host, strict=True))
 
 
 def test_several_streams_at_once_are_those_drawn_one_by_one() -> None:
