@@ -12,13 +12,12 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dima_isaac.config import RunConfig
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.envs.task import Task
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run import build, resolve
@@ -26,14 +25,15 @@ from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.tools.dream_video import record
-from dima_isaac.train import video
+from dima_isaac.train.loop import TrainingLoop
+from dima_isaac.train.model_free import ModelFree
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind, Reveal, RewardConfig, RewardKind
 from dima_isaac.world_model.world_model import WorldModel
 from tests.guard import no_synchronisation
 from tests.pretend_gpu import DeterminismError, MixedDevicesError, OnDevice, on_host, pretend_gpu
 from tests.toy import toy_env
-from tests.train.test_trainer import config
+from tests.train.test_trainer import config, off_policy
 
 ENVS = 3
 
@@ -120,10 +120,11 @@ def run(changed: RunConfig, device: torch.device, sim: torch.device | None = Non
     sim = sim or device
     cfg = replace(changed, rl_device=str(device), sim_device=str(sim))
 
-    def trainer(folder: RunFolder, steps: int) -> Trainer:
+    def trainer(folder: RunFolder, steps: int) -> TrainingLoop:
         logger = Logger(folder, cfg, steps)
         envs = [toy_env(size, seed, sim, out=device) for size, seed in ((4, 0), (3, 1))]
-        made = Trainer(replace(cfg, max_env_steps=steps), folder, *envs, logger, SimpleNamespace(stop=None))
+        loop = ModelFree if cfg.algo is Algo.sac else Trainer
+        made = loop(replace(cfg, max_env_steps=steps), folder, *envs, logger, SimpleNamespace(stop=None))
         made.save = lambda: True  # type: ignore[method-assign]  # a file of these tensors could not be read
         return made
 
@@ -134,7 +135,8 @@ def run(changed: RunConfig, device: torch.device, sim: torch.device | None = Non
         two = trainer(folder, 120)
         two.persistence.load_state_dict(state)
         two.run()
-    updates = [trainer.schedule.updates_due["dynamics"].done for trainer in (one, two)]
+    kind = "agent" if cfg.algo is Algo.sac else "dynamics"
+    updates = [trainer.schedule.updates_due[kind].done for trainer in (one, two)]
     assert two.env_steps == 120 and 0 < updates[0] < updates[1]
     assert {value.device for value in vars(two.step).values()} == {device}
 
@@ -142,6 +144,9 @@ def run(changed: RunConfig, device: torch.device, sim: torch.device | None = Non
 def dream_video(device: torch.device) -> None:
     """The simulator beside a dream, as ``play world=dream`` films it."""
     env, stage = (hand_over(device)[0] for _ in range(2))
+    blank = np.zeros((24, 32, 3), dtype=np.uint8)
+    for shown_env in (env, stage):
+        shown_env.engine.render = lambda *_: blank  # type: ignore[method-assign]
     spec = env.spec
     world = WorldModel(config(80, 0).world_model, env.task, device)
     world.track(env.reset().state)
@@ -150,10 +155,8 @@ def dream_video(device: torch.device) -> None:
     )  # fmt: skip
     asked = SimpleNamespace(seed=0, width=32, height=24, episode=1)
     shown: list[Any] = []
-    blank = np.zeros((24, 32, 3), dtype=np.uint8)
     policy = lambda obs: torch.zeros(ENVS, spec.dims.agents, spec.dims.action, device=device)
-    with mock.patch.object(video, "draw", lambda *_: blank):
-        record(told, env, policy, SimpleNamespace(add=shown.append), asked, 6)  # type: ignore[arg-type]
+    record(told, env, policy, SimpleNamespace(add=shown.append), asked, 6)  # type: ignore[arg-type]
     assert len(shown) == 7
 
 
@@ -167,6 +170,7 @@ def runs() -> dict[str, RunConfig]:
     denoiser = replace(world.denoiser, ema=0.99, optim=replace(world.denoiser.optim, warmup=10))
     return {
         "default": base,
+        "sac": off_policy(base),
         "published": replace(slow, world_model=replace(world, reward=published, denoiser=denoiser,
                              decoder=DecoderKind.vq)),
         "minibatches": replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)),

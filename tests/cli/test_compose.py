@@ -42,7 +42,7 @@ def test_a_job_of_another_program_continues_with_what_was_typed(monkeypatch):
     ("words", "said"),
     [
         (["agent.gamma=0.9,2"], "agent.gamma=2.0 is not between 0.0 and 1.0"),
-        (["algo=dima,foo"], "unknown value of algo: 'foo'. Known: dima, mappo, ppo."),
+        (["algo=dima,foo"], "unknown value of algo: 'foo'. Known: dima, mappo, ppo, sac."),
         (["task.fence=3,x"], "task.fence=x: expected a number"),
         (["agent.gamma=range(1,2"], "no viable alternative at input 'range(1,2'"),
         (["agent.gamma=interval(0,1)"], "does not support sweep type : INTERVAL_SWEEP"),

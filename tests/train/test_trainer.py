@@ -9,14 +9,24 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, ExploreConfig, PpoConfig
-from dima_isaac.config import RunConfig
+from dima_isaac.agent.config import (
+    ActorConfig,
+    AgentConfig,
+    CriticConfig,
+    ExploreConfig,
+    LearnerKind,
+    PpoConfig,
+    SacConfig,
+)
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.run import checkpoint
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.train.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
+from dima_isaac.train.loop import TrainingLoop
+from dima_isaac.train.model_free import ModelFree
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
 from tests.toy import toy_env
@@ -37,11 +47,17 @@ def config(steps: int, checkpoint: str = "", eval_every: int = 80) -> RunConfig:
     )  # fmt: skip
 
 
-def trained(folder, cfg: RunConfig, envs: int = 4) -> Trainer:
+def off_policy(cfg: RunConfig) -> RunConfig:
+    sac = SacConfig(critic_steps_per_step=0.1, batch=8, start=40)
+    return replace(cfg, algo=Algo.sac, agent=replace(cfg.agent, learner=LearnerKind.sac, sac=sac))
+
+
+def trained(folder, cfg: RunConfig, envs: int = 4) -> TrainingLoop:
     torch.manual_seed(0)
+    loop = ModelFree if cfg.algo is Algo.sac else Trainer
     with RunFolder(folder) as run:
         logger = Logger(run, cfg, cfg.max_env_steps)
-        trainer = Trainer(cfg, run, toy_env(envs, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        trainer = loop(cfg, run, toy_env(envs, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
         trainer.run()
         logger.close()
     return trainer
@@ -68,11 +84,13 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("captured", [False, True])
-def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, captured):
-    whole = trained(tmp_path / "whole", replace(config(480), compile=captured))
-    trained(tmp_path / "parts", replace(config(240), compile=captured))
+@pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy], ids=["dima", "sac"])
+def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, learner, captured):
+    cfg = lambda steps, which="": replace(learner(config(steps, which)), compile=captured)
+    whole = trained(tmp_path / "whole", cfg(480))
+    trained(tmp_path / "parts", cfg(240))
     torch.rand(7)  # whatever happens in between
-    assert_same(whole, trained(tmp_path / "parts", replace(config(480, "auto"), compile=captured)))
+    assert_same(whole, trained(tmp_path / "parts", cfg(480, "auto")))
     lines = [(tmp_path / name / "metrics.jsonl").read_text().count('"agent/policy"') for name in ("whole", "parts")]
     assert lines[0] == lines[1] > 5
 
