@@ -121,7 +121,8 @@ class Target(nn.Module):
         """Two consecutive s (..., D) -> d; 0 where the state is constant."""
         mean, std = self.change_scale()
         most = SIGMA_DATA * CHANGE_CLAMP
-        return (SIGMA_DATA * torch.where(std > 0, (after - state - mean) / std, 0.0)).clamp(-most, most)
+        unit = torch.where(std > 0, std, 1.0)  # a division by 0, even if not chosen, would have gradients of NaN
+        return (SIGMA_DATA * torch.where(std > 0, (after - state - mean) / unit, 0.0)).clamp(-most, most)
 
     def denoised(self) -> Tensor:
         """(D,) 1 where the denoiser predicts: uncertain, and seen by networks."""

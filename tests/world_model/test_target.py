@@ -90,6 +90,13 @@ def test_what_is_constant_stays_exactly_where_it_is():
     assert target.encode(walk[:, 0], walk[:, 0] + 9.0, ZERO)[:, 3].abs().max() == 0
 
 
+def test_gradients_pass_constant_dimensions_unharmed():
+    target, walk = seen()
+    state = walk[:, 0].clone().requires_grad_()
+    (grad,) = torch.autograd.grad(target.normalised_change(state, walk[:, 1]).sum(), state)
+    assert grad.isfinite().all() and grad[:, 3].eq(0).all() and grad[:, 0].ne(0).all()
+
+
 def test_output_only_dimensions_are_the_regressions_alone():
     force = torch.tensor([False, False, True, False, False])
     target, walk = fitted(output_only=force)
