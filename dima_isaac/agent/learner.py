@@ -40,9 +40,6 @@ class Learner(Protocol):
     def update(self, experience: Any) -> Metrics:
         """Improve on a dreamt ``Rollout`` (learners from dreams) or on ``Transitions`` (learners from replay)."""
 
-    def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
-        """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
-
     def parameters(self) -> Iterator[nn.Parameter]:
         """Everything that is learned."""
 
@@ -57,6 +54,13 @@ class Learner(Protocol):
 
     def load_optim_state(self, state: dict[str, Any]) -> None:
         """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
+
+
+class DreamLearner(Learner, Protocol):
+    """One that learns from dreams, and says where they have to be accurate."""
+
+    def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
+        """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
 
 
 def build_learner(

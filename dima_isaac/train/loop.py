@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from dima_isaac.agent.explore import Explorer
-from dima_isaac.agent.learner import build_learner
+from dima_isaac.agent.learner import Learner, build_learner
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
@@ -29,6 +29,7 @@ MAX_NONFINITE = 10  # rows in a row with a non-finite loss before the run gives 
 class TrainingLoop(ABC):
     """Owns environments, agents and replay; a subclass says what is learned from them, and when (``learn``)."""
 
+    agent: Learner
     losses: ClassVar[tuple[str, ...]]
     """Metrics that are finite as long as learning goes on."""
 

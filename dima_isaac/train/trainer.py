@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from dima_isaac.agent.learner import DreamLearner
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.folder import RunFolder
@@ -24,6 +25,7 @@ class Trainer(TrainingLoop):
     """Fits a world model to the replay, and the policies to dreams; every equation lives elsewhere."""
 
     losses = ("world/denoise", "world/reward", "agent/policy")
+    agent: DreamLearner
 
     def __init__(self, cfg: RunConfig, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals):
         """As ``TrainingLoop``; the world model comes before the agents, whose weights are of the same random stream."""

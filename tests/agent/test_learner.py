@@ -7,17 +7,29 @@ import torch
 
 from dima_isaac.agent.config import AgentConfig, LearnerKind
 from dima_isaac.agent.learner import Learner, build_learner
-from dima_isaac.types import Dims, Rollout
+from dima_isaac.agent.sac import SAC
+from dima_isaac.types import Dims, Rollout, Step, Transitions
+from tests.agent.games import game
 
-DIMS = Dims(agents=3, state=5, obs=4, action=2)
+GAME = game(Dims(agents=3, state=5, obs=4, action=2))
 
 
 def learner(kind: LearnerKind, **more) -> Learner:
     torch.manual_seed(0)
-    return build_learner(AgentConfig(learner=kind), DIMS, torch.device("cpu"), seed=1, **more)
+    return build_learner(AgentConfig(learner=kind), GAME, torch.device("cpu"), seed=1, **more)
 
 
-def rollout(one: Learner) -> Rollout:
+def row(envs: int) -> Step:
+    """One of every environment."""
+    state, no = torch.randn(envs, 5), torch.zeros(envs, dtype=torch.bool)
+    return Step(state, GAME.observe(state), torch.randn(envs), no, no, no)
+
+
+def experience(one: Learner) -> Rollout | Transitions:
+    """What ``one`` learns from."""
+    if isinstance(one, SAC):
+        return Transitions(torch.randn(8, 5), torch.randn(8, 3, 2).tanh(), torch.randn(8), torch.full((8,), 0.9),
+                           torch.randn(8, 5), torch.ones(8, dtype=torch.bool))  # fmt: skip
     obs, state, last = torch.randn(8, 4, 3, 4), torch.randn(8, 5, 5), torch.randn(8, 5, 3, 2)
     action, logp = one.act(obs)
     return Rollout(obs, state, last, action, logp, torch.randn(8, 4), torch.ones(8, 4))
@@ -28,8 +40,8 @@ def test_shapes(kind):
     one, obs = learner(kind), torch.randn(7, 3, 4)
     action, logp = one.act(obs)
     assert action.shape == (7, 3, 2) and logp.shape == (7, 3) and one.mode(obs).shape == (7, 3, 2)
-    assert one.value_gradient(torch.randn(6, 5), torch.randn(6, 3, 2)).shape == (5,)
-    assert all(value.dim() == 0 for value in one.update(rollout(one)).values()) and one.steps_per_update >= 1
+    one.track(row(5))
+    assert all(value.dim() == 0 for value in one.update(experience(one)).values()) and one.steps_per_update >= 1
 
 
 @pytest.mark.parametrize("kind", LearnerKind)
@@ -57,9 +69,9 @@ def test_the_mode_is_clipped_where_environments_take_no_more(kind, clip):
 @pytest.mark.parametrize("kind", LearnerKind)
 def test_two_states_together_continue_bit_for_bit(kind):
     one, other = learner(kind), learner(kind)
-    one.track(torch.randn(5, 3, 4))
-    one.update(rollout(one))
-    given = rollout(one)
+    one.track(row(5))
+    one.update(experience(one))
+    given = experience(one)
     other.load_state_dict(one.state_dict())
     other.load_optim_state(copy.deepcopy(one.optim_state()))
     one.update(given)
