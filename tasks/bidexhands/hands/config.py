@@ -39,6 +39,7 @@ class TwoHandConfig:
     relative_control: bool = False  # joint actions move the last targets; published, only hand 0 was moved, and wrongly
     dof_speed_scale: NonNegative = 20.0  # with it: rad/s at an action of 1
     assets_root: str = ""  # the user's own copy of the benchmark's assets (it holds mjcf/); empty: authored objects
+    own_fingertips: bool | None = None  # published, hand 1's fingertip columns show hand 0's fingertips again
     clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
     randomize: bool = False  # every environment draws its own hands, objects and gravity, once
     randomize_seed: Seed = 0  # of those draws

@@ -44,8 +44,11 @@ class StateLayout:
         own = torch.arange(self.block - self.actions, self.block)
         return torch.cat([own, self.block + own])
 
-    def bind(self, engine: Engine, hand_dofs: Tensor) -> None:
-        """Resolve columns to raw numbers of ``engine``; ``hand_dofs`` (2, joints) are the hands' dofs."""
+    def bind(self, engine: Engine, hand_dofs: Tensor, own_fingertips: bool) -> None:
+        """Resolve columns to raw numbers of ``engine``; ``hand_dofs`` (2, joints) are the hands' dofs.
+
+        Without ``own_fingertips`` both hands' columns show hand 0's, as published; contact wrenches are each hand's own.
+        """
         dofs, links, sensors = len(engine.dof_names), len(engine.link_names), engine.force_sensor.shape[1]
         sizes = {
             **dict.fromkeys(("pos", "vel", "force"), dofs),
@@ -75,7 +78,7 @@ class StateLayout:
             add(joints, 2.0 / span, -(upper + lower) / span)
             add(start["vel"] + joints, 0.2)
             add(start["force"] + joints, 10.0)
-            add(of_hand("link", side, 13 * len(TIPS)))
+            add(of_hand("link", side if own_fingertips else 0, 13 * len(TIPS)))
             add(of_hand("wrench", side, 6 * len(TIPS)), 10.0)
             add(of_hand("base", side, self.base))
             add(of_hand("action", side, self.actions))

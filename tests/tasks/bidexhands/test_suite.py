@@ -235,6 +235,19 @@ def test_free_base_numbers(name, palm):
         assert np.allclose(state[start + 6 : start + 32], action[0, side].numpy())
 
 
+@pytest.mark.parametrize("profile", ["fixed", "compat"])
+@pytest.mark.parametrize(("name", "first"), [("ShadowHandReOrientation", 259), ("ShadowHandPen", 271)])
+def test_published_fingertip_columns_of_hand_1_show_hand_0(name, first, profile):
+    """The original looks hand 1's fingertips up by indices that count from its own asset: 65 columns from ``first``."""
+    stage = Stage(name, profile)
+    numbered = Numbered(stage)
+    state = stage.task.state(stage.engine)[0].numpy()
+    shown = {"fixed": "hand1", "compat": "hand0"}[profile]
+    tips = [numbered.rows[f"{shown}/{tip}"] for tip in ("ffdistal", "mfdistal", "rfdistal", "lfdistal", "thdistal")]
+    np.testing.assert_allclose(state[first : first + 65], np.concatenate(tips), atol=1e-6)
+    assert (profile == "compat") == np.array_equal(state[first : first + 65], state[72:137])
+
+
 # ---- where the points are at the start, in the world ---------------------------------------------------------------
 
 START_POINTS = {
