@@ -5,12 +5,14 @@ where   F: the summed distances of a hand's five fingertips to the bucket (right
         distance of the cube to the bucket
 ends    F_R or F_L >= {far:g} m
 solved  the cube's centre is within {inside_radius:g} m of the bucket's axis, between its floor and its rim
-differs published success is d < {success_distance:g} m, from 0.4 m at the start (inside); bucket and cube start
-        at rest on the table, not inside it
+differs published success is d < {success_distance:g} m, from 0.4 m at the start (inside); the bucket's second
+        orientation in the published observation is its link's, turned by roll pi/2 and yaw -pi/2 in its root
+        (root_orientation); bucket and cube start at rest on the table, not inside it
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -18,13 +20,14 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.rotations import length, rotate_inverse
+from dima_isaac.sim.rotations import from_rpy, length, quat_conj, quat_div, rotate_inverse
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
 from dima_isaac.tasks.bidexhands.hands.props import authored, cube, table
 
 FLOOR, RIM = -0.05, 0.0445  # z in the bucket's frame, m
+LINK = from_rpy(math.pi / 2.0, 0.0, -math.pi / 2.0)  # the original's one link, in the bucket's frame
 
 
 @dataclass
@@ -35,6 +38,7 @@ class ShadowHandGraspAndPlaceConfig(TwoHandConfig):
     success_distance: float = 0.2
     inside_radius: float = 0.04
     inside: bool | None = None
+    root_orientation: bool | None = None
 
 
 class ShadowHandGraspAndPlace(HandleTask):
@@ -57,10 +61,18 @@ class ShadowHandGraspAndPlace(HandleTask):
         )
         self.cfg: ShadowHandGraspAndPlaceConfig = cfg
 
+    def bind(self, engine: Engine) -> None:
+        """Also keep the rotation from the bucket's link to its root."""
+        super().bind(engine)
+        self._from_link = quat_conj(torch.tensor(LINK, device=engine.device)).expand(engine.num_envs, -1)
+
     def tail(self, engine: Engine) -> list[Tensor]:
-        """The bucket's 13 numbers, then the poses of bucket and cube."""
+        """The bucket's 13 numbers, then the poses of bucket (published: its orientation is the link's) and cube."""
         bucket, cube_ = self.root("bucket"), self.root("cube")
-        return [bucket, bucket[:, :7], cube_[:, :7]]
+        quat = bucket[:, 3:7]
+        if not self.cfg.repaired(self.cfg.root_orientation):
+            quat = quat_div(quat, self._from_link)
+        return [bucket, bucket[:, :3], quat, cube_[:, :7]]
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward, hands too far away, and the cube in the bucket."""

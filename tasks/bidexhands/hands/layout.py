@@ -47,7 +47,7 @@ class StateLayout:
     def bind(self, engine: Engine, hand_dofs: Tensor, own_fingertips: bool) -> None:
         """Resolve columns to raw numbers of ``engine``; ``hand_dofs`` (2, joints) are the hands' dofs.
 
-        Without ``own_fingertips`` both hands' columns show hand 0's, as published; contact wrenches are each hand's own.
+        Without ``own_fingertips`` both hands' columns show hand 0's, as published; contact wrenches are their own.
         """
         dofs, links, sensors = len(engine.dof_names), len(engine.link_names), engine.force_sensor.shape[1]
         sizes = {

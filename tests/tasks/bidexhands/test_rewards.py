@@ -350,6 +350,25 @@ def test_grasp_and_place(profile):
     ends_at(stage, 1.5)
 
 
+@pytest.mark.parametrize(
+    ("profile", "upright", "half_turn"),
+    [
+        # rpy(pi/2, 0, -pi/2), and then turned by (0, 0, 1, 0), half a turn about z
+        ("compat", [0.5, -0.5, -0.5, 0.5], [0.5, 0.5, 0.5, 0.5]),
+        ("fixed", [0.0, 0.0, 0.0, 1.0], [0.0, 0.0, 1.0, 0.0]),
+    ],
+)
+def test_published_grasp_and_place_observes_the_buckets_link(profile, upright, half_turn):
+    stage = Stage("ShadowHandGraspAndPlace", profile)
+    for angle, expected in ((0.0, upright), (math.pi, half_turn)):
+        stage.turned("bucket", (0.1, 0.2, 0.7), angle)
+        tail = stage.task.state(stage.engine)[0, 398:]
+        assert tail[13:16].tolist() == pytest.approx([0.1, 0.2, 0.7])
+        assert tail[3:7].tolist() == pytest.approx([0.0, 0.0, math.sin(angle / 2), math.cos(angle / 2)], abs=1e-6)
+        sign = 1.0 if float(tail[16:20] @ torch.tensor(expected)) > 0.0 else -1.0  # q and -q are one rotation
+        assert (sign * tail[16:20]).tolist() == pytest.approx(expected, abs=1e-6)
+
+
 @pytest.mark.parametrize("profile", ["compat", "fixed"])
 def test_block_stack(profile):
     stage = Stage("ShadowHandBlockStack", profile)
