@@ -65,7 +65,7 @@ class RunConfig:
     threads: Few | str = AUTO  # of the learner on the CPU
     headless: bool = True  # False: MuJoCo's window shows training's environments
     torch_deterministic: bool = False
-    compile: bool | str = AUTO  # dreams and updates as CUDA graphs (a tape of the same operations on a CPU)
+    compile: bool | str = AUTO  # dreams and updates as CUDA graphs; eager on a CPU
     # which run
     experiment: str = ""  # runs/<experiment>/<name>; the task's name if empty
     run_dir: str = ""  # this folder instead

@@ -1,4 +1,4 @@
-"""A function of tensors that is captured once and then replayed: as a CUDA graph on a GPU, as a tape elsewhere.
+"""A function of tensors on a GPU that is captured once and then replayed as a CUDA graph.
 
 Small networks keep a GPU waiting for Python; a graph launches all their kernels at once. The result is that of the
 function itself, random numbers included, if the function keeps these rules:
@@ -20,7 +20,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dima_isaac.nn import tape
 from dima_isaac.nn.tree import tree_leaves, tree_map
 
 WARM = 3  # calls before the capture: they make optimiser states, allocate workspaces and choose kernels
@@ -46,20 +45,15 @@ class Captured:
             for own, new in zip(tree_leaves(self._inputs[shapes]), given, strict=True):
                 own.copy_(new)
             return self._replays[shapes]()
-        on_gpu = given[0].device.type == "cuda"
+        device = given[0].device
         self._calls[shapes] = self._calls.get(shapes, 0) + 1
         if self._calls[shapes] <= WARM:
-            return self._on_side_stream(args, given[0].device) if on_gpu else self.function(*args)
+            return self._warm_up(args, device)
         inputs = self._inputs[shapes] = tree_map(Tensor.clone, args)
-        if on_gpu:
-            replay = self._graph(inputs, given[0].device)
-            result = replay()  # capturing ran nothing
-        else:
-            replay, result = tape.record(self.function, inputs)
-        self._replays[shapes] = replay
-        return result
+        replay = self._replays[shapes] = self._capture(inputs, device)
+        return replay()  # capturing ran nothing
 
-    def _on_side_stream(self, args: Any, device: torch.device) -> Any:
+    def _warm_up(self, args: Any, device: torch.device) -> Any:
         """A plain call on the stream of the capture, which graphs require as a warm-up."""
         with torch.cuda.device(device):
             main, side = torch.cuda.current_stream(), _side_stream(device)
@@ -71,7 +65,7 @@ class Captured:
             tensor.record_stream(main)
         return result
 
-    def _graph(self, inputs: Any, device: torch.device) -> Callable[[], Any]:
+    def _capture(self, inputs: Any, device: torch.device) -> Callable[[], Any]:
         graph = torch.cuda.CUDAGraph()
         for generator in self._generators():
             graph.register_generator_state(generator)

@@ -67,6 +67,8 @@ def resolve_run(
         threads = choose("threads", cores(), "cores this process may use")
     graphs = rl_device != "cpu"
     why = "one launch for a dream or an update" if graphs else "graphs are for GPUs, and the learner is on the CPU"
+    if cfg.compile is True and not graphs:
+        cfg = replace(cfg, compile=AUTO)
     world = cfg.world_model
     if world.precision is Precision.auto:
         precision, why_precision = _precision(rl_device)

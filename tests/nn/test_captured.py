@@ -10,8 +10,14 @@ from torch import Tensor, nn
 
 from dima_isaac.nn.captured import WARM, Captured
 from dima_isaac.nn.optim import Optimiser
+from tests.tape import use_tapes
 
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+@pytest.fixture(autouse=True)
+def tapes(monkeypatch) -> None:
+    use_tapes(monkeypatch)
 
 
 @pytest.fixture(params=DEVICES)
@@ -50,7 +56,7 @@ def test_state_is_changed_in_place_and_random_numbers_go_on(device):
         assert expected.keys() == got.keys()
         for name in expected:
             assert torch.equal(expected[name], got[name]), (k, name)
-    assert plain.runs == WARM + 4 and inner.runs == WARM + 1, "the rest was rereplayed without Python"
+    assert plain.runs == WARM + 4 and inner.runs == WARM + 1, "the rest was replayed without Python"
     assert torch.equal(plain.total, inner.total)
     assert torch.equal(plain.generator.get_state(), inner.generator.get_state())
 

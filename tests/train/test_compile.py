@@ -15,6 +15,7 @@ from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind, RewardConfig, RewardKind
+from tests.tape import use_tapes
 from tests.toy import toy_env
 from tests.train.test_trainer import config, flat
 
@@ -61,9 +62,10 @@ def learnt(folder, cfg: RunConfig, device: torch.device) -> tuple[Trainer, list[
 @pytest.mark.slow
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in variants()])
-def test_a_hundred_updates_are_the_same(tmp_path, cfg, device):
+def test_a_hundred_updates_are_the_same(tmp_path, cfg, device, monkeypatch):
     if device == "cuda" and not torch.cuda.is_available():
         pytest.skip("no GPU")
+    use_tapes(monkeypatch)
     near = 1e-4 if device == "cpu" else 1e-2  # a GPU may choose other kernels inside a graph, and sums other orders
     plain, expected = learnt(tmp_path / "plain", replace(cfg, compile=False), torch.device(device))
     played, got = learnt(tmp_path / "played", replace(cfg, compile=True), torch.device(device))

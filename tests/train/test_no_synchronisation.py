@@ -14,6 +14,7 @@ from dima_isaac.run.logger import Logger
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind
 from tests.guard import SynchronisationError, guard, no_synchronisation
+from tests.tape import use_tapes
 from tests.toy import toy_env
 from tests.train.test_trainer import config
 
@@ -80,6 +81,7 @@ def _loops():
 @pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in _loops()])
 def test_the_loop_never_waits(tmp_path, cfg, monkeypatch):
     monkeypatch.setattr(noise, "_torch_device", lambda tensor: tensor.device)  # as for tensors of a GPU
+    use_tapes(monkeypatch)
     trainer = _watched(tmp_path / "run", cfg, torch.device("cpu"))
     assert trainer.env_steps >= cfg.max_env_steps
     assert trainer.schedule.updates_due["dynamics"].done > 0 and trainer.schedule.updates_due["rollouts"].done > 0

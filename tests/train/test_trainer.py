@@ -29,6 +29,7 @@ from dima_isaac.train.loop import TrainingLoop
 from dima_isaac.train.model_free import ModelFree
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
+from tests.tape import use_tapes
 from tests.toy import toy_env
 
 LEARN = LearnConfig(start=40, behaviour_start=80, round=40, dynamics_per_step=0.05, dynamics_batch=8,
@@ -85,7 +86,8 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy], ids=["dima", "sac"])
-def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, learner, captured):
+def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, learner, captured, monkeypatch):
+    use_tapes(monkeypatch)
     cfg = lambda steps, which="": replace(learner(config(steps, which)), compile=captured)
     whole = trained(tmp_path / "whole", cfg(480))
     trained(tmp_path / "parts", cfg(240))

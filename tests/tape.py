@@ -1,4 +1,4 @@
-"""What a CUDA graph does, on any device: the operations of one call of a function, to be replayed.
+"""What a CUDA graph does, on a CPU: the operations of one call of a function, to be replayed.
 
 A replay runs the same operations on the same memory in the same order, without the Python between them and without
 autograd's bookkeeping. What the host decided during the recording is decided for good, exactly as in a graph.
@@ -9,11 +9,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dima_isaac.nn.captured import Captured
 from dima_isaac.nn.tree import tree_leaves, tree_map
+
+
+def use_tapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let ``Captured`` play tapes on a CPU, and graphs on a GPU as before."""
+    warm_up, capture = Captured._warm_up, Captured._capture
+
+    def played(self: Captured, inputs: Any, device: torch.device) -> Callable[[], Any]:
+        if device.type == "cuda":
+            return capture(self, inputs, device)
+        replay, first = record(self.function, inputs)
+        recorded = [first]  # recording ran the function, which capturing does not
+        return lambda: recorded.pop() if recorded else replay()
+
+    def plain(self: Captured, args: Any, device: torch.device) -> Any:
+        return warm_up(self, args, device) if device.type == "cuda" else self.function(*args)
+
+    monkeypatch.setattr(Captured, "_warm_up", plain)
+    monkeypatch.setattr(Captured, "_capture", played)
 
 
 class _Slot:
