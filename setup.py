@@ -8,7 +8,7 @@ GPU = ["mujoco-warp>=3.17,<5", "warp-lang>=1.15"]
 VIEWER = ["viser>=1.0"]
 SLURM = ["hydra-submitit-launcher>=1.2"]
 TORCHRL = ["torchrl>=0.9"]  # the view of that name
-TEST = ["pytest>=8", "pytest-timeout>=2.2", "ruff>=0.6", "mypy>=1.11"]
+TEST = ["pytest>=8", "pytest-timeout>=2.2", "ruff>=0.6", "mypy>=1.11", "isaacgym-stubs==1.1rc4"]
 
 setup(
     name="dima-isaac",

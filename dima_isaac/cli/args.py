@@ -43,7 +43,7 @@ _FOREIGN_NAMES = {
     **dict.fromkeys(("model_dir", "load_path"), "checkpoint"),
     **dict.fromkeys(("graphics_device_id", "force_render"), "headless"),
     **{f"wandb_{key}": f"wandb.{key}" for key in ("project", "entity", "group", "name")},
-    "pipeline": "sim_device (cpu or cuda:0)",
+    "pipeline": "sim_device (cpu or cuda:0); engine.pipeline of engine=isaacgym",
     "device": "sim_device and rl_device",
     "multi_gpu": "rl_device=cuda:N (a run learns on one GPU; several runs: -m)",
     "resume": "checkpoint=auto",

@@ -66,6 +66,7 @@ DROPPED: dict[str, tuple[Any, ...]] = {
     "train.learn.decoder_batch": (256, 16),
     "train.probe_horizon": (),
     "engine.pace": ("standard",),
+    "engine.share": ("device",),  # engine.pipeline
     "engine.tolerance": (1e-8, 1e-6),
     "engine.contact_time": (0.0,),
     "engine.reference_step": (1.0 / 120.0,),

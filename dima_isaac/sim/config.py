@@ -54,11 +54,11 @@ class MujocoWarpConfig(PhysicsConfig):
     deterministic: bool = False  # same bits on every run of a GPU: sorts contacts and orders sums; cost not known yet
 
 
-class Share(Enum):
-    """How the Isaac Gym process and this one see the same numbers."""
+class Pipeline(Enum):
+    """Where Isaac Gym keeps its tensors while PhysX is on a GPU. On sim_device=cpu they are in host memory anyway."""
 
-    device = "device"  # where sim_device is: GPU memory opened by both (CUDA IPC), or host memory on a CPU
-    host = "host"  # host memory, whatever sim_device is: two copies a step, for where CUDA IPC is forbidden
+    gpu = "gpu"  # in GPU memory, which this process opens too (CUDA IPC)
+    cpu = "cpu"  # in host memory, copied there and back in every step: for where CUDA IPC is forbidden
 
 
 @dataclass
@@ -66,7 +66,7 @@ class IsaacGymConfig:
     """Isaac Gym Preview 4 in a process of its own. Defaults are Bi-DexHands' simulation parameters."""
 
     python: str = ""  # an interpreter that can import isaacgym (Python 3.8); empty: DIMA_ISAACGYM_PYTHON
-    share: Share = Share.device
+    pipeline: Pipeline = Pipeline.gpu
     substeps: Few = 2  # physics steps of 1/120 s in a control step
     position_iterations: Few = 8
     buffer_size_multiplier: Positive = 5.0

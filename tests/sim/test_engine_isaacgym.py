@@ -20,11 +20,12 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.resolve import resolve_run
-from dima_isaac.sim.config import IsaacGymConfig, MujocoConfig
+from dima_isaac.sim.config import IsaacGymConfig, MujocoConfig, Pipeline
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.isaacgym import process
+from dima_isaac.sim.isaacgym import process, shared_memory
 from dima_isaac.sim.isaacgym.engine import IsaacGymEngine
 from dima_isaac.sim.isaacgym.process import INTERPRETER_VARIABLE as VARIABLE
+from dima_isaac.sim.isaacgym.process import WorkerProcess
 from dima_isaac.sim.mujoco.engine import MujocoEngine
 from dima_isaac.sim.rotations import from_rpy, quat_conj, rotate
 from dima_isaac.sim.scene import Actor, Box, Mjcf, Scene, Variation
@@ -60,14 +61,29 @@ def build(python: str, monkeypatch: pytest.MonkeyPatch):
     """A function that builds a scene; what it built is closed at the end."""
     built = []
 
-    def make_one(scene: Scene = TOSS, envs: int = 3, chaos: str = "", **cfg) -> IsaacGymEngine:
+    def make_one(scene: Scene = TOSS, envs: int = 3, chaos: str = "", device: str = "cpu", **cfg) -> IsaacGymEngine:
         monkeypatch.setenv("FAKE_GYM", chaos)
-        built.append(IsaacGymEngine(scene, envs, IsaacGymConfig(**cfg), torch.device("cpu")))
+        built.append(IsaacGymEngine(scene, envs, IsaacGymConfig(**cfg), torch.device(device)))
         return built[-1]
 
     yield make_one
     for engine in built:
         engine.close()
+
+
+@pytest.fixture
+def gpu_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Has the worker take host memory for a GPU's: it goes through the calls of the GPU pipeline."""
+    call = WorkerProcess.call
+
+    def called(self: WorkerProcess, command: dict, timeout: float) -> dict:
+        if command["do"] == "create":
+            command |= {"device": "cuda:1", "gpu_pipeline": True}
+        elif command["do"] == "share":
+            command["handle"] = command["path"].encode().ljust(64, b"\0").hex()
+        return call(self, command, timeout)
+
+    monkeypatch.setattr(WorkerProcess, "call", called)
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +100,16 @@ def toss(shared: tuple[IsaacGymEngine, dict]) -> IsaacGymEngine:
     engine, start = shared
     engine.load_state_dict(start)
     return engine
+
+
+COUPLED = """<mujoco><worldbody><body name="base"><geom size="0.02" mass="1"/>
+<body name="arm" pos="0 0 0.1"><joint name="one" axis="0 1 0"/><geom size="0.02" mass="1"/>
+<body name="hand" pos="0 0 0.1"><joint name="two" axis="0 1 0"/><geom size="0.02" mass="1"/></body></body>
+</body></worldbody><tendon><fixed name="coupling" limited="true" range="0 1">
+<joint joint="one" coef="1"/><joint joint="two" coef="1"/></fixed></tendon></mujoco>"""
+
+RIG = Scene(actors=[Actor("rig", Mjcf(xml=COUPLED))], force_sensors=["rig/arm"])
+"""One actor whose making takes every call of the worker."""
 
 
 def still(engine: Engine) -> torch.Tensor:
@@ -205,6 +231,36 @@ def test_a_broken_environment_is_reset_and_affects_no_other(toss, build) -> None
     assert broken.root_state[1, BALL, 2] > whole.root_state[1, BALL, 2]
 
 
+def test_the_gpu_pipeline_makes_the_same_calls_on_its_device(toss, build, gpu_worker) -> None:
+    """Through CUDA IPC and the driver's copies; tensors that are on another device are refused."""
+    engine = build()
+    assert "GPU pipeline: True" in engine._worker._tail()
+    for k in range(3):
+        for one in (toss, engine):
+            one.set_dof_target(torch.full((3, 1), 0.1 * k))
+            one.set_root_state(only(one, k), BALL, pose(one, 0.1, 0.2, 0.9))
+            one.step(only(one, 2))
+        for view in ("root_state", "body_state", "dof_pos", "dof_vel", "dof_force"):
+            assert torch.allclose(getattr(toss, view), getattr(engine, view), atol=1e-4), view
+
+
+def test_physx_on_a_gpu_with_the_cpu_pipeline(build) -> None:
+    engine = build(device="cuda:0", pipeline=Pipeline.cpu)
+    assert "PhysX on a GPU: True, GPU pipeline: False" in engine._worker._tail()
+    engine.step(still(engine))
+    assert engine.device.type == "cpu" and engine.capabilities.on_host and engine.root_state[0, BALL, 9] < -0.1
+
+
+def test_gpu_memory_is_shared_in_whole_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CUDA IPC opens the driver's whole block of 2 MiB, so nothing else may lie in it."""
+    asked = []
+    monkeypatch.setattr(shared_memory, "_on_device", lambda n, _: (asked.append(n), (torch.zeros(n // 4), "00"))[1])
+    memory = shared_memory.SharedTensors({"one": (3,), "other": (600_000,)}, torch.device("cuda:0"))
+    assert asked == [2 * 2**21] and memory.description["bytes"] == 2 * 2**21
+    shared_memory.SharedTensors({"one": (3,)}, torch.device("cuda:0"))
+    assert asked[1] == 2**21
+
+
 def test_when_everything_is_broken_it_says_so(build) -> None:
     engine = build(TOSS, 1, chaos="nan=always@0")
     for _ in range(10):
@@ -214,7 +270,7 @@ def test_when_everything_is_broken_it_says_so(build) -> None:
 
 
 def test_state_goes_on_where_it_was(toss, build) -> None:
-    first, second = toss, build(share="host")  # whose memory is the host's anyway
+    first, second = toss, build()
     for k in range(5):
         first.set_dof_target(torch.full((3, 1), 0.01 * k))
         first.step(still(first))
@@ -263,6 +319,43 @@ class TestWhatGoesWrong:
     def test_a_refused_simulation(self, build) -> None:
         with pytest.raises(WorkerError, match="create_sim failed"):
             build(chaos="refuse=1")
+
+    @pytest.mark.parametrize(
+        ("call", "of"),
+        [
+            ("load_asset", r"\(rig.xml\) failed for rig"),
+            ("set_asset_tendon_properties", "failed for rig"),
+            ("create_asset_force_sensor", "failed for rig/arm"),
+            ("begin_aggregate", "failed for environment 0"),
+            ("create_actor", "failed for rig"),
+            ("set_actor_rigid_shape_properties", "failed for rig"),
+            ("set_actor_dof_properties", "failed for rig"),
+            ("enable_actor_dof_force_sensors", "failed for rig"),
+            ("end_aggregate", "failed for environment 0"),
+            ("prepare_sim", "failed; its own messages"),
+            ("refresh_dof_force_tensor", "failed; its own messages"),
+            ("set_actor_root_state_tensor_indexed", "failed; its own messages"),
+        ],
+    )
+    def test_a_call_that_fails_is_named_with_its_actor(self, build, call: str, of: str) -> None:
+        with pytest.raises(WorkerError, match=f"Isaac Gym's {call}.*{of}" if "(" not in of else f"{call}{of}"):
+            build(RIG, 1, chaos=f"fail={call}")
+
+    def test_a_tendon_that_the_importer_lost(self, build) -> None:
+        with pytest.raises(WorkerError, match="importer lost coupling of rig"):
+            build(RIG, 1, chaos="lose=tendon")
+
+    def test_an_object_whose_root_the_importer_fixed(self, build) -> None:
+        with pytest.raises(SimulationError, match=r"does not let 'ball' fall: dropped, it has 0 m/s .* not -0\.16"):
+            build(chaos="fixes=1")
+
+    def test_a_gpu_in_exclusive_process_mode(self, build) -> None:
+        with pytest.raises(WorkerError, match=r"exclusive-process mode.*nvidia-smi -c DEFAULT"):
+            build(chaos="exclusive=1", device="cuda:0", pipeline=Pipeline.cpu)
+
+    def test_where_cuda_ipc_is_forbidden(self, build, gpu_worker) -> None:
+        with pytest.raises(WorkerError, match=r"engine.pipeline=cpu does without"):
+            build(chaos="noipc=1")
 
     def test_an_interpreter_without_isaacgym(self, build) -> None:
         with pytest.raises(WorkerError, match="No module named 'isaacgym'"):
@@ -348,8 +441,8 @@ def test_the_worker_is_python_3_8() -> None:
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     names = {alias.name.split(".")[0] for node in imports for alias in node.names}
     names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    standard = {"ctypes", "json", "mmap", "os", "signal", "sys", "traceback", "typing"}
-    assert names <= standard | {"isaacgym", "numpy", "torch"}
+    standard = {"__future__", "ctypes", "json", "mmap", "os", "signal", "sys", "traceback", "typing"}
+    assert names <= standard | {"isaacgym"}  # neither torch nor gymtorch
     old = shutil.which("python3.8")
     if old and subprocess.run([old, "--version"], capture_output=True, check=False).returncode == 0:
         subprocess.run([old, "-c", f"compile(open({str(WORKER)!r}).read(), 'worker', 'exec')"], check=True)

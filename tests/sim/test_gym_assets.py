@@ -13,6 +13,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.sim.isaacgym.assets import gym_asset
 from dima_isaac.sim.mjcf import load_asset_model
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf
+from tests.sim.toss import BOX
 from tests.tasks.bidexhands.test_suite import TASKS, task_of
 
 
@@ -28,7 +29,7 @@ def assets() -> dict[str, Mjcf]:
 
 def read_back(asset: Mjcf, folder: Path) -> tuple[mujoco.MjModel, mujoco.MjModel, np.ndarray]:
     """What was written, what it was written from, and the root's rotation that is no longer in it."""
-    written = gym_asset(Actor("it", asset))
+    written = gym_asset(Actor("it", asset, fixed=True))
     model = mujoco.MjModel.from_xml_path(str(folder / written.write(folder, "it")))
     x, y, z, w = written.root_quat
     turn = np.zeros(9)
@@ -67,11 +68,20 @@ def test_nothing_is_left_for_the_importer_to_resolve() -> None:
     for asset in assets().values():
         written = gym_asset(Actor("it", asset))
         root = ET.fromstring(written.xml)
-        assert not root.findall(".//default") and not root.findall(".//freejoint") and not root.findall(".//equality")
+        assert not root.findall(".//default") and not root.findall(".//equality")
         for node in root.iter():
             assert not {"euler", "axisangle", "fromto", "class", "childclass"} & node.attrib.keys()
         assert {node.get("file") for node in root.iter("mesh")} == written.meshes.keys() | (set())
         assert all(node.find("inertial") is not None for node in root.iter("body"))
+
+
+@pytest.mark.parametrize("asset", [Box((0.1, 0.1, 0.1)), Mjcf(xml=BOX)])
+def test_a_root_that_is_not_fixed_has_a_free_joint(asset: Box | Mjcf) -> None:
+    """The importer fixes one without."""
+    for fixed in (False, True):
+        model = mujoco.MjModel.from_xml_string(gym_asset(Actor("it", asset, fixed=fixed)).xml)
+        assert model.jnt_type.tolist() == ([] if fixed else [int(mujoco.mjtJoint.mjJNT_FREE)])
+    assert gym_asset(Actor("it", asset, marker=True)).xml.count("freejoint") == 1
 
 
 @pytest.mark.parametrize(

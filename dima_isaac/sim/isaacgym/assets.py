@@ -5,7 +5,8 @@ inertials, hinges and slides, primitive geoms, meshes as OBJ files, fixed tendon
 it; the engine sets them per degree of freedom.
 
 The root's own rotation is moved into its geoms, inertia and children, because how the importer reads it is not
-documented: afterwards the actor's pose and its root link's are the same.
+documented: afterwards the actor's pose and its root link's are the same. A root that is not fixed has a free joint,
+because NVIDIA's open importer fixes one without.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dima_isaac.sim.scene import IDENTITY, Actor, Box, Mjcf, Quat
 Array = np.ndarray
 _SHAPES = {2: "sphere", 3: "capsule", 4: "ellipsoid", 5: "cylinder", 6: "box", 7: "mesh"}
 _SIZES = {2: 1, 3: 2, 4: 3, 5: 2, 6: 3, 7: 0}  # how many of MuJoCo's three sizes a shape has
+_ROOT_JOINT = "root"
 _HINGE, _SLIDE = int(mujoco.mjtJoint.mjJNT_HINGE), int(mujoco.mjtJoint.mjJNT_SLIDE)
 
 
@@ -57,10 +59,12 @@ def gym_asset(actor: Actor) -> GymAsset:
     """
     asset = actor.asset
     if isinstance(asset, Mjcf):
-        return _from_mjcf(asset)
+        return _from_mjcf(asset, actor.fixed)
     root = ET.Element("mujoco", model=actor.name)
     ET.SubElement(root, "compiler", angle="radian")
     body = ET.SubElement(ET.SubElement(root, "worldbody"), "body", name=actor.name)
+    if not actor.fixed:
+        ET.SubElement(body, "freejoint", name=_ROOT_JOINT)
     if isinstance(asset, Box):
         shape, size = "box", [0.5 * extent for extent in asset.size]
     else:
@@ -70,7 +74,7 @@ def gym_asset(actor: Actor) -> GymAsset:
 
 
 @lru_cache(maxsize=16)
-def _from_mjcf(asset: Mjcf) -> GymAsset:
+def _from_mjcf(asset: Mjcf, fixed: bool) -> GymAsset:
     model, root = load_asset_model(asset)
     _refuse(model, root, asset)
     links = [root, *(b for b in range(root + 1, model.nbody) if _under(model, b, root))]
@@ -86,6 +90,8 @@ def _from_mjcf(asset: Mjcf) -> GymAsset:
         from_parent = rotation if parent == root else None
         pose = {} if b == root else _frame(model.body_pos[b], model.body_quat[b], from_parent)
         node = nodes[b] = ET.SubElement(nodes[parent], "body", name=model.body(b).name, **pose)
+        if b == root and not fixed:
+            ET.SubElement(node, "freejoint", name=_ROOT_JOINT)
         inside = rotation if b == root else None
         ET.SubElement(
             node,

@@ -1,7 +1,8 @@
-"""A scene in Isaac Gym's terms, as the values that its process is sent."""
+"""A scene in Isaac Gym's terms: what its process is sent, and where the scene's parts are in its tensors."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,8 @@ import numpy as np
 
 from dima_isaac.sim.compiled import Compiled
 from dima_isaac.sim.config import IsaacGymConfig
-from dima_isaac.sim.engine import MAX_SPEED
 from dima_isaac.sim.isaacgym.assets import GymAsset, gym_asset
-from dima_isaac.sim.scene import IDENTITY, Actor, Box, Ellipsoid, Scene
+from dima_isaac.sim.scene import IDENTITY, Actor, Box, Ellipsoid, Quat, Scene
 
 _COLLIDE_ALL, _COLLIDE_PAIRS = 0, -1  # create_actor's filter: all of its shapes touch, or those of its contact pairs
 _UNLIMITED = 1e9  # rad, m or N m
@@ -28,7 +28,7 @@ _TENDONS = {"limit_stiffness": 30.0, "damping": 0.1}
 
 
 def describe(scene: Scene, compiled: Compiled, cfg: IsaacGymConfig, folder: Path) -> dict[str, Any]:
-    """What to simulate and which of its parts are read and written. Writes the assets into ``folder``.
+    """What the worker is to simulate, by its names. Writes the assets into ``folder``.
 
     Raises:
         UsageError: an asset with what Isaac Gym does not have.
@@ -36,19 +36,16 @@ def describe(scene: Scene, compiled: Compiled, cfg: IsaacGymConfig, folder: Path
     assets = {actor.name: gym_asset(actor) for actor in scene.actors}
     files = {name: assets[name].write(folder, name) for name in assets}
 
-    def part(name: str) -> list[str]:
-        actor, _, rest = name.partition("/")
-        return [actor, rest or assets[actor].links[0]]
-
-    links = [part(link) for link in scene.links]
-    sensors = [part(link) for link in scene.force_sensors]
+    sensors: dict[str, list[str]] = {actor.name: [] for actor in scene.actors}
+    for sensor in scene.force_sensors:
+        name, _, link = sensor.partition("/")
+        sensors[name].append(link or assets[name].links[0])
     return {
         "dt": scene.control_dt,
         "substeps": cfg.substeps,
         "gravity": list(scene.gravity),
         "ground": scene.ground,
         "spacing": _SPACING,
-        "max_speed": MAX_SPEED,
         "tendons": _TENDONS,
         "physx": {
             **_PHYSX,
@@ -57,18 +54,46 @@ def describe(scene: Scene, compiled: Compiled, cfg: IsaacGymConfig, folder: Path
             "max_gpu_contact_pairs": cfg.max_gpu_contact_pairs,
         },
         "folder": str(folder),
-        "actors": [_actor(actor, assets[actor.name], files[actor.name], sensors, compiled) for actor in scene.actors],
-        "links": links,
-        # of links whose asset was written without its root's rotation, that rotation
-        "link_rotations": [assets[a].root_quat if link == assets[a].links[0] else IDENTITY for a, link in links],
-        "dofs": [part(name) for name in compiled.dof_names],
-        "targets": compiled.actuator_dofs.tolist(),
-        "wrenches": [part(f"{actor.name}/{actor.wrench}") for actor in scene.actors if actor.wrench],
-        "sensors": sensors,
+        "actors": [_actor(a, assets[a.name], files[a.name], sensors[a.name], compiled) for a in scene.actors],
     }
 
 
-def _actor(actor: Actor, asset: GymAsset, file: str, sensors: list[list[str]], compiled: Compiled) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Order:
+    """Where a scene's parts are in an environment of Isaac Gym's tensors, in which each actor's parts are together."""
+
+    bodies: int  # all links of all actors
+    links: list[int]  # of the scene's links, among bodies
+    dofs: list[int]
+    sensors: list[int]
+    wrenches: list[int]  # of each actor's wrench link, among bodies; -1 without one
+    roots: list[Quat]  # of the scene's links: the rotation of a root link that its asset was written without
+
+
+def order_of(scene: Scene, compiled: Compiled, links: list[list[str]], joints: list[list[str]]) -> Order:
+    """The order of the scene's parts, from each actor's ``links`` and ``joints`` in the importer's order."""
+    bodies: dict[str, int] = {}
+    for actor, names in zip(scene.actors, links, strict=True):
+        first = len(bodies)
+        bodies |= {f"{actor.name}/{name}": first + i for i, name in enumerate(names)}
+    every_joint = [f"{a.name}/{name}" for a, names in zip(scene.actors, joints, strict=True) for name in names]
+    actors = [actor.name for actor in scene.actors]
+    roots = {actor: f"{actor}/{names[0]}" for actor, names in zip(actors, links, strict=True)}
+    full = [roots.get(link, link) for link in scene.links]
+    turned = {roots[actor.name]: gym_asset(actor).root_quat for actor in scene.actors}
+    # an asset's sensors are numbered as they were made, in the scene's order
+    numbered = sorted(range(len(scene.force_sensors)), key=lambda s: actors.index(scene.force_sensors[s].split("/")[0]))
+    return Order(
+        bodies=len(bodies),
+        links=[bodies[link] for link in full],
+        dofs=[every_joint.index(name) for name in compiled.dof_names],
+        sensors=[numbered.index(s) for s in range(len(numbered))],
+        wrenches=[bodies[f"{a.name}/{a.wrench}"] if a.wrench else -1 for a in scene.actors],
+        roots=[turned.get(link, IDENTITY) for link in full],
+    )
+
+
+def _actor(actor: Actor, asset: GymAsset, file: str, sensors: list[str], compiled: Compiled) -> dict[str, Any]:
     # the hand's asset lists the pairs of its own geoms that touch; everything else may touch all of itself
     pairs_only = bool(asset.tendons) and not actor.self_collision
     return {
@@ -85,7 +110,7 @@ def _actor(actor: Actor, asset: GymAsset, file: str, sensors: list[list[str]], c
         "links": list(asset.links),
         "dofs": _joints(compiled, actor.name),
         "tendons": list(asset.tendons),
-        "sensors": [link for owner, link in sensors if owner == actor.name],
+        "sensors": sensors,
     }
 
 

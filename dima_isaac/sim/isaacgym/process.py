@@ -67,8 +67,8 @@ class WorkerProcess:
             os.close(commands)
             os.close(answers)
 
-    def call(self, command: dict[str, Any], timeout: float) -> None:
-        """Have the worker carry out ``command`` and wait for it.
+    def call(self, command: dict[str, Any], timeout: float) -> dict[str, Any]:
+        """Have the worker carry out ``command``, wait for it and return its answer.
 
         Raises:
             WorkerError: it failed, died or did not answer within ``timeout`` seconds.
@@ -88,9 +88,10 @@ class WorkerProcess:
                     raise WorkerError(self._died())
                 self._rest += piece
         line, self._rest = self._rest.split(b"\n", 1)
-        error = json.loads(line).get("error")
-        if error:
-            raise WorkerError(f"Isaac Gym could not {command['do']}: {error}.{self._tail()}")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise WorkerError(f"Isaac Gym could not {command['do']}: {answer['error']}.{self._tail()}")
+        return answer
 
     def _died(self) -> str:
         code = self._process.wait()

@@ -13,6 +13,8 @@ from torch import Tensor
 
 from dima_isaac.errors import UsageError
 
+_BLOCK = 2 * 1024 * 1024  # bytes that the driver shares at least: a smaller allocation would show its neighbours, too
+
 
 class SharedTensors:
     """Named float32 tensors, one after the other: in a file of shared memory, or in GPU memory through CUDA IPC.
@@ -33,6 +35,7 @@ class SharedTensors:
         nbytes = 4 * max(total, 4)
         self._path, handle = "", ""
         if device.type == "cuda":
+            nbytes = -(-nbytes // _BLOCK) * _BLOCK
             flat, handle = _on_device(nbytes, device)
         else:
             folder = "/dev/shm" if os.path.isdir("/dev/shm") else None
@@ -66,7 +69,7 @@ def _on_device(nbytes: int, device: torch.device) -> tuple[Tensor, str]:
         code = driver.cuMemAlloc_v2(ctypes.byref(pointer), ctypes.c_size_t(nbytes))
         code = code or driver.cuIpcGetMemHandle(ctypes.byref(handle), pointer)
     if code:
-        raise UsageError(f"GPU memory cannot be shared here (CUDA error {code}); engine.share=host does without.")
+        raise UsageError(f"GPU memory cannot be shared here (CUDA error {code}); engine.pipeline=cpu does without.")
 
     class Owner:
         __cuda_array_interface__ = {  # noqa: RUF012

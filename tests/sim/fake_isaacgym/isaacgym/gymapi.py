@@ -7,10 +7,11 @@ import time
 
 import mujoco
 import numpy as np
-import torch
 
 SIM_PHYSX, UP_AXIS_Z, ENV_SPACE, DOMAIN_SIM, CC_NEVER = 1, 1, 0, 2, 0
 DOF_MODE_NONE, DOF_MODE_POS = 0, 1
+DTYPE_FLOAT32, DTYPE_UINT32, INVALID_HANDLE = 0, 1, -1
+_NUMPY = {DTYPE_FLOAT32: np.float32, DTYPE_UINT32: np.uint32}
 _DOF = [
     *[("hasLimits", "?"), ("lower", "f4"), ("upper", "f4"), ("driveMode", "i4"), ("velocity", "f4"), ("effort", "f4")],
     *[("stiffness", "f4"), ("damping", "f4"), ("friction", "f4"), ("armature", "f4")],
@@ -45,6 +46,20 @@ class _Fields:
         if name not in self.NAMES:
             raise AttributeError(f"{type(self).__name__} has no {name}")
         object.__setattr__(self, name, value)
+
+
+class Tensor(_Fields):
+    """Where numbers are, and of what kind; not that they live."""
+
+    NAMES = ("device", "dtype", "shape", "data_address", "own_data", "array")
+
+    def read(self, dtype, count, device):
+        _need(self.own_data is False, "memory that is the caller's")
+        _need(self.device == device, f"a tensor on device {self.device} where the pipeline is on {device}")
+        _need(self.dtype == dtype, f"numbers of kind {self.dtype}, not {dtype}")
+        _need(int(np.prod(self.shape)) >= count, f"{count} numbers wanted, and {self.shape} are there")
+        pointer = ctypes.cast(self.data_address, ctypes.POINTER(ctypes.c_char * (4 * count)))
+        return np.frombuffer(pointer.contents, _NUMPY[dtype]).copy()
 
 
 class PhysXParams(_Fields):
@@ -87,7 +102,9 @@ class Asset:
         self.path, self.options = path, options
         self.model = mujoco.MjModel.from_xml_path(path)
         self.links = [self.model.body(b).name for b in range(1, self.model.nbody)]
-        self.joints = [self.model.joint(j).name for j in range(self.model.njnt)]
+        free = mujoco.mjtJoint.mjJNT_FREE
+        self.free = self.model.jnt_type[0] == free if self.model.njnt else False
+        self.joints = [self.model.joint(j).name for j in range(self.model.njnt) if self.model.jnt_type[j] != free]
         self.tendons = [_Tendon() for _ in range(self.model.ntendon)]
         self.sensors = []
         self.used = False
@@ -125,18 +142,28 @@ class Gym:
     """One simulation at most."""
 
     def __init__(self):
-        self.sim, self.called, self.fetched, self.steps, self.groups = None, set(), True, 0, set()
+        self.sim, self.called, self.fetched, self.groups = None, set(), True, set()
+        self.steps = -1  # the first is the engine's trial
         self.chaos = dict(pair.split("=") for pair in os.environ.get("FAKE_GYM", "").split(",") if pair)
 
     # ---- making ------------------------------------------------------------------------------------------------
+
+    def _result(self, call, result):
+        """``result``, unless this call is to fail as the real one does: with False, or the number of nothing."""
+        if self.chaos.get("fail") != call:
+            return result
+        return INVALID_HANDLE if isinstance(result, int) and not isinstance(result, bool) else False
 
     def create_sim(self, compute, graphics, kind, params):
         _need(self.sim is None, "one simulation per process")
         _need(kind == SIM_PHYSX, "PhysX must be asked for")
         _need(graphics == -1, "no Vulkan on a server")
         _need(params.dt > 0 and params.substeps >= 1 and params.physx.solver_type == 1, "parameters")
+        _need(params.physx.use_gpu or not params.use_gpu_pipeline, "the GPU pipeline is of PhysX on a GPU")
         if "refuse" in self.chaos:
             return None
+        self.device = compute if params.use_gpu_pipeline else -1
+        _printf(f"PhysX on a GPU: {params.physx.use_gpu}, GPU pipeline: {params.use_gpu_pipeline}")
         self.sim = _Sim(params)
         return self.sim
 
@@ -144,7 +171,7 @@ class Gym:
         sim.ground = True
 
     def load_asset(self, sim, root, file, options):
-        return Asset(os.path.join(root, file), options)
+        return Asset(os.path.join(root, file), options) if self.chaos.get("fail") != "load_asset" else None
 
     def get_asset_rigid_body_names(self, asset):
         return list(asset.links)
@@ -159,7 +186,7 @@ class Gym:
         return list(asset.joints)
 
     def get_asset_tendon_count(self, asset):
-        return len(asset.tendons)
+        return len(asset.tendons) - (self.chaos.get("lose") == "tendon")
 
     def get_asset_tendon_name(self, asset, i):
         return asset.model.tendon(i).name
@@ -169,12 +196,12 @@ class Gym:
 
     def set_asset_tendon_properties(self, asset, properties):
         asset.tendons = properties
-        return True
+        return self._result("set_asset_tendon_properties", True)
 
     def create_asset_force_sensor(self, asset, body, pose):
         _need(not asset.used, "sensors belong to assets and come before actors")
         asset.sensors.append(asset.links[body])
-        return len(asset.sensors) - 1
+        return self._result("create_asset_force_sensor", len(asset.sensors) - 1)
 
     def create_env(self, sim, lower, upper, per_row):
         _need(not sim.prepared, "environments come before prepare_sim")
@@ -183,7 +210,7 @@ class Gym:
 
     def begin_aggregate(self, env, bodies, shapes, self_collision):
         env.open, env.room = True, bodies
-        return True
+        return self._result("begin_aggregate", True)
 
     def create_actor(self, env, asset, pose, name, group, filter_, segmentation=0):
         _need(env.open, "actors of an aggregate come between its begin and end")
@@ -193,12 +220,12 @@ class Gym:
         _need(not marker or group not in self.groups, "two actors of one collision group touch")
         self.groups.add(group)
         env.actors.append(_Actor(asset, pose, name, marker))
-        return len(env.actors) - 1
+        return self._result("create_actor", len(env.actors) - 1)
 
     def end_aggregate(self, env):
         _need(sum(len(a.asset.links) for a in env.actors) <= env.room, "more bodies than the aggregate has room for")
         env.open = False
-        return True
+        return self._result("end_aggregate", None)  # success: not every call that promises a bool returns one
 
     def get_actor_index(self, env, handle, domain):
         before = self.sim.envs[: self.sim.envs.index(env)]
@@ -209,7 +236,7 @@ class Gym:
 
     def set_actor_rigid_shape_properties(self, env, handle, shapes):
         env.actors[handle].friction = shapes[0].friction
-        return True
+        return self._result("set_actor_rigid_shape_properties", True)
 
     def get_actor_dof_names(self, env, handle):
         return list(env.actors[handle].asset.joints)
@@ -220,16 +247,17 @@ class Gym:
     def set_actor_dof_properties(self, env, handle, properties):
         _need(not self.sim.prepared, "properties come before prepare_sim")
         env.actors[handle].properties = properties.copy()
-        return True
+        return self._result("set_actor_dof_properties", True)
 
     def enable_actor_dof_force_sensors(self, env, handle):
         env.actors[handle].forces = True
+        return self._result("enable_actor_dof_force_sensors", True)
 
     # ---- running -----------------------------------------------------------------------------------------------
 
     def prepare_sim(self, sim):
         actors = sim.envs[0].actors
-        self.model = _compose(sim, actors)
+        self.model = _compose(sim, actors, fixes="fixes" in self.chaos)
         self.index = [_Place(self.model, i, actor) for i, actor in enumerate(actors)]
         self.data = [mujoco.MjData(self.model) for _ in sim.envs]
         for data in self.data:
@@ -237,14 +265,21 @@ class Gym:
         e = len(sim.envs)
         bodies, dofs = sum(len(p.bodies) for p in self.index), sum(len(p.dofs) for p in self.index)
         sensors = sum(len(a.asset.sensors) for a in actors)
-        nan = float("nan")
-        self.root = torch.full((e * len(actors), 13), nan)
-        self.body, self.dof = torch.full((e * bodies, 13), nan), torch.full((e * dofs, 2), nan)
-        self.dof_force, self.sensor = torch.full((e * dofs,), nan), torch.full((e * sensors, 6), nan)
+        self.root, self.body = self._tensor(e * len(actors), 13), self._tensor(e * bodies, 13)
+        self.dof, self.dof_force = self._tensor(e * dofs, 2), self._tensor(e * dofs)
+        self.sensor, self.acquired = self._tensor(e * sensors, 6), []
         self.targets, self.push = np.zeros((e, dofs)), np.zeros((e, bodies, 6))
         self.links = self._links()
         sim.prepared = True
-        return True
+        return self._result("prepare_sim", True)
+
+    def _tensor(self, *shape):
+        """Not a number until it is refreshed."""
+        tensor = Tensor()
+        tensor.array = np.full(shape, np.nan, dtype=np.float32)
+        tensor.device, tensor.dtype, tensor.shape = self.device, DTYPE_FLOAT32, shape
+        tensor.data_address, tensor.own_data = tensor.array.ctypes.data, True
+        return tensor
 
     def acquire_actor_root_state_tensor(self, sim):
         return self._acquired(self.root)
@@ -264,39 +299,38 @@ class Gym:
 
     def _acquired(self, tensor):
         _need(self.sim.prepared, "tensors come after prepare_sim")
+        self.acquired.append(tensor)
         return tensor
 
-    def _readable(self):
+    def _refresh(self, tensor, rows):
+        _need(tensor in self.acquired, "a tensor is acquired before it is refreshed")
         _need(self.fetched, "fetch_results comes before a refresh")
+        tensor.array[:] = np.array(rows, dtype=np.float32).reshape(tensor.shape)
+        return True
 
     def refresh_actor_root_state_tensor(self, sim):
-        self._readable()
-        rows = [[place.root(data) for place in self.index] for data in self.data]
-        self.root.copy_(torch.tensor(np.array(rows)).view(-1, 13))
-        return True
+        return self._refresh(self.root, [[place.root(data) for place in self.index] for data in self.data])
 
     def refresh_rigid_body_state_tensor(self, sim):
-        self._readable()
-        self.body.copy_(torch.tensor(self.links).view(-1, 13))  # as the last step left them, whatever was set since
-        return True
+        return self._refresh(self.body, self.links)  # as the last step left them, whatever was set since
 
     def refresh_dof_state_tensor(self, sim):
-        self._readable()
         rows = [[(d.qpos[q], d.qvel[v]) for p in self.index for q, v in p.dofs] for d in self.data]
-        self.dof.copy_(torch.tensor(np.array(rows)).view(-1, 2))
-        return True
+        return self._refresh(self.dof, rows)
 
     def refresh_dof_force_tensor(self, sim):
-        self._readable()
         rows = [[d.qfrc_applied[v] for p in self.index for _, v in p.dofs] for d in self.data]
-        self.dof_force.copy_(torch.tensor(np.array(rows)).view(-1))
-        return True
+        return self._result("refresh_dof_force_tensor", self._refresh(self.dof_force, rows))
 
     def refresh_force_sensor_tensor(self, sim):
-        self._readable()
         rows = [[_touch(self.model, d, b) for p in self.index for b in p.sensors] for d in self.data]
-        self.sensor.copy_(torch.tensor(np.array(rows)).view(-1, 6))
-        return True
+        return self._refresh(self.sensor, rows)
+
+    def _floats(self, tensor, shape):
+        return tensor.read(DTYPE_FLOAT32, int(np.prod(tensor.shape)), self.device).reshape(shape).astype(np.float64)
+
+    def _ids(self, tensor, count):
+        return tensor.read(DTYPE_UINT32, count, self.device).tolist()
 
     def _once(self, name):
         _need(name not in self.called, f"{name} was called twice in one step")
@@ -304,18 +338,17 @@ class Gym:
 
     def set_actor_root_state_tensor_indexed(self, sim, states, ids, count):
         self._once("set_actor_root_state_tensor_indexed")
-        rows, which = states.read(torch.float32, self.root.numel()).view(-1, 13), ids.read(torch.int32, count).tolist()
+        rows, which = self._floats(states, self.root.array.shape), self._ids(ids, count)
         _need(len(set(which)) == count, "actor numbers must be unique")
         for i in which:
-            self.index[i % len(self.index)].put(self.data[i // len(self.index)], rows[i].double().numpy())
-        return True
+            self.index[i % len(self.index)].put(self.data[i // len(self.index)], rows[i])
+        return self._result("set_actor_root_state_tensor_indexed", True)
 
     def set_dof_state_tensor_indexed(self, sim, states, ids, count):
         self._once("set_dof_state_tensor_indexed")
-        rows = states.read(torch.float32, self.dof.numel()).view(len(self.data), -1, 2)
-        which = ids.read(torch.int32, count)
+        rows = self._floats(states, (len(self.data), -1, 2))
         starts = np.cumsum([0] + [len(p.dofs) for p in self.index])
-        for i in which.tolist():
+        for i in self._ids(ids, count):
             e, a = divmod(i, len(self.index))
             _need(self.index[a].dofs, "an actor without joints was given joint states")
             for k, (q, v) in enumerate(self.index[a].dofs):
@@ -324,15 +357,14 @@ class Gym:
 
     def set_dof_position_target_tensor(self, sim, targets):
         self._once("set_dof_position_target_tensor")
-        self.targets = targets.read(torch.float32, self.targets.size).view(len(self.data), -1).double().numpy()
+        self.targets = self._floats(targets, self.targets.shape)
         return True
 
     def apply_rigid_body_force_tensors(self, sim, force, torque, space):
         self._once("apply_rigid_body_force_tensors")
         _need(space == ENV_SPACE, "the contract's axes are the environment's")
-        count, shape = self.push.size // 2, (*self.push.shape[:2], 3)
-        parts = [part.read(torch.float32, count).view(shape).double().numpy() for part in (force, torque)]
-        self.push = np.concatenate(parts, -1)
+        shape = (*self.push.shape[:2], 3)
+        self.push = np.concatenate([self._floats(part, shape) for part in (force, torque)], -1)
         return True
 
     def simulate(self, sim):
@@ -357,7 +389,7 @@ class Gym:
                 data.qfrc_applied[velocity] = np.clip(drive, -properties["effort"], properties["effort"])
                 mujoco.mj_step(self.model, data)
             mujoco.mj_forward(self.model, data)
-            if self.chaos.get("nan") in (f"{self.steps}@{e}", f"always@{e}"):
+            if self.chaos.get("nan") in (f"{self.steps}@{e}", f"always@{e}") and self.steps:
                 data.qvel[:] = np.nan
         self.push[:] = 0.0
         self.links = self._links()
@@ -379,7 +411,7 @@ def acquire_gym():
 # ---- MuJoCo underneath ---------------------------------------------------------------------------------------------
 
 
-def _compose(sim, actors):
+def _compose(sim, actors, fixes):
     spec = mujoco.MjSpec()
     spec.option.timestep = sim.params.dt / sim.params.substeps
     spec.option.integrator = mujoco.mjtIntegrator.mjINT_IMPLICITFAST
@@ -398,9 +430,9 @@ def _compose(sim, actors):
         p, r = actor.pose.p, actor.pose.r
         place = {"pos": [p.x, p.y, p.z], "quat": [r.w, r.x, r.y, r.z]}
         frame = spec.worldbody.add_frame(**place)
-        attached = frame.attach_body(child.worldbody.first_body(), f"{i}/", "")
-        if not actor.asset.options.fix_base_link:
-            attached.add_freejoint(name=f"{i}#free")
+        frame.attach_body(child.worldbody.first_body(), f"{i}/", "")
+        if actor.asset.free and (fixes or actor.asset.options.fix_base_link):
+            spec.delete(spec.body(f"{i}/{actor.asset.links[0]}").first_joint())
     model = spec.compile()
     for i, actor in enumerate(actors):
         for row, joint in zip(actor.properties, actor.asset.joints, strict=True):
@@ -413,19 +445,21 @@ class _Place:
     """Where one actor's numbers are in MuJoCo's."""
 
     def __init__(self, model, i, actor):
-        self.model, self.marker = model, actor.marker
+        self.model, self.marker, self.fixed = model, actor.marker, actor.asset.options.fix_base_link
         self.bodies = [model.body(f"{i}/{name}").id for name in actor.asset.links]
         self.sensors = [model.body(f"{i}/{name}").id for name in actor.asset.sensors]
         joints = [model.joint(f"{i}/{name}") for name in actor.asset.joints]
         self.dofs = [(int(j.qposadr[0]), int(j.dofadr[0])) for j in joints]
-        free = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_JOINT, f"{i}#free")
+        free = model.body_jntadr[self.bodies[0]]  # only a root that has a free joint can move
         self.free = (int(model.jnt_qposadr[free]), int(model.jnt_dofadr[free])) if free >= 0 else None
 
     def root(self, data):
         return _frame(self.model, data, self.bodies[0])
 
     def put(self, data, row):
-        assert self.free, "a fixed actor was moved"
+        _need(not self.fixed, "a fixed actor was moved")
+        if self.free is None:
+            return
         q, v = self.free
         data.qpos[q : q + 3], data.qpos[q + 3 : q + 7] = row[:3], row[[6, 3, 4, 5]]
         rotation = np.zeros(9)
