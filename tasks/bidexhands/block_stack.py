@@ -25,7 +25,7 @@ from dima_isaac.sim.rotations import length
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import BasePoint, Hands
-from dima_isaac.tasks.bidexhands.hands.props import cube, cube_goal, table
+from dima_isaac.tasks.bidexhands.hands.props import CUBE_RPY, cube, cube_goal, table
 
 PLACES = ((0.0, 0.0, 0.625), (0.0, 0.0, 0.675))  # of the right (bottom) and the left (top) cube
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
@@ -65,8 +65,8 @@ class ShadowHandBlockStack(HandleTask):
             cfg,
             hands,
             [
-                cube("right", (0.0, 0.1, 0.625), COLORS[0], **light),
-                cube("left", (0.0, -0.1, 0.625), COLORS[1], **light),
+                cube("right", (0.0, 0.1, 0.625), COLORS[0], CUBE_RPY, **light),
+                cube("left", (0.0, -0.1, 0.625), COLORS[1], CUBE_RPY, **light),
                 table((0.5, 1.0, 0.6), friction=0.2),
                 cube_goal("right_goal", PLACES[0], COLORS[0]),
                 cube_goal("left_goal", PLACES[1], COLORS[1]),

@@ -24,7 +24,7 @@ from dima_isaac.sim.rotations import from_rpy, length, quat_conj, quat_div, rota
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
-from dima_isaac.tasks.bidexhands.hands.props import authored, cube, table
+from dima_isaac.tasks.bidexhands.hands.props import CUBE_RPY, authored, cube, table
 
 FLOOR, RIM = -0.05, 0.0445  # z in the bucket's frame, m
 LINK = from_rpy(math.pi / 2.0, 0.0, -math.pi / 2.0)  # the original's one link, in the bucket's frame
@@ -53,7 +53,7 @@ class ShadowHandGraspAndPlace(HandleTask):
             palms_down(),
             [
                 authored("bucket", "bucket", (0.0, 0.2, 0.653)),
-                cube("cube", (0.0, -0.2, 0.625), (0.9, 0.55, 0.2, 1.0), (1.57, 1.57, 0.0)),
+                cube("cube", (0.0, -0.2, 0.625), (0.9, 0.55, 0.2, 1.0), CUBE_RPY),
                 table((1.0, 1.0, 0.6)),
             ],
             points=[("bucket", (0.0, 0.0, 0.0)), ("cube", (0.0, 0.0, 0.0))],

@@ -18,14 +18,12 @@ from torch import Tensor
 
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
-from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
-from dima_isaac.tasks.bidexhands.hands.props import cube, cube_goal, table
+from dima_isaac.tasks.bidexhands.hands.props import CUBE_RPY, cube, cube_goal, table
 
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
-TURN: Vec3 = (1.57, 1.57, 0.0)
 PADDING = 5  # zeros that end the published observation
 
 
@@ -50,8 +48,8 @@ class ShadowHandPushBlock(HandleTask):
             cfg,
             palms_down(),
             [
-                cube("right", (0.0, 0.2, 0.625), COLORS[0], TURN),
-                cube("left", (0.0, -0.2, 0.625), COLORS[1], TURN),
+                cube("right", (0.0, 0.2, 0.625), COLORS[0], CUBE_RPY),
+                cube("left", (0.0, -0.2, 0.625), COLORS[1], CUBE_RPY),
                 table((1.0, 1.0, 0.6), friction=0.5),
                 cube_goal("right_goal", self._goals[0], COLORS[0]),
                 cube_goal("left_goal", self._goals[1], COLORS[1]),

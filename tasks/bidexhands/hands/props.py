@@ -11,6 +11,7 @@ from dima_isaac.tasks.bidexhands.hands.starts import Prop
 ASSETS = Path(__file__).parents[1] / "assets"
 EGG: Vec3 = (0.03, 0.03, 0.04)  # semi-axes, m
 CUBE: Vec3 = (0.05, 0.05, 0.05)  # edges, m
+CUBE_RPY: Vec3 = (1.57, 1.57, 0.0)  # how the benchmark's cubes lie at the start
 TABLETOP_VIEW: tuple[Vec3, Vec3] = ((-0.75, 0.55, 1.25), (0.12, 0.0, 0.66))
 Color = tuple[float, float, float, float]
 MARKER: Color = (0.25, 0.75, 0.35, 0.35)

@@ -115,8 +115,8 @@ SPAWN = {  # actor: position, roll pitch yaw; heights are the settled ones where
     "ShadowHandBlockStack": {
         "hand0": ((0, 0.6, 0.7), (3.14159, 0, 3.14)),
         "hand1": ((0, -0.6, 0.7), (3.14159, 0, 0)),
-        "right": ((0, 0.1, 0.625), NONE),
-        "left": ((0, -0.1, 0.625), NONE),
+        "right": ((0, 0.1, 0.625), FLAT),
+        "left": ((0, -0.1, 0.625), FLAT),
         "right_goal": ((0, 0, 0.625), NONE),
         "left_goal": ((0, 0, 0.675), NONE),
         "table": ((0, 0, 0.3), NONE),
