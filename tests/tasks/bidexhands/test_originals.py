@@ -50,15 +50,15 @@ def root(tmp_path: Path) -> Path:
     """Doors, scissors and a bottle with the published hinges; link (x, y, z) is (-z, -x, y) of the base."""
     door = link("link_0") + link("link_1", "0.3 -0.4 0") + link("link_2", "-0.3 -0.4 0")
     door += joint("fixed", "base", "link_0")
-    door += joint("revolute", "link_0", "link_1", "-0.4265 0.483 0.008", limits("0 -1 0", 0.0, 1.5707))
-    door += joint("revolute", "link_0", "link_2", "0.4204 0.483 0.006", limits("0 1 0", 0.0, 1.5707))
+    door += joint("revolute", "link_0", "link_1", "-0.42652707 0.483292 0.00846186", limits("0 -1 0", 0.0, 1.5707))
+    door += joint("revolute", "link_0", "link_2", "0.42040686 0.483292 0.00559989", limits("0 1 0", 0.0, 1.5707))
     write(tmp_path / "mjcf" / "door", door)
     scissors = link("link_1") + link("link_0", "0.1 0 -0.05") + joint("fixed", "base", "link_1")
     scissors += joint("revolute", "link_1", "link_0", "-0.0698 0 0.0034", limits("0 1 0", -0.597, 0.4))
     write(tmp_path / "mjcf" / "scissors" / "10495", scissors)
-    bottle = link("link_0") + '<link name="helper"/>' + link("link_1", "0.0103 0.1445 0")
+    bottle = link("link_0") + '<link name="helper"/>' + link("link_1", "-0.00700596 0.1445 -0.00754211")
     bottle += joint("fixed", "base", "link_0")
-    bottle += joint("prismatic", "link_0", "helper", "-0.0103 0 0", limits("0 1 0", 0.0, 0.064))
+    bottle += joint("prismatic", "link_0", "helper", "0.00700596 0 0.00754211", limits("0 1 0", 0.0, 0.064))
     bottle += joint("continuous", "helper", "link_1", rest='<axis xyz="0 1 0"/>')
     write(tmp_path / "mjcf" / "bottle_cap", bottle)
     return tmp_path
@@ -85,8 +85,9 @@ def test_meshes_joints_and_masses_are_the_files(root):
     assert model.dof_damping[lift.dofadr[0]] == 1.0  # the authored cap's
     assert model.body("bottle/bottle").mass[0] == pytest.approx(500 * 0.02 * 0.04 * 0.02)  # scale 1 2 1
     cap = model.geom_bodyid == model.body("bottle/cap").id
-    # its origin is 0.0103 along the base's y, and its mesh another -0.0103 and 0.1445 up
-    assert model.geom_pos[cap][0].tolist() == pytest.approx([0.0, -0.0103, 0.1445], abs=1e-9)
+    # the mesh is about the bottle's axis, and the link's origin beside it
+    assert model.geom_pos[cap][0].tolist() == pytest.approx([0.00754211, 0.00700596, 0.1445], abs=1e-9)
+    assert model.body("bottle/cap").pos.tolist() == pytest.approx([-0.00754211, -0.00700596, 0.0], abs=1e-9)
     assert model.geom_contype[cap].all() and (model.geom_type[cap] == mujoco.mjtGeom.mjGEOM_MESH).all()
 
 

@@ -12,7 +12,7 @@ import pytest
 from dima_isaac.sim.scene import Actor, Box, Ellipsoid, Mjcf
 from dima_isaac.tasks.bidexhands.hands.props import ASSETS
 from tests.tasks.bidexhands.stage import Stage
-from tests.tasks.bidexhands.test_suite import START_POINTS, TASKS, rotation, task_of
+from tests.tasks.bidexhands.test_suite import START_POINTS, TASKS, partnet, rotation, task_of
 
 NONE = (0.0, 0.0, 0.0)
 BACK = (0.0, 0.0, math.pi)
@@ -289,6 +289,12 @@ JOINTS = {  # axis, limits, and where the axis passes in the object's frame (Non
     "cap_slide": ((0, 0, -1), (0.0, 0.492), None),
     "rocker_hinge": ((0, 1, 0), (0.0, 0.5585), (-0.0417, None, -0.0109)),
 }
+ORIGINS = {  # of links in their parent's y-up axes, as the benchmark's files have them: hinges, the cap, the mug's lid
+    ("door", "right"): (-0.4265270657166128, 0.483292, 0.008461858680020029),
+    ("door", "left"): (0.42040686074842226, 0.483292, 0.0055998888476049835),
+    ("bottle", "cap"): (0.007005959241653967, 0.0, 0.007542109902568375),
+    ("mug", "lid"): (-0.0013007224518146773, 0.0, -0.006225716369432219),
+}
 LIDS = {"pot": 0.06, "mug": 0.108, "kettle": 0.032}
 
 
@@ -337,6 +343,12 @@ def test_authored_objects_have_the_published_extents_masses_and_joints(name):
         assert (model.jnt_type[joint] == mujoco.mjtJoint.mjJNT_SLIDE) is (place is None)
         for value, wanted in zip(data.xanchor[joint], place or (), strict=False):
             assert wanted is None or value == pytest.approx(wanted, abs=0.01)
+
+
+@pytest.mark.parametrize(("name", "link"), ORIGINS)
+def test_link_origins_are_the_published_ones(name, link):
+    model = mujoco.MjModel.from_xml_path(str(ASSETS / f"{name}.xml"))
+    assert model.body(link).pos.tolist() == pytest.approx(partnet(*ORIGINS[name, link]), abs=1e-8)
 
 
 def test_every_authored_object_says_what_it_stands_for():
