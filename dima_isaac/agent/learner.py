@@ -18,7 +18,10 @@ from dima_isaac.types import Game, Metrics, Step
 
 
 class Learner(Protocol):
-    """A team of policies that acts anywhere and improves on rollouts, whether dreamt or real."""
+    """A team of policies that acts anywhere and improves on rollouts, whether dreamt or real.
+
+    Learners' methods without a docstring do what this class says.
+    """
 
     actor: nn.Module  # the network that acts
     generator: torch.Generator  # of every draw that ``act`` and ``update`` make

@@ -53,21 +53,17 @@ class PPO(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw actions (..., N, A) and give the log-probability (..., N) of each draw."""
         return self.actor.act(obs, generator or self.generator)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:
-        """The mean actions (..., N, A), as the environment takes them."""
         action = self.actor.mode(obs)
         return action.clamp(-1.0, 1.0) if self._clip_actions else action
 
     def track(self, step: Step) -> None:
-        """Update the actor's observation statistics with a real row of every environment."""
         self.actor.track(step.obs)
 
     def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
-        """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
         with torch.enable_grad():
             x = state.detach().requires_grad_(True)
             # a view, since counters of operations put hooks on what a module is given, and not on leaves
@@ -146,7 +142,6 @@ class PPO(nn.Module):
         }
 
     def optim_state(self) -> dict[str, Any]:
-        """Optimisers and random state: what ``state_dict`` lacks to continue bit for bit."""
         return {
             "actor": self.actor_optim.state_dict(),
             "critic": self.critic_optim.state_dict(),
@@ -154,7 +149,6 @@ class PPO(nn.Module):
         }
 
     def load_optim_state(self, state: dict[str, Any]) -> None:
-        """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
         self.actor_optim.load_state_dict(state["actor"])
         self.critic_optim.load_state_dict(state["critic"])
         restore_generator(self.generator, state["generator"])

@@ -67,17 +67,14 @@ class SAC(nn.Module):
 
     @torch.no_grad()
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """Draw actions (..., N, A) and give the log-probability (..., N) of each draw."""
         action, logp = self.actor.act(obs, generator or self.generator)
         return action, (logp * self.used).sum(-1)
 
     @torch.no_grad()
     def mode(self, obs: Tensor) -> Tensor:
-        """The deterministic actions (..., N, A)."""
         return self.actor.mode(obs)
 
     def track(self, step: Step) -> None:
-        """Update running statistics with a real row of every environment."""
         self.actor.track(step.obs)
         self.critics.moments.update(step.state)
         self.target_critics.moments.load_state_dict(self.critics.moments.state_dict())
@@ -136,7 +133,6 @@ class SAC(nn.Module):
         }
 
     def optim_state(self) -> dict[str, Any]:
-        """Optimisers, running returns and random state: what ``state_dict`` lacks to continue bit for bit."""
         return {
             "actor": self.actor_optim.state_dict(),
             "critics": self.critic_optim.state_dict(),
@@ -146,7 +142,6 @@ class SAC(nn.Module):
         }
 
     def load_optim_state(self, state: dict[str, Any]) -> None:
-        """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
         self.actor_optim.load_state_dict(state["actor"])
         self.critic_optim.load_state_dict(state["critics"])
         self.entropy_optim.load_state_dict(state["entropy"])

@@ -52,7 +52,8 @@ class Outcome:
 class Task(ABC):
     """One Markov game. The constructor takes a ``Config``; ``bind`` is called once, before anything else.
 
-    The members after the abstract ones are optional: their defaults are a task without that ability.
+    The members after the abstract ones are optional: their defaults are a task without that ability. A task's methods
+    without a docstring do what this class says.
     """
 
     Config: ClassVar[type[Any]]  # the dataclass of the task's settings

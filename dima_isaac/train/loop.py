@@ -27,7 +27,10 @@ MAX_NONFINITE = 10  # rows in a row with a non-finite loss before the run gives 
 
 
 class TrainingLoop(ABC):
-    """Owns environments, agents and replay; a subclass says what is learned from them, and when (``learn``)."""
+    """Owns environments, agents and replay; a subclass says what is learned from them, and when (``learn``).
+
+    Subclasses' methods without a docstring do what this class says.
+    """
 
     agent: Learner
     losses: ClassVar[tuple[str, ...]]

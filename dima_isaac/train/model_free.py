@@ -13,7 +13,6 @@ class ModelFree(TrainingLoop):
     losses = ("agent/policy", "agent/value_loss")
 
     def updates(self) -> dict[str, Ratio]:
-        """Updates of the agents."""
         sac = self.cfg.agent.sac
         return {"agent": Ratio(sac.critic_steps_per_step / CRITIC_STEPS, sac.start)}
 

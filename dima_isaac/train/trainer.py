@@ -36,7 +36,6 @@ class Trainer(TrainingLoop):
         super().__init__(cfg, run, env, eval_env, logger, signals)
 
     def updates(self) -> dict[str, Ratio]:
-        """Updates of the world model's parts, and dreams."""
         learn = self.cfg.train.learn
         begin = learn.start - learn.round
         return {
@@ -57,7 +56,6 @@ class Trainer(TrainingLoop):
             self.log_metrics()
 
     def collect(self) -> None:
-        """Act once in every environment and store the row acted on."""
         self.world.track(self.step.state)
         super().collect()
 
@@ -97,22 +95,18 @@ class Trainer(TrainingLoop):
         self.logger.add(metrics, "probe/")
 
     def log_metrics(self) -> None:
-        """Write one row of metrics, with the rate of dreaming."""
         imagined = self.imagined.read()
         if imagined is not None:
             self.logger.add({"time/imagined_steps_per_s": imagined})
         super().log_metrics()
 
     def captured(self) -> list[tuple[object, tuple[str, ...]]]:
-        """The world model's updates, the agents' and the dream."""
         return [(self.world, self.world.captured), *super().captured(), (self, ("dream",))]
 
     def generators(self) -> tuple[torch.Generator, ...]:
-        """The world model's and the agents'."""
         return (self.world.generator, *super().generators())
 
     def parts(self) -> dict[str, Part]:
-        """What a checkpoint holds of a run."""
         return {
             "fitted_steps": attribute(self, "fitted_steps"),
             "world": state(self.world),

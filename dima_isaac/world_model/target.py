@@ -37,7 +37,8 @@ class Target(nn.Module):
     """Running moments of states and changes, the masks of a task's dimensions, and the advance of a state.
 
     ``input_mask`` (D,) is 0 for dimensions that networks do not see. Entries of the state that repeat the action just
-    taken are written from it (``copy_last_action``), so nothing predicts them.
+    taken are written from it (``copy_last_action``), so nothing predicts them. Subclasses' methods without a docstring
+    do what this class says.
     """
 
     copied_to: Tensor  # state columns that repeat an action entry
@@ -146,28 +147,22 @@ class StateTarget(Target):
         super().__init__(cfg, spec, prior=PUBLISHED_PRIOR)
 
     def linear(self, x: Tensor, actions: Tensor) -> Tensor:
-        """Zeros: nothing is predicted linearly."""
         return torch.zeros_like(x)
 
     def encode(self, state: Tensor, after: Tensor, linear: Tensor) -> Tensor:
-        """x'."""
         return self.x(after)
 
     def decode(self, state: Tensor, y: Tensor, linear: Tensor) -> Tensor:
-        """mean + std * y / sigma_data."""
         mean, std = self.state_scale()
         return mean + std * (y / SIGMA_DATA)
 
     def features(self, x: Tensor, valid: Tensor) -> Tensor:
-        """x itself, padding at 0."""
         return x * valid.unsqueeze(-1)
 
     def uncertain(self) -> Tensor:
-        """All that is not copied."""
         return self.not_copied
 
     def dx_dy(self) -> Tensor:
-        """1."""
         return torch.ones_like(self.not_copied)
 
 
@@ -188,7 +183,6 @@ class ResidualTarget(Target):
 
     @torch.no_grad()
     def track(self, window: Window) -> None:
-        """Learn from replayed rows: moments from all of them, the regression from the newest step."""
         super().track(window)
         state, after, actions = window.state[:, -2], window.state[:, -1], window.action[:, -1 - self.history : -1]
         inputs = torch.cat([self.x(state), actions.flatten(1)], 1)
@@ -196,7 +190,6 @@ class ResidualTarget(Target):
         self.regression.update(inputs, self.normalised_change(state, after), counted)
 
     def refit(self, updates: int) -> None:
-        """Solve the regression every ``SOLVE_EVERY`` updates."""
         if updates and updates % SOLVE_EVERY == 0:
             self.regression.solve()
 
@@ -205,16 +198,13 @@ class ResidualTarget(Target):
         return (self.regression.residual_rms / SIGMA_DATA).clamp_min(LEAST_UNIT)
 
     def linear(self, x: Tensor, actions: Tensor) -> Tensor:
-        """A [x, a, 1], with the actions of the whole history."""
         prediction: Tensor = self.regression(torch.cat([x, actions.flatten(1)], 1))
         return prediction
 
     def encode(self, state: Tensor, after: Tensor, linear: Tensor) -> Tensor:
-        """(d - linear) / u."""
         return (self.normalised_change(state, after) - linear) / self._unit()
 
     def decode(self, state: Tensor, y: Tensor, linear: Tensor) -> Tensor:
-        """s + mean + std * (linear + u y) / sigma_data."""
         mean, std = self.change_scale()
         return state + mean + std * ((linear + self._unit() * y) / SIGMA_DATA)
 
@@ -231,11 +221,9 @@ class ResidualTarget(Target):
         return torch.cat([changes, x[:, -1:]], 1)
 
     def uncertain(self) -> Tensor:
-        """All that is neither copied nor constant."""
         return self.not_copied * (self.change_scale()[1] > 0)
 
     def dx_dy(self) -> Tensor:
-        """u times the deviation of the change over that of the state."""
         std = self.state_scale()[1]
         return torch.where(std > 0, self.change_scale()[1] * self._unit() / std, 0.0)
 

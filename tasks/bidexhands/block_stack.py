@@ -79,7 +79,6 @@ class ShadowHandBlockStack(HandleTask):
         self.cfg: ShadowHandBlockStackConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Also keep the cubes' places."""
         super().bind(engine)
         self._places_of_cubes = torch.tensor(PLACES, device=engine.device)
         self._padding = torch.zeros(engine.num_envs, PADDING, device=engine.device)
@@ -89,7 +88,6 @@ class ShadowHandBlockStack(HandleTask):
         return [self.root("right"), self.root("left"), self._padding]
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands too far away, and the stack."""
         cfg = self.cfg
         cubes = self.points()
         reach = self.reach(cubes)

@@ -67,7 +67,6 @@ class ShadowHandBottleCap(HandleTask):
         self.cfg: ShadowHandBottleCapConfig = cfg
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, a bottle dropped, and the cap off."""
         cfg = self.cfg
         points, palms, tips = self.points(), self.palms(), self.tips()
         place, bottle, cap = points.unbind(1)

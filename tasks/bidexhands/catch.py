@@ -128,7 +128,6 @@ class Catch(TwoHandTask):
         self._terms = [f"throw{i}" for i in range(count)] if count > 1 else ["throw"]
 
     def bind(self, engine: Engine) -> None:
-        """Slice the eggs' and goals' roots, and keep the places that bases must not leave."""
         super().bind(engine)
         first, count = self._actor["egg0"], len(self._terms)
         self._eggs, self._goals = engine.root_state[:, first : first + 2 * count].split(count, 1)  # (E, eggs, 13)
@@ -141,14 +140,12 @@ class Catch(TwoHandTask):
         return [torch.cat([self._eggs, self._goals[..., :7], rotation], -1).flatten(1)]
 
     def describe_tail(self, index: int) -> str:
-        """A short name of one number of an egg's part."""
         i, column = divmod(index, EGG_COLUMNS)
         numbers = ("x", "y", "z", "qx", "qy", "qz", "qw", "vx", "vy", "vz", "wx", "wy", "wz")
         names = [f"egg{i} {number}" for number in numbers] + [f"goal{i} {number}" for number in numbers[:7]]
         return [*names, *(f"egg{i} to goal {number}" for number in numbers[3:7])][column]
 
     def pose(self, engine: Engine, state: Tensor) -> None:
-        """Stage hands, eggs and goals as ``state`` (E, D) shows them, for pictures of dreams."""
         self.pose_hands(engine, state)
         everyone = torch.ones(engine.num_envs, dtype=torch.bool, device=engine.device)
         eggs = state[:, -len(self._terms) * EGG_COLUMNS :].unflatten(1, (-1, EGG_COLUMNS))
@@ -159,7 +156,6 @@ class Catch(TwoHandTask):
                 engine.set_root_state(everyone, self._actor[name], root)
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, eggs dropped, bases off their places, and catches."""
         cfg = self.cfg
         gap = distance(self._eggs[..., :3], self._goals[..., :3])  # (E, eggs)
         theta = angle_between(self._eggs[..., 3:7], self._goals[..., 3:7])

@@ -89,12 +89,10 @@ class Door(HandleTask):
         self.cfg: DoorConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Also find the hinges."""
         super().bind(engine)
         self._hinges = names_to_index(engine.dof_names, [f"door/{leaf}" for leaf in LEAVES], engine.device)
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands too far away, and the door where it should be."""
         cfg = self.cfg
         points = self.points()
         reach = self.reach(points)

@@ -75,7 +75,6 @@ class ShadowHandGraspAndPlace(HandleTask):
         return [bucket, bucket[:, :3], quat, cube_[:, :7]]
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands too far away, and the cube in the bucket."""
         cfg = self.cfg
         bucket, cube_ = self.root("bucket"), self.root("cube")
         reach = self.reach(torch.stack([bucket[:, :3], cube_[:, :3]], 1))

@@ -68,13 +68,11 @@ class ShadowHandKettle(HandleTask):
         self.cfg: ShadowHandKettleConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Also find the balls."""
         super().bind(engine)
         first = self._actor["ball0"] if self.cfg.balls else 0
         self._balls = slice(first, first + self.cfg.balls)
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, a bucket dropped, and the water poured."""
         cfg = self.cfg
         points = self.points()
         reach = self.reach(points[:, :2])

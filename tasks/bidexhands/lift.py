@@ -59,7 +59,6 @@ class ShadowHandLiftUnderarm(HandleTask):
         self.cfg: ShadowHandLiftUnderarmConfig = cfg
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, a pot dropped or let go, and the pot lifted."""
         cfg = self.cfg
         grip = distance(self.points(), self.palms())  # (E, 2)
         pot = self.root("pot")[:, :3]

@@ -47,7 +47,6 @@ class ShadowHandPen(HandleTask):
         self.cfg: ShadowHandPenConfig = cfg
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands too far away, and the cap off."""
         points = self.points()
         reach = self.reach(points)
         pull = 5.0 * distance(points[:, 0], points[:, 1])

@@ -61,7 +61,6 @@ class ShadowHandPushBlock(HandleTask):
         self.cfg: ShadowHandPushBlockConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Also keep the goals: the observed ones, left first, and those that each cube is rewarded for."""
         super().bind(engine)
         right, left = torch.tensor(self._goals, device=engine.device)
         self._observed_goals = torch.cat([left, right, left.new_zeros(PADDING)]).expand(engine.num_envs, -1)
@@ -73,7 +72,6 @@ class ShadowHandPushBlock(HandleTask):
         return [self.root("right"), self.points().flatten(1), self._observed_goals]
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands too far away, and both cubes home."""
         cubes = self.points()
         reach = self.reach(cubes)
         gap = distance(cubes, self._rewarded_goals)  # (E, 2)

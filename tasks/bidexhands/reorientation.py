@@ -65,7 +65,6 @@ class ShadowHandReOrientation(TwoHandTask):
         self.cfg: ShadowHandReOrientationConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Slice the cubes' and goals' roots, and allocate the episode's goals."""
         super().bind(engine)
         first = self._actor["cube0"]
         self._cubes, self._markers = engine.root_state[:, first : first + 4].split(2, 1)  # (E, 2, 13)
@@ -73,7 +72,6 @@ class ShadowHandReOrientation(TwoHandTask):
         self._reached = torch.zeros(engine.num_envs, dtype=torch.int64, device=engine.device)
 
     def reset(self, engine: Engine, mask: Tensor, noise: Noise) -> None:
-        """Also draw the goals that follow the first one."""
         super().reset(engine, mask, noise)
         drawn = spin(noise.uniform(2 * GOALS).unflatten(1, (GOALS, 2)))
         self._goals = torch.where(mask[:, None, None], drawn, self._goals)
@@ -94,7 +92,6 @@ class ShadowHandReOrientation(TwoHandTask):
         return [torch.cat([self._cubes, self._markers[..., :7], rotation], -1).flatten(1)]
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, drops and goals reached."""
         cfg = self.cfg
         gap = distance(self._cubes[..., :3], self._markers[..., :3])  # (E, 2)
         theta = self._angles()
@@ -117,10 +114,8 @@ class ShadowHandReOrientation(TwoHandTask):
         return near.any(1) if self.cfg.repaired(self.cfg.either_cube) else near[:, 1]
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Also the episode's goals."""
         return {**super().state_dict(), "goals": self._goals.clone(), "reached": self._reached.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state_dict``."""
         super().load_state_dict(state)
         self._goals, self._reached = state["goals"].to(self._goals).clone(), state["reached"].to(self._reached).clone()

@@ -49,12 +49,10 @@ class ShadowHandScissors(HandleTask):
         self.cfg: ShadowHandScissorsConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Also find the pivot."""
         super().bind(engine)
         self._pivot = int(names_to_index(engine.dof_names, ["scissors/pivot"])[0])
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, hands too far away, and the scissors open."""
         reach = self.reach(self.points())
         angle = engine.dof_pos[:, self._pivot]
         near = (reach < self.cfg.near).all(1)

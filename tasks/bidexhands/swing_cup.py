@@ -57,12 +57,10 @@ class ShadowHandSwingCup(HandleTask):
         self.cfg: ShadowHandSwingCupConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Also keep the goal's orientation."""
         super().bind(engine)
         self._goal = torch.tensor(from_rpy(0.0, 0.0, GOAL_YAW), device=engine.device).expand(engine.num_envs, -1)
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, a mug dropped, and the mug turned."""
         cfg = self.cfg
         mug = self.root("mug")
         reach = self.reach(self.points())

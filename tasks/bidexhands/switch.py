@@ -58,13 +58,11 @@ class ShadowHandSwitch(HandleTask):
         self.cfg: ShadowHandSwitchConfig = cfg
 
     def bind(self, engine: Engine) -> None:
-        """Also find the rockers."""
         super().bind(engine)
         names = [f"{name}/rocker_hinge" for name in SWITCHES]
         self._rockers = names_to_index(engine.dof_names, names, engine.device)
 
     def compute_reward(self, engine: Engine) -> Outcome:
-        """Reward, and both switches pressed."""
         points = self.points()
         reach = self.reach(points)
         height = points[..., 2].sum(1)

@@ -33,7 +33,6 @@ class Arm(Robot):
         return {"state": (0, self.width)}
 
     def bind(self, engine: Engine) -> None:
-        """See ``Robot.bind``."""
         positions = engine.field("xpos")
         self._at = {name: positions[:, engine.body_names.index(name)] for name in self.bodies}
         super().bind(engine)

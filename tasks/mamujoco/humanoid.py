@@ -49,7 +49,6 @@ class Humanoid(HumanoidBody):
     extra_fields = ("xipos",)
 
     def bind(self, engine: Engine) -> None:
-        """See ``Robot.bind``."""
         self._mass = engine.constant("body_mass")
         self._body_x = engine.field("xipos")[:, :, 0]
         super().bind(engine)
@@ -77,7 +76,6 @@ class HumanoidStandup(HumanoidBody):
     harl = Harl(_V2_STATE, zeros=84, constants={"impact_cost_weight": 0.0})
 
     def bind(self, engine: Engine) -> None:
-        """See ``Robot.bind``."""
         super().bind(engine)
         self._substep = engine.control_dt / engine.substeps
 

@@ -236,7 +236,6 @@ class Robot(Task):
         return self._state64().to(self._dtype)
 
     def observe(self, state: Tensor) -> Tensor:
-        """What each agent sees: (..., D) -> (..., N, O)."""
         dims = self.spec.dims
         if self._old:
             return standardised(state, self._agents)
@@ -257,7 +256,6 @@ class Robot(Task):
     # ---- optional ----------------------------------------------------------------------------------------------
 
     def physics_state(self) -> tuple[np.ndarray, np.ndarray]:
-        """Copies of qpos (E, nq) and qvel (E, nv), float64."""
         position, velocity = (np.array(value.cpu(), dtype=np.float64) for value in (self._qpos, self._qvel))
         return position, velocity
 

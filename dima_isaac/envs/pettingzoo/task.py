@@ -71,21 +71,17 @@ class PettingZooTask(Task):
         )
 
     def build_engine(self, num_envs: int) -> ParallelEngine:
-        """The worker processes."""
         return ParallelEngine(self.cfg, self.layout, num_envs)
 
     def bind(self, engine: Any) -> None:
-        """Keep the arrays that the workers share."""
         self._arrays = engine.arrays
         self._never = torch.zeros(engine.num_envs, dtype=torch.bool)
 
     def reset(self, engine: Any, mask: Tensor, noise: Noise) -> None:
-        """Stage seeds for the environments of ``mask``."""
         seed = ((noise.uniform(1)[:, 0] + 1.0) * (_SEEDS / 2)).to(torch.int64)
         engine.stage_reset(mask, seed)
 
     def act(self, engine: Any, action: Tensor) -> None:
-        """Stage the actions (E, N, A)."""
         self._arrays["action"].copy_(action)
 
     def state(self, engine: Any) -> Tensor:
@@ -93,7 +89,6 @@ class PettingZooTask(Task):
         return self._arrays["state"].clone()
 
     def observe(self, state: Tensor) -> Tensor:
-        """What each agent sees: (..., D) -> (..., N, O)."""
         if self._index.device != state.device:
             self._index = self._index.to(state.device)
         padded = torch.nn.functional.pad(state, (0, 1))

@@ -61,7 +61,6 @@ class HandleTask(TwoHandTask):
         return replace(super().scene(), firm_grip=GRIP)
 
     def bind(self, engine: Engine) -> None:
-        """Also resolve the points' links."""
         super().bind(engine)
         self._frames = engine.body_state
         self._point_link = names_to_index(engine.link_names, [link for link, _ in self._places], engine.device)

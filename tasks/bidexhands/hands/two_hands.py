@@ -139,7 +139,6 @@ class TwoHandTask(Task):
         return self.hands.palms or (self.hands.free and self.hands.base_point is BasePoint.palm)
 
     def bind(self, engine: Engine) -> None:
-        """Resolve names to indices on the engine's device; allocate last actions and targets."""
         device, envs = engine.device, engine.num_envs
         # the engine's views keep their address, so slices of them can be made once
         self._actor = {name: index for index, name in enumerate(engine.actor_names)}
@@ -238,14 +237,12 @@ class TwoHandTask(Task):
         return torch.cat([point, to_rpy(roots[..., 3:7])], -1)
 
     def observe(self, state: Tensor) -> Tensor:
-        """What each agent sees: (..., D) -> (..., N, O), its hand's block and the tail. Pure."""
         if self._view.device != state.device:
             self._view = self._view.to(state.device)
         dims = self.spec.dims
         return state.index_select(-1, self._view).unflatten(-1, (dims.agents, dims.obs))
 
     def describe(self, index: int) -> str:
-        """A short name of one number of the state, for figures."""
         return self._columns.describe(index) or self.describe_tail(index - 2 * self._columns.block)
 
     def pose_hands(self, engine: Engine, state: Tensor) -> None:
@@ -256,11 +253,9 @@ class TwoHandTask(Task):
         engine.set_dof_state(everyone, pos, torch.zeros_like(pos))
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Last actions and targets."""
         return {"last_action": self._last_action.clone(), "targets": self._targets.clone()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Continue from ``state_dict``."""
         self._last_action = state["last_action"].to(self._last_action).clone()
         self._targets = state["targets"].to(self._targets).clone()
 
