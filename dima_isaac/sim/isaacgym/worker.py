@@ -74,10 +74,10 @@ class _Cuda:
     """Calls of the CUDA driver, in the device's primary context, which is the one that Isaac Gym's tensors are in."""
 
     def __init__(self, index: int) -> None:
-        self.driver, context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
+        self.driver, self.context = ctypes.CDLL("libcuda.so.1"), ctypes.c_void_p()
         self("cuInit", 0)
-        self("cuDevicePrimaryCtxRetain", ctypes.byref(context), index)
-        self("cuCtxSetCurrent", context)
+        self("cuDevicePrimaryCtxRetain", ctypes.byref(self.context), index)
+        self("cuCtxSetCurrent", self.context)
 
     def __call__(self, name: str, *arguments: Any) -> None:
         code = getattr(self.driver, name)(*arguments)
@@ -96,10 +96,15 @@ class _Cuda:
             _fields_ = [("reserved", ctypes.c_char * 64)]
 
         pointer = ctypes.c_uint64()
+        self("cuCtxSetCurrent", self.context)  # PhysX may leave another, or none
         code = self.driver.cuIpcOpenMemHandle_v2(ctypes.byref(pointer), Handle.from_buffer_copy(handle), 1)
         if code:
             raise Failure(f"CUDA error {code} while opening shared GPU memory; engine.pipeline=cpu does without")
         return pointer.value
+
+    def copy(self, to: int, source: int, size: int) -> None:
+        """Copy ``size`` bytes within the GPU's memory."""
+        self("cuMemcpyDtoD_v2", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size))
 
 
 class Worker:
@@ -269,11 +274,10 @@ class Worker:
             _did(gym.refresh_dof_force_tensor(sim), "refresh_dof_force_tensor")
         if self.has_sensors:
             _did(gym.refresh_force_sensor_tensor(sim), "refresh_force_sensor_tensor")
-        for to, source, size in self.copies:
-            if self.cuda:
-                self.cuda("cuMemcpyDtoD_v2", ctypes.c_uint64(to), ctypes.c_uint64(source), ctypes.c_size_t(size))
-            else:
-                ctypes.memmove(to, source, size)
+        if self.cuda:
+            self.cuda("cuCtxSetCurrent", self.cuda.context)
+        for copy in self.copies:
+            (self.cuda.copy if self.cuda else ctypes.memmove)(*copy)
         if self.cuda:
             self.cuda("cuCtxSynchronize")  # the other process reads as soon as it has the answer
 

@@ -8,6 +8,8 @@ import time
 import mujoco
 import numpy as np
 
+from isaacgym.driver import Driver
+
 SIM_PHYSX, UP_AXIS_Z, ENV_SPACE, DOMAIN_SIM, CC_NEVER = 1, 1, 0, 2, 0
 DOF_MODE_NONE, DOF_MODE_POS = 0, 1
 DTYPE_FLOAT32, DTYPE_UINT32, INVALID_HANDLE = 0, 1, -1
@@ -270,7 +272,7 @@ class Gym:
         self.sensor, self.acquired = self._tensor(e * sensors, 6), []
         self.targets, self.push = np.zeros((e, dofs)), np.zeros((e, bodies, 6))
         self.links = self._links()
-        sim.prepared = True
+        sim.prepared, Driver.current = True, None
         return self._result("prepare_sim", True)
 
     def _tensor(self, *shape):
@@ -398,6 +400,7 @@ class Gym:
 
     def fetch_results(self, sim, wait):
         _need(wait, "results are awaited")
+        Driver.current = None  # PhysX has contexts of its own
         self.fetched = True
 
     def _links(self):
