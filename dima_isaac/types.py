@@ -79,6 +79,14 @@ class Step:
     last: Tensor  # (E,) bool  the episode ends here ...
     terminal: Tensor  # (E,) bool  ... because the task ended it, not the clock
 
+    @property
+    def cut_short(self) -> Tensor:
+        """(E,) bool: the episode ended, but at the time limit or because its physics failed, not by the task.
+
+        Also true in a tick that is spent on a reset.
+        """
+        return (self.last | self.first) & ~self.terminal
+
 
 @dataclass
 class Window:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import warnings
 from typing import Any
@@ -134,17 +133,13 @@ def test_rl_games_rows_are_environments_agents() -> None:
     assert view.frames == 24
 
 
-def test_rl_games_wild_actions_are_cut_and_its_environments_go_on_where_they_were() -> None:
+def test_rl_games_wild_actions_are_cut() -> None:
     from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
 
     one, other = (RlGamesView(make("HalfCheetah", num_envs=2, engine="mujoco", protocol="harl")) for _ in range(2))
     one.reset(), other.reset()
     wild = torch.full((4, 3), 3.0)
     assert torch.equal(one.step(wild)[1], other.step(wild.clamp(-1.0, 1.0))[1])
-    saved = copy.deepcopy(one.get_env_state())
-    seen = one.step(wild)[0]
-    other.step(-wild), other.set_env_state(saved)
-    assert torch.equal(other.step(wild)[0], seen) and one.frames == other.frames == 4
 
 
 def test_gymnasium_draws_every_environment() -> None:

@@ -17,7 +17,6 @@ from gymnasium.vector.utils import batch_space
 from torch import Tensor
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.errors import unknown
 
 _MODES = {"next_step": AutoresetMode.NEXT_STEP, "same_step": AutoresetMode.SAME_STEP}
@@ -68,7 +67,7 @@ class GymnasiumVectorView(VectorEnv):
         """One tick of every environment."""
         row = self.env.step(torch.as_tensor(np.asarray(actions, dtype=np.float32), device=self.env.device))
         infos: dict[str, Any] = {"state": _array(row.state)}
-        obs, truncated = _array(row.obs), _array(cut_short(row) & ~self._over)
+        obs, truncated = _array(row.obs), _array(row.cut_short & ~self._over)
         if self._same_step and bool(row.last.any()):
             infos |= {"final_obs": obs, "_final_obs": _array(row.last), "final_state": infos["state"]}
             fresh = self.env.reset_where(row.last)
@@ -82,7 +81,6 @@ class GymnasiumVectorView(VectorEnv):
         return tuple(self.env.engine.render(i, 320, 240) for i in range(self.num_envs))
 
     def close_extras(self, **kwargs: Any) -> None:
-        """Release the engine."""
         self.env.close()
 
 

@@ -10,7 +10,6 @@ from gymnasium.spaces import Box
 from pettingzoo import ParallelEnv
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.types import Step
 
 Named = dict[str, Any]
@@ -44,11 +43,9 @@ class PettingZooView(ParallelEnv):
         self._state = np.zeros(dims.state, dtype=np.float32)
 
     def observation_space(self, agent: str) -> Box:
-        """The same object every time."""
         return self.observation_spaces[agent]
 
     def action_space(self, agent: str) -> Box:
-        """The same object every time."""
         return self.action_spaces[agent]
 
     def reset(self, seed: int | None = None, options: Named | None = None) -> tuple[Named, Named]:
@@ -69,7 +66,7 @@ class PettingZooView(ParallelEnv):
             own = np.asarray(actions[name], dtype=np.float32)
             joint[0, i, : len(own)] = torch.from_numpy(own)
         row = self.env.step(joint.to(self.env.device))
-        reward, terminal, truncated = float(row.reward[0]), bool(row.terminal[0]), bool(cut_short(row)[0])
+        reward, terminal, truncated = float(row.reward[0]), bool(row.terminal[0]), bool(row.cut_short[0])
         out: tuple[Named, Named, Named, Named, Named] = (
             self._observe(row),
             {name: reward for name in self.agents},
@@ -90,7 +87,6 @@ class PettingZooView(ParallelEnv):
         return self.env.engine.render(0, 320, 240)
 
     def close(self) -> None:
-        """Release the engine."""
         self.env.close()
 
     def _observe(self, row: Step) -> Named:

@@ -15,7 +15,6 @@ from rl_games.common.ivecenv import IVecEnv
 from torch import Tensor
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.types import Step
 
 
@@ -34,7 +33,6 @@ class RlGamesView(IVecEnv):
         self.frames = 0
 
     def reset(self) -> Tensor | dict[str, Tensor]:
-        """Start new episodes everywhere."""
         return self._observe(self.env.reset())
 
     def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
@@ -42,7 +40,7 @@ class RlGamesView(IVecEnv):
         dims = self.env.spec.dims
         row = self.env.step(actions.view(self.env.num_envs, dims.agents, dims.action).clamp(-1.0, 1.0))
         self.frames += self.env.num_envs
-        cut = cut_short(row)
+        cut = row.cut_short
         infos = {"time_outs": self._by_agent(cut)}
         seen = row
         if bool(row.last.any()):
@@ -50,7 +48,6 @@ class RlGamesView(IVecEnv):
         return self._observe(seen), self._by_agent(row.reward.float()), self._by_agent(row.terminal | cut), infos
 
     def get_number_of_agents(self) -> int:
-        """Agents per environment."""
         return self.env.spec.dims.agents
 
     def get_env_info(self) -> dict[str, Any]:
@@ -65,16 +62,6 @@ class RlGamesView(IVecEnv):
         if self.central:
             info["state_space"] = Box(-np.inf, np.inf, (dims.state,), np.float32)
         return info
-
-    def get_env_state(self) -> dict[str, Any]:
-        """The environment's own checkpoint."""
-        return {"env": self.env.state_dict(), "frames": self.frames}
-
-    def set_env_state(self, env_state: dict[str, Any] | None) -> None:
-        """Continue from ``get_env_state``."""
-        if env_state is not None:
-            self.env.load_state_dict(env_state["env"])
-            self.frames = int(env_state["frames"])
 
     def _by_agent(self, value: Tensor) -> Tensor:
         return value.repeat_interleave(self.env.spec.dims.agents)

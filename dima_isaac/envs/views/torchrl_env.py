@@ -11,7 +11,6 @@ from torchrl.data import Bounded, Categorical, Composite, Unbounded
 from torchrl.envs import EnvBase
 
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views.ends import cut_short
 from dima_isaac.types import Step
 
 
@@ -50,7 +49,7 @@ class TorchRLView(EnvBase):
 
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         row = self.env.step(tensordict["agents", "action"])
-        out = self._pack(row, row.terminal, cut_short(row))
+        out = self._pack(row, row.terminal, row.cut_short)
         agents = self.env.spec.dims.agents
         out["agents", "reward"] = row.reward.float()[:, None, None].expand(-1, agents, 1).clone()
         return out
@@ -61,7 +60,6 @@ class TorchRLView(EnvBase):
             self.env.reset(0)  # the next reset begins episode 1, whatever was played before
 
     def close(self, **kwargs: Any) -> None:
-        """Release the engine."""
         super().close(**kwargs)
         self.env.close()
 
