@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from dima_isaac.agent.actor import Actor
 from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.critic import Critic
 from dima_isaac.agent.returns import lambda_returns, survival
-from dima_isaac.nn.optim import optimizer_step
-from dima_isaac.types import Game, Metrics, Rollout, Step, restore_generator
+from dima_isaac.nn.optim import Trainable, optimizer_step
+from dima_isaac.types import Game, Metrics, Rollout, Step
 
 GRAD_CLIP = 10.0  # of each network's gradient norm
 HUBER = 10.0  # where the value loss becomes linear, in normalised units
 ADVANTAGE_EPS = 1e-4
 
 
-class PPO(nn.Module):
+class PPO(Trainable):
     """The ``Learner`` of ``agent.learner=ppo``."""
 
     captured = ("update",)
 
     def __init__(
-        self,
-        cfg: AgentConfig,
-        game: Game,
-        device: torch.device,
-        *,
-        clip_actions: bool = True,
-        bf16: bool = False,
-        seed: int = 0,
+        self, cfg: AgentConfig, game: Game, device: torch.device, *, clip_actions: bool, bf16: bool, seed: int
     ) -> None:
         """See ``build_learner``; these networks compute in float32 with or without ``bf16``."""
         super().__init__()
@@ -43,8 +34,10 @@ class PPO(nn.Module):
         self.critic = Critic(cfg.critic, dims, cfg.ppo.published)
         self.to(device)
         self.generator = torch.Generator(device).manual_seed(seed)
-        self.actor_optim = torch.optim.Adam(self.actor.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
-        self.critic_optim = torch.optim.Adam(self.critic.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
+        self.optimisers = {
+            name: torch.optim.Adam(net.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
+            for name, net in (("actor", self.actor), ("critic", self.critic))
+        }
 
     @property
     def steps_per_update(self) -> int:
@@ -120,7 +113,7 @@ class PPO(nn.Module):
         policy_loss = -_mean(surrogate, weight)
         bonus = _mean(entropy.mean(1), weight)
         loss = policy_loss - cfg.entropy * bonus
-        actor_grad = optimizer_step(self.actor_optim, self.actor.parameters(), loss, GRAD_CLIP)
+        actor_grad = optimizer_step(self.optimisers["actor"], self.actor.parameters(), loss, GRAD_CLIP)
 
         self.critic.units.update(target, weight)
         wanted = self.critic.units.normalise(target)
@@ -130,7 +123,7 @@ class PPO(nn.Module):
             near = old_value + (value - old_value).clamp(-cfg.clip, cfg.clip)
             loss = torch.maximum(loss, F.huber_loss(near, wanted, reduction="none", delta=HUBER))
         value_loss = _mean(loss, weight)
-        critic_grad = optimizer_step(self.critic_optim, self.critic.parameters(), value_loss, GRAD_CLIP)
+        critic_grad = optimizer_step(self.optimisers["critic"], self.critic.parameters(), value_loss, GRAD_CLIP)
         return {
             "agent/policy": policy_loss.detach(),
             "agent/value_loss": value_loss.detach(),
@@ -140,18 +133,6 @@ class PPO(nn.Module):
             "agent/grad_norm": actor_grad,
             "agent/critic_grad_norm": critic_grad,
         }
-
-    def optim_state(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor_optim.state_dict(),
-            "critic": self.critic_optim.state_dict(),
-            "generator": self.generator.get_state(),
-        }
-
-    def load_optim_state(self, state: dict[str, Any]) -> None:
-        self.actor_optim.load_state_dict(state["actor"])
-        self.critic_optim.load_state_dict(state["critic"])
-        restore_generator(self.generator, state["generator"])
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:

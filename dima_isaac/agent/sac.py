@@ -17,8 +17,8 @@ from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.returns import ReturnScale
 from dima_isaac.agent.squashed import SquashedActor
 from dima_isaac.nn.ema import ema_copy
-from dima_isaac.nn.optim import optimizer_step
-from dima_isaac.types import Game, Metrics, Step, Transitions, restore_generator
+from dima_isaac.nn.optim import Trainable, optimizer_step
+from dima_isaac.types import Game, Metrics, Step, Transitions
 
 CRITIC_STEPS = 2  # per step of the actor (TD3's delay)
 TARGET_STEP = 0.01  # of the target critics towards the critics, per critic step
@@ -28,7 +28,7 @@ ENTROPY_LR = 1e-3
 GRAD_CLIP = 10.0
 
 
-class SAC(nn.Module):
+class SAC(Trainable):
     """The ``Learner`` of ``agent.learner=sac``: it improves on ``Transitions`` of any origin."""
 
     used: Tensor
@@ -36,14 +36,7 @@ class SAC(nn.Module):
     steps_per_update = CRITIC_STEPS + 1
 
     def __init__(
-        self,
-        cfg: AgentConfig,
-        game: Game,
-        device: torch.device,
-        *,
-        clip_actions: bool = True,
-        bf16: bool = False,
-        seed: int = 0,
+        self, cfg: AgentConfig, game: Game, device: torch.device, *, clip_actions: bool, bf16: bool, seed: int
     ) -> None:
         """See ``build_learner``; actions are in (-1, 1) with or without ``clip_actions``."""
         super().__init__()
@@ -62,8 +55,8 @@ class SAC(nn.Module):
         def adamw(net: nn.Module) -> torch.optim.Optimizer:
             return torch.optim.AdamW(net.parameters(), lr=cfg.sac.lr, weight_decay=WEIGHT_DECAY, fused=True)
 
-        self.actor_optim, self.critic_optim = adamw(self.actor), adamw(self.critics)
-        self.entropy_optim = torch.optim.Adam([self.log_weight], lr=ENTROPY_LR, fused=True)
+        entropy = torch.optim.Adam([self.log_weight], lr=ENTROPY_LR, fused=True)
+        self.optimisers = {"actor": adamw(self.actor), "critics": adamw(self.critics), "entropy": entropy}
 
     @torch.no_grad()
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -103,7 +96,7 @@ class SAC(nn.Module):
             reward = batch.reward / self.scale() + batch.discount * bonus
             target = self.critics.target(after, reward, batch.discount)
         loss = _mean(-(target * logits.log_softmax(-1)).sum(-1), batch.counted).sum()
-        norm = optimizer_step(self.critic_optim, self.critics.parameters(), loss, GRAD_CLIP)
+        norm = optimizer_step(self.optimisers["critics"], self.critics.parameters(), loss, GRAD_CLIP)
         with torch.no_grad():
             targets: list[Tensor] = list(self.target_critics.parameters())
             torch._foreach_lerp_(targets, list[Tensor](self.critics.parameters()), TARGET_STEP)
@@ -120,10 +113,10 @@ class SAC(nn.Module):
         entropy = -(logp * self.used).sum((-1, -2))
         weight = self.log_weight.exp()
         loss = -_mean(value + weight.detach() * entropy, batch.counted)
-        norm = optimizer_step(self.actor_optim, self.actor.parameters(), loss, GRAD_CLIP)
+        norm = optimizer_step(self.optimisers["actor"], self.actor.parameters(), loss, GRAD_CLIP)
         mean_entropy = _mean(entropy, batch.counted).detach()
         wanted = self.cfg.sac.target_entropy * self.used.sum()
-        optimizer_step(self.entropy_optim, [self.log_weight], weight * (mean_entropy - wanted), GRAD_CLIP)
+        optimizer_step(self.optimisers["entropy"], [self.log_weight], weight * (mean_entropy - wanted), GRAD_CLIP)
         return {
             "agent/policy": loss.detach(),
             "agent/entropy": mean_entropy / self.used.shape[0],
@@ -133,20 +126,11 @@ class SAC(nn.Module):
         }
 
     def optim_state(self) -> dict[str, Any]:
-        return {
-            "actor": self.actor_optim.state_dict(),
-            "critics": self.critic_optim.state_dict(),
-            "entropy": self.entropy_optim.state_dict(),
-            "running": self.scale.running,
-            "generator": self.generator.get_state(),
-        }
+        return {**super().optim_state(), "running": self.scale.running}
 
     def load_optim_state(self, state: dict[str, Any]) -> None:
-        self.actor_optim.load_state_dict(state["actor"])
-        self.critic_optim.load_state_dict(state["critics"])
-        self.entropy_optim.load_state_dict(state["entropy"])
+        super().load_optim_state(state)
         self.scale.running = state["running"].to(self.used.device)
-        restore_generator(self.generator, state["generator"])
 
 
 def _mean(value: Tensor, counted: Tensor) -> Tensor:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from dima_isaac.types import restore_generator
 
 
 class Optimiser:
@@ -87,3 +90,21 @@ def optimizer_step(
     optim.found_inf = skip.float()  # type: ignore[attr-defined]
     optim.step()
     return norm.detach()
+
+
+class Trainable(nn.Module):
+    """A module with its optimisers and its random stream."""
+
+    optimisers: dict[str, Any]  # by the name under which their state is saved
+    generator: torch.Generator
+
+    def optim_state(self) -> dict[str, Any]:
+        """Optimisers and random state: what ``state_dict`` lacks to continue bit for bit."""
+        state = {name: optimiser.state_dict() for name, optimiser in self.optimisers.items()}
+        return {**state, "generator": self.generator.get_state()}
+
+    def load_optim_state(self, state: dict[str, Any]) -> None:
+        """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
+        for name, optimiser in self.optimisers.items():
+            optimiser.load_state_dict(state[name])
+        restore_generator(self.generator, state["generator"])

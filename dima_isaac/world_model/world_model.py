@@ -21,8 +21,8 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.nn.ema import ema_copy, ema_update
-from dima_isaac.nn.optim import Optimiser
-from dima_isaac.types import Game, Metrics, Window, restore_generator
+from dima_isaac.nn.optim import Optimiser, Trainable
+from dima_isaac.types import Game, Metrics, Window
 from dima_isaac.world_model import karras, reveal
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
 from dima_isaac.world_model.denoiser import Denoiser
@@ -44,7 +44,7 @@ class Context:
     valid: Tensor  # (B, history) bool, False where x is padding
 
 
-class WorldModel(nn.Module):
+class WorldModel(Trainable):
     """P(s' | s, a^1 .. a^N), reward, continuation and observations of one Markov game."""
 
     sigmas: Tensor
@@ -55,9 +55,6 @@ class WorldModel(nn.Module):
         """A model of ``game``, a task, on ``device``.
 
         Weights and the model's random stream come from torch's global generator, so seed that first.
-
-        Raises:
-            UsageError: a number of reverse steps that does not fit the agents.
         """
         super().__init__()
         spec = game.spec
@@ -79,12 +76,12 @@ class WorldModel(nn.Module):
         self._seed = int(torch.randint(2**62, ()))
         self.to(device)
         self.generator = torch.Generator(self.device).manual_seed(self._seed)
-        self._optimisers = {
+        self.optimisers = {
             "denoiser": _optimiser(self.denoiser, cfg.denoiser.optim),
             "reward": _optimiser(self.reward, cfg.reward.optim),
         }
         if self.decoder is not None:
-            self._optimisers["decoder"] = self.decoder.optimiser()
+            self.optimisers["decoder"] = self.decoder.optimiser()
 
     @property
     def sampling_denoiser(self) -> Denoiser:
@@ -95,11 +92,7 @@ class WorldModel(nn.Module):
     def device(self) -> torch.device:
         return self.sigmas.device
 
-    # -- normalisation ----------------------------------------------------------------------------------------------
-
-    def normalise(self, state: Tensor) -> Tensor:
-        """s (..., D) -> x."""
-        return self.target.x(state)
+    # -- learning ---------------------------------------------------------------------------------------------------
 
     def track(self, state: Tensor) -> None:
         """Update the running moments with ``state`` (..., D)."""
@@ -109,11 +102,9 @@ class WorldModel(nn.Module):
         """Actions as the environment takes them."""
         return action.clamp(-1.0, 1.0) if self.cfg.clip_actions else action
 
-    # -- learning ---------------------------------------------------------------------------------------------------
-
     def update_dynamics(self, window: Window) -> Metrics:
         """One optimiser step of the denoiser on (B, ``self.window``) rows."""
-        optimiser = self._optimisers["denoiser"]
+        optimiser = self.optimisers["denoiser"]
         self.track_window(window)
         self.target.refit(optimiser.updates)
         optimiser.begin()
@@ -124,14 +115,14 @@ class WorldModel(nn.Module):
 
     def update_reward(self, window: Window) -> Metrics:
         """One optimiser step of the reward and continuation model on (B, ``self.reward_window``) rows."""
-        self._optimisers["reward"].begin()
+        self.optimisers["reward"].begin()
         return self.fit_reward(window)
 
     def update_decoder(self, state: Tensor) -> Metrics:
         """One optimiser step of the learned decoder on ``state`` (B, D); nothing to do with the exact one."""
         if self.decoder is None:
             return {}
-        self._optimisers["decoder"].begin()
+        self.optimisers["decoder"].begin()
         return self.fit_decoder(state)
 
     def weigh_by_value(self, squared_gradient: Tensor) -> None:
@@ -146,20 +137,20 @@ class WorldModel(nn.Module):
     def fit_dynamics(self, window: Window) -> Metrics:
         """The part of ``update_dynamics`` that descends the denoiser's loss."""
         loss = self._dynamics_loss(self._taken(window))
-        norm = self._optimisers["denoiser"].step(loss)
+        norm = self.optimisers["denoiser"].step(loss)
         return {"world/denoise": loss.detach(), "world/grad_norm": norm}
 
     def fit_reward(self, window: Window) -> Metrics:
         """The part of ``update_reward`` that may be captured."""
         loss, metrics = self.reward.loss(self.target, self._taken(window), self.generator)
-        norm = self._optimisers["reward"].step(loss, twice=self.cfg.reward.double_step)
+        norm = self.optimisers["reward"].step(loss, twice=self.cfg.reward.double_step)
         return {**metrics, "world/reward_grad_norm": norm}
 
     def fit_decoder(self, state: Tensor) -> Metrics:
         """The part of ``update_decoder`` that may be captured."""
         assert self.decoder is not None
         loss, metrics = self.decoder.loss(self.target.z(state), self._observe(state))
-        self._optimisers["decoder"].step(loss)
+        self.optimisers["decoder"].step(loss)
         return metrics
 
     def _taken(self, window: Window) -> Window:
@@ -200,7 +191,7 @@ class WorldModel(nn.Module):
     def context(self, window: Window) -> Context:
         """The context at the end of (B, ``history``) replay rows."""
         mask = window.valid.unsqueeze(-1)
-        x = self.normalise(window.state) * mask
+        x = self.target.x(window.state) * mask
         action = self._as_taken(window.action[:, :-1]) * mask[:, :-1].unsqueeze(-1)
         return Context(window.state[:, -1], x, action, window.valid)
 
@@ -225,7 +216,7 @@ class WorldModel(nn.Module):
         if self.held_out is not None and errors:
             y = y + self.held_out.draw(y.shape[0], generator)
         state = self.target.advance(context.state, y, linear, action)
-        x = torch.cat([context.x[:, 1:], self.normalise(state).unsqueeze(1)], 1)
+        x = torch.cat([context.x[:, 1:], self.target.x(state).unsqueeze(1)], 1)
         valid = torch.cat([context.valid[:, 1:], torch.ones_like(context.valid[:, :1])], 1)
         return Context(state, x, actions[:, 1:], valid)
 
@@ -267,18 +258,13 @@ class WorldModel(nn.Module):
 
     # -- continuing -------------------------------------------------------------------------------------------------
 
-    def optim_state(self) -> dict:
-        """Optimisers and random stream: what ``state_dict`` lacks to continue bit for bit."""
-        state: dict = {name: optimiser.state_dict() for name, optimiser in self._optimisers.items()}
-        return {**state, "generator": self.generator.get_state(), "seed": self._seed}
+    def optim_state(self) -> dict[str, Any]:
+        return {**super().optim_state(), "seed": self._seed}
 
-    def load_optim_state(self, state: dict) -> None:
-        """Continue from ``optim_state``. On another kind of device the random stream starts anew."""
-        for name, optimiser in self._optimisers.items():
-            optimiser.load_state_dict(state[name])
+    def load_optim_state(self, state: dict[str, Any]) -> None:
         self._seed = int(state["seed"])
         self.generator.manual_seed(self._seed)
-        restore_generator(self.generator, state["generator"])
+        super().load_optim_state(state)
 
 
 def _optimiser(module: nn.Module, cfg: OptimConfig) -> Optimiser:

@@ -8,6 +8,7 @@ import torch
 
 from dima_isaac.agent import ppo
 from dima_isaac.agent.config import AgentConfig, PpoConfig
+from dima_isaac.agent.learner import build_learner
 from dima_isaac.agent.ppo import PPO, _standardise
 from dima_isaac.types import Dims, Rollout
 from tests.agent.games import game
@@ -28,7 +29,7 @@ def bandit(agent: PPO, goal: torch.Tensor, cont: float = 1.0) -> Rollout:
 def test_agents_learn_different_goals():
     torch.manual_seed(0)
     cfg = AgentConfig(gamma=0.0)
-    agent = PPO(cfg, GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(cfg, GAME, torch.device("cpu"), seed=1)
     goal = torch.tensor([0.4, -0.6])
     for _ in range(40):
         metrics = agent.update(bandit(agent, goal))
@@ -38,7 +39,7 @@ def test_agents_learn_different_goals():
 
 def test_steps_after_a_certain_end_have_no_weight():
     torch.manual_seed(0)
-    agent = PPO(AgentConfig(), GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=1)
     weight = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     one = _standardise(torch.tensor([[1.0, 50.0], [3.0, -9.0]]), weight, 0.0)
     torch.testing.assert_close(one[:, 0], torch.tensor([-1.0, 1.0]))
@@ -46,7 +47,7 @@ def test_steps_after_a_certain_end_have_no_weight():
     other = Rollout(**vars(rollout))
     other.reward = rollout.reward.clone()
     other.reward[:, 1:] = 1e3  # unreachable
-    twin = PPO(AgentConfig(), GAME, torch.device("cpu"), seed=1)
+    twin = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=1)
     twin.load_state_dict(agent.state_dict())
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     agent.update(rollout)
@@ -119,7 +120,7 @@ def test_losses_are_the_textbooks(monkeypatch, published):
     monkeypatch.setattr(ppo, "HUBER", 0.5)  # within reach
     settings = PpoConfig(epochs=3, minibatches=1, lam=0.7, entropy=0.05, published=published)
     cfg = AgentConfig(gamma=0.9, lr=0.03, ppo=settings)
-    agent = PPO(cfg, GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(cfg, GAME, torch.device("cpu"), seed=1)
     agent.critic.units.update(torch.tensor([4.0, 9.0]), torch.ones(2))
     obs, state, last = torch.randn(5, 4, 2, 4), torch.randn(5, 5, 4), torch.randn(5, 5, 2, 1)
     action, logp = agent.act(obs)
@@ -128,7 +129,7 @@ def test_losses_are_the_textbooks(monkeypatch, published):
     by_hand, checked = ByHand(agent, dream), []
 
     def optimizer_step(optim, parameters, loss, *rest, **more):
-        expected = by_hand.policy_loss() if optim is agent.actor_optim else by_hand.value_loss()
+        expected = by_hand.policy_loss() if optim is agent.optimisers["actor"] else by_hand.value_loss()
         assert loss.item() == pytest.approx(expected, rel=1e-4, abs=1e-5)
         checked.append(optim)
         return real(optim, parameters, loss, *rest, **more)
@@ -136,13 +137,13 @@ def test_losses_are_the_textbooks(monkeypatch, published):
     real = ppo.optimizer_step
     monkeypatch.setattr(ppo, "optimizer_step", optimizer_step)
     agent.update(dream)
-    assert checked == [agent.actor_optim, agent.critic_optim] * 3
+    assert checked == [agent.optimisers["actor"], agent.optimisers["critic"]] * 3
 
 
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_rollout_with_a_nonfinite_reward_changes_nothing(bad):
     torch.manual_seed(0)
-    agent = PPO(AgentConfig(ppo=PpoConfig(minibatches=1)), GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(AgentConfig(ppo=PpoConfig(minibatches=1)), GAME, torch.device("cpu"), seed=1)
     good = bandit(agent, torch.tensor([0.4, -0.6]))
     agent.update(good)
     before = {name: value.clone() for name, value in agent.state_dict().items() if isinstance(value, torch.Tensor)}
@@ -158,7 +159,7 @@ def test_a_rollout_with_a_nonfinite_reward_changes_nothing(bad):
 
 def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
     torch.manual_seed(0)
-    agent = PPO(AgentConfig(ppo=PpoConfig(published=True)), GAME, torch.device("cpu")).double()
+    agent = build_learner(AgentConfig(ppo=PpoConfig(published=True)), GAME, torch.device("cpu")).double()
     state, last = torch.randn(6, 4).double(), torch.randn(6, 2, 1).double()
     step, expected = 1e-6, torch.zeros(4).double()
     for i in range(4):
@@ -170,10 +171,10 @@ def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
 
 def test_continues_bit_for_bit():
     torch.manual_seed(0)
-    agent = PPO(AgentConfig(), GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=1)
     rollout = bandit(agent, torch.tensor([0.4, 0.1]))
     agent.update(rollout)
-    twin = PPO(AgentConfig(), GAME, torch.device("cpu"), seed=2)
+    twin = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=2)
     twin.load_state_dict(agent.state_dict())
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     twin.load_optim_state(copy.deepcopy(agent.optim_state()))

@@ -24,7 +24,7 @@ CFG = AgentConfig(
 
 def learner(seed: int = 1, mask: torch.Tensor | None = None) -> SAC:
     torch.manual_seed(seed)
-    return SAC(CFG, game(DIMS, mask), torch.device("cpu"), seed=seed)
+    return SAC(CFG, game(DIMS, mask), torch.device("cpu"), clip_actions=True, bf16=False, seed=seed)
 
 
 def rows(count: int) -> Transitions:

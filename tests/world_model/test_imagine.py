@@ -39,7 +39,7 @@ def test_shapes():
 
 def test_it_starts_at_the_end_of_the_window():
     world, window, _, rollout = dream()
-    assert torch.equal(rollout.state[:, 0], world.normalise(window.state[:, -1]))
+    assert torch.equal(rollout.state[:, 0], world.target.x(window.state[:, -1]))
     assert torch.equal(rollout.last_action[:, 0], window.action[:, 1])
 
 
@@ -54,7 +54,7 @@ def test_observations_are_those_of_the_rollouts_states():
     world, _, calls, rollout = dream()
     assert torch.equal(torch.stack(calls, 1), rollout.obs)
     seen = rollout.obs[:, :, 0, :4]
-    assert torch.allclose(world.normalise(seen), rollout.state[:, :-1], atol=1e-5)
+    assert torch.allclose(world.target.x(seen), rollout.state[:, :-1], atol=1e-5)
 
 
 def test_rewards_are_those_of_the_whole_trajectory_at_once():

@@ -149,7 +149,7 @@ def test_a_step_keeps_shapes_and_rolls_the_history(target):
     assert all(getattr(after, k).shape == v.shape for k, v in vars(before).items())
     assert torch.equal(after.x[:, :2], before.x[:, 1:]) and torch.equal(after.action[:, 0], before.action[:, 1])
     assert torch.equal(after.action[:, 1], action.clamp(-1, 1))
-    assert torch.equal(after.x[:, 2], world.normalise(after.state))
+    assert torch.equal(after.x[:, 2], world.target.x(after.state))
 
 
 def test_a_generator_decides_the_step():
