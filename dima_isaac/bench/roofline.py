@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from dima_isaac.agent.learner import Learner
-from dima_isaac.bench.timing import DeviceTimer
+from dima_isaac.train.clock import DeviceTimer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
 _LAUNCHES = {"cpu": 1, "cuda": 10}  # in a row: one alone would be over before the clocks of a GPU are up

@@ -74,36 +74,3 @@ def union_length(spans: Iterable[tuple[int, int]]) -> int:
         elif stop > end:
             total, end = total + stop - end, stop
     return total
-
-
-class DeviceTimer:
-    """Seconds between marks, charged to the name that each mark gives to what follows.
-
-    On a GPU a mark is an event on its stream: a span ends when the work issued before the mark has ended, and nothing
-    waits before ``read``.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device, self._seconds = device, dict[str, float]()
-        self._marks: list[tuple[str | None, Any]] = []
-
-    def mark(self, name: str | None) -> None:
-        """Charge what follows to ``name``, or to nothing."""
-        self._marks.append((name, self._now()))
-
-    def read(self) -> dict[str, float]:
-        """Seconds by name since construction, up to the last mark."""
-        synchronize(self._device)
-        for (name, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
-            if name is not None:
-                spent = stop - start if isinstance(start, float) else start.elapsed_time(stop) / 1000.0
-                self._seconds[name] = self._seconds.get(name, 0.0) + spent
-        del self._marks[:-1]
-        return dict(self._seconds)
-
-    def _now(self) -> Any:
-        if self._device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event

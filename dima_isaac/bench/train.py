@@ -20,7 +20,6 @@ from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.roofline import weight_bytes
 from dima_isaac.bench.timing import (
-    DeviceTimer,
     count_synchronizations,
     gpu_memory,
     gpu_utilization,
@@ -34,6 +33,7 @@ from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.tools import table
+from dima_isaac.train.clock import DeviceTimer
 from dima_isaac.train.config import CheckpointConfig, EvalConfig
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import Precision

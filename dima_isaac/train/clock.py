@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -68,44 +69,60 @@ class Schedule:
             ratio.done = state[name]
 
 
-class Throughput:
-    """Work per second of the device's own time, measured without waiting for the device in between.
+class DeviceTimer:
+    """Seconds between marks, charged to the name that each mark gives to what follows.
 
-    A GPU still computes when Python has gone on, so there the time is that between two events on its stream.
+    On a GPU a mark is an event on its stream: a span ends when the work issued before the mark has ended, and nothing
+    waits before ``read``.
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._on_gpu = device.type == "cuda"
-        self._device = device
-        self._amount = self._seconds = 0.0
-        self._events: list[tuple[torch.cuda.Event, torch.cuda.Event]] = []
+        self._device, self._seconds = device, dict[str, float]()
+        self._marks: list[tuple[str | None, Any]] = []
+
+    def mark(self, name: str | None) -> None:
+        """Charge what follows to ``name``, or to nothing."""
+        self._marks.append((name, self._now()))
+
+    def read(self) -> dict[str, float]:
+        """Seconds by name since construction, up to the last mark."""
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        for (name, start), (_, stop) in zip(self._marks, self._marks[1:], strict=False):
+            if name is not None:
+                spent = stop - start if isinstance(start, float) else start.elapsed_time(stop) / 1000.0
+                self._seconds[name] = self._seconds.get(name, 0.0) + spent
+        del self._marks[:-1]
+        return dict(self._seconds)
+
+    def _now(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record(torch.cuda.current_stream(self._device))
+        return event
+
+
+class Throughput:
+    """Work per second of the device's own time, measured without waiting for the device in between."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._timer = DeviceTimer(device)
+        self._amount = self._before = 0.0
 
     @contextmanager
     def of(self, amount: float) -> Iterator[None]:
         """The body does ``amount`` of work; a body without work is not timed."""
-        began, start = time.perf_counter(), self._event()
+        self._timer.mark("work" if amount > 0 else None)
         yield
-        if amount <= 0:
-            return
+        self._timer.mark(None)
         self._amount += amount
-        stop = self._event()
-        if start is not None and stop is not None:
-            self._events.append((start, stop))
-        else:
-            self._seconds += time.perf_counter() - began
 
     def read(self) -> float | None:
         """The rate since the last reading, None without work. Waits for a GPU: for where numbers are fetched anyway."""
-        for start, stop in self._events:
-            stop.synchronize()
-            self._seconds += start.elapsed_time(stop) / 1000.0
-        rate = self._amount / max(self._seconds, 1e-9) if self._amount else None
-        self._amount, self._seconds, self._events = 0.0, 0.0, []
-        return rate
-
-    def _event(self) -> torch.cuda.Event | None:
-        if not self._on_gpu:
+        if not self._amount:
             return None
-        event = torch.cuda.Event(enable_timing=True)
-        event.record(torch.cuda.current_stream(self._device))
-        return event
+        seconds = self._timer.read()["work"]
+        rate = self._amount / max(seconds - self._before, 1e-9)
+        self._amount, self._before = 0.0, seconds
+        return rate

@@ -10,7 +10,6 @@ import pytest
 import torch
 
 from dima_isaac.bench.timing import (
-    DeviceTimer,
     _is_work,
     count_synchronizations,
     gpu_memory,
@@ -18,6 +17,7 @@ from dima_isaac.bench.timing import (
     union_length,
 )
 from dima_isaac.bench.train import Profiler
+from dima_isaac.train.clock import DeviceTimer
 
 CPU = torch.device("cpu")
 
