@@ -1,15 +1,11 @@
 """Write what docs/tasks.md repeats of the tasks: sizes from the code, numbers from YAML, prose from the modules.
 
-    python scripts/gen_task_docs.py           write it
-    python scripts/gen_task_docs.py --check   exit 1 if the page is not what would be written (a test does this, too)
-
 A task's module opens with what it is and a block of lines ``reward``, ``where``, ``ends``, ``solved`` and ``differs``;
 ``{field}`` in them is the field of the task's configuration.
 """
 
 from __future__ import annotations
 
-import argparse
 import inspect
 import re
 import sys
@@ -89,19 +85,5 @@ def page() -> str:
     return "".join([before, BEGIN, "\n".join([head, *rows, "", "\n\n".join(sections)]), "\n", END, after])
 
 
-def main() -> int:
-    """Write or check the page."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is out of date")
-    args = parser.parse_args()
-    text = page()
-    if args.check:
-        current = PAGE.is_file() and PAGE.read_text() == text
-        print(f"{PAGE.relative_to(ROOT)} is {'up to date' if current else 'out of date: run scripts/gen_task_docs.py'}")
-        return 0 if current else 1
-    PAGE.write_text(text)
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    PAGE.write_text(page())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 import tempfile
@@ -103,7 +104,7 @@ def task(name: str, values: dict[str, Any], device: torch.device) -> None:
         for _ in range(2):
             step = env.step(action())
     assert {value.device for value in vars(step).values()} == {device}
-    env.load_state_dict(on_host(env.clone_state()))
+    env.load_state_dict(on_host(copy.deepcopy(env.state_dict())))
     env.step(action())
     env.reset_where(torch.ones(ENVS, dtype=torch.bool, device=device))
     if type(env.task).set_physics_state is not Task.set_physics_state:

@@ -131,21 +131,12 @@ class VecEnv:
         return means
 
     def physics_state(self) -> tuple[np.ndarray, np.ndarray]:
-        """Generalised positions and velocities, float64 arrays (E, nq), (E, nv).
-
-        Raises:
-            UsageError: a task that does not expose them.
-        """
+        """Generalised positions and velocities, float64 arrays (E, nq), (E, nv)."""
         return self.task.physics_state()
 
     @torch.no_grad()
     def set_physics_state(self, qpos: Any, qvel: Any) -> Step:
-        """Start an episode at qpos (E, nq), qvel (E, nv) wherever that is not the present state; the row seen there.
-
-        Raises:
-            UsageError: a task that does not expose them.
-            ValueError: arrays of another shape.
-        """
+        """Start an episode at qpos (E, nq), qvel (E, nv) wherever that is not the present state; the row seen there."""
         return self._restarted(self.task.set_physics_state(self.engine, qpos, qvel))
 
     def _stage_reset(self, mask: Tensor) -> None:
@@ -197,10 +188,6 @@ class VecEnv:
             "quarantined": self.quarantined,
         }
 
-    def clone_state(self) -> dict:
-        """A copy of ``state_dict`` that later steps leave alone."""
-        return _clone(self.state_dict())
-
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``."""
         self.engine.load_state_dict(state["engine"])
@@ -213,9 +200,3 @@ class VecEnv:
     def close(self) -> None:
         """Release the engine."""
         self.engine.close()
-
-
-def _clone(tree: Any) -> Any:
-    if isinstance(tree, dict):
-        return {name: _clone(branch) for name, branch in tree.items()}
-    return tree.clone() if isinstance(tree, Tensor) else tree

@@ -6,6 +6,7 @@ Errors are in z, one standard deviation of each state dimension.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -160,7 +161,7 @@ def sensitivity(
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
     kept = record(env, draw, episode, max(warmup, world.history), seed=episode)
     window = kept.gather(now, torch.arange(env.num_envs, device=now.device), world.history)
-    start, action, context = env.clone_state(), window.action[:, -1], world.context(window)
+    start, action, context = copy.deepcopy(env.state_dict()), window.action[:, -1], world.context(window)
     physical = torch.ones(dims.state, device=action.device)
     if env.spec.last_action_index is not None:
         physical[env.spec.last_action_index[env.spec.last_action_index >= 0]] = 0.0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
 import subprocess
@@ -127,7 +128,7 @@ def test_a_continued_run_starts_anew() -> None:
     env = toy(2)
     env.reset()
     env.step(torch.zeros(2, 2, 3))
-    env.load_state_dict(env.clone_state())
+    env.load_state_dict(copy.deepcopy(env.state_dict()))
     row = env.step(torch.zeros(2, 2, 3))
     assert bool(row.first.all()) and row.state[:, 1].tolist() == [0.0, 0.0]
     env.close()

@@ -7,6 +7,8 @@ points was seen to deviate (medians of 1e-7, a tail of a few worlds in which a c
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -52,7 +54,7 @@ def align(pair: tuple[VecEnv, VecEnv], warm: int, seed: int) -> None:
             actor = engine.actor_names.index(name)
             engine.set_root_state(everyone, actor, source.root_state[:, actor].clone().to(engine.device))
         engine.refresh(everyone)
-    clocks = {name: value for name, value in reference.clone_state().items() if name != "engine"}
+    clocks = {name: value for name, value in copy.deepcopy(reference.state_dict()).items() if name != "engine"}
     other.load_state_dict({**clocks, "engine": other.engine.state_dict()})
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -91,7 +92,7 @@ def test_sensitivity_leaves_the_environment_where_it_was():
 
 def test_sensitivity_is_zero_for_an_agent_that_the_model_ignores():
     env, actor, _ = setting()
-    before = env.clone_state()
+    before = copy.deepcopy(env.state_dict())
     seeing = probes.sensitivity(Oracle(), env, actor.act, episode=5)
     torch.testing.assert_close(seeing.dreamt, seeing.true, rtol=1e-4, atol=1e-6)
     expected = (0.25**2 + 0.025**2) ** 0.5  # 0.1 * 5 * 0.5 in velocity, a tenth of it in position
