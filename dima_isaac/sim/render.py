@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import os
 import sys
@@ -131,7 +130,7 @@ def _length(model: mujoco.MjModel, root: int) -> float:
     return float(np.linalg.norm(data.xpos[own] - data.xpos[root], axis=1).max())
 
 
-class Viewer(contextlib.AbstractContextManager["Viewer"]):
+class Viewer:
     """MuJoCo's window on one environment; ``[`` and ``]`` walk through them."""
 
     def __init__(self, engine: Engine) -> None:
@@ -177,6 +176,3 @@ class Viewer(contextlib.AbstractContextManager["Viewer"]):
     def close(self) -> None:
         """Close the window."""
         self._handle.close()
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import time
 from typing import Any
@@ -21,7 +20,7 @@ _PERIOD = 1.0 / 30.0  # s between two pictures
 _SHAPE = mujoco.mjtGeom
 
 
-class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
+class WebViewer:
     """A page that shows one environment, chosen by a slider. What the camera of a video follows stays in the middle."""
 
     def __init__(self, engine: Engine, port: int) -> None:
@@ -80,9 +79,6 @@ class WebViewer(contextlib.AbstractContextManager["WebViewer"]):
     def close(self) -> None:
         """Stop serving."""
         self._server.stop()
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
 
     def _add(self, scene: Any, geom: int) -> None:
         model = self._model

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +74,7 @@ def watch(env: VecEnv, policy: Controller, cfg: PlayConfig) -> int:
         viewer = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
         print("viewer: [ and ] walk through the environments; close the window to stop.", flush=True)
     speed = cfg.fps * env.spec.control_dt if cfg.fps else 1.0
-    with viewer, torch.no_grad():
+    with closing(viewer), torch.no_grad():
         step = env.reset(cfg.episode)
         while viewer.show():
             due = time.perf_counter() + env.spec.control_dt / speed
@@ -108,7 +108,7 @@ def training_window(env: VecEnv, enabled: bool, log: Callable[[str], None] = pri
         return row
 
     env.step = step  # type: ignore[method-assign]
-    with viewer:
+    with closing(viewer):
         yield
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import urllib.request
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -52,7 +53,7 @@ def test_the_page_shows_the_chosen_environment() -> None:
     away = torch.tensor([[0.5, 0.0, 7.0, 0.0, 0.0, 0.0, 1.0] + [0.0] * 6]).expand(2, -1)
     world.set_root_state(torch.tensor([False, True]), 0, away)
     world.refresh(torch.ones(2, dtype=torch.bool))
-    with WebViewer(world, 8090) as viewer:
+    with closing(WebViewer(world, 8090)) as viewer:
         assert urllib.request.urlopen(viewer.address, timeout=10).status == 200
         assert viewer.show()
         assert any(np.allclose(place, (0.0, 0.0, 5.0)) for place in positions(viewer))
@@ -77,7 +78,7 @@ def test_what_walks_stays_on_the_page_and_on_its_floor(tmp_path: Path) -> None:
     everywhere = torch.ones(1, dtype=torch.bool)
     world.set_field(everywhere, "qpos", torch.tensor([[40.3, 0.25]], dtype=torch.float64))
     world.refresh(everywhere)
-    with WebViewer(world, 8090) as viewer:
+    with closing(WebViewer(world, 8090)) as viewer:
         eye = np.array(viewer._server.initial_camera.position)
         assert 1.0 < np.linalg.norm(eye - (0.0, 0.0, 0.5)) < 8.0
         viewer.show()

@@ -23,10 +23,7 @@ class Pane:
         self.shown += 1
         return self.shown <= self.life
 
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error) -> None:
+    def close(self) -> None:
         self.closed = True
 
 

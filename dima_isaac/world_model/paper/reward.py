@@ -27,14 +27,6 @@ class RewardGpt(nn.Module):
         self.continuation = mlp([width, width, width, 1], nn.ReLU)
         self.apply(_init)
 
-    def tokens(self, target: Target, state: Tensor, action: Tensor) -> Tensor:
-        """Raw s (B, T, D) and actions (B, T, N, A) -> (B, 2 T, width), alternating."""
-        return torch.stack([self.state(target.z(state) * target.input_mask), self.action(action)], 2).flatten(1, 2)
-
-    def read(self, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """The transformer's output at action tokens (B, T, width) -> reward and continuation logit (B, T)."""
-        return self.reward(hidden).squeeze(-1), self.continuation(hidden).squeeze(-1)
-
     def forward(
         self, target: Target, state: Tensor, action: Tensor, valid: Tensor | None, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor]:
@@ -42,9 +34,11 @@ class RewardGpt(nn.Module):
 
         ``valid`` (B, T) hides padding; with a ``generator`` dropout is active.
         """
+        states = self.state(target.z(state[:, :-1]) * target.input_mask)
+        tokens = torch.stack([states, self.action(action)], 2).flatten(1, 2)  # (B, 2 (T - 1), width), alternating
         tokens_valid = None if valid is None else valid[:, :-1].repeat_interleave(2, 1)
-        hidden = self.gpt(self.tokens(target, state[:, :-1], action), tokens_valid, generator)
-        return self.read(hidden[:, 1::2])
+        hidden = self.gpt(tokens, tokens_valid, generator)[:, 1::2]
+        return self.reward(hidden).squeeze(-1), self.continuation(hidden).squeeze(-1)
 
 
 def _init(module: nn.Module) -> None:
