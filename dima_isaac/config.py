@@ -102,11 +102,7 @@ def typed(cfg: Mapping[str, Any]) -> RunConfig:
 
 
 def validate(run: RunConfig) -> None:
-    """Refuse values that are in range and do not fit each other.
-
-    Raises:
-        UsageError: the first of them.
-    """
+    """Raise ``UsageError`` for values that are in range and do not fit each other."""
     dreamt = run.train.learn.dreams * run.train.learn.horizon
     if dreamt < run.agent.ppo.minibatches:
         raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches.")

@@ -44,21 +44,13 @@ def compose(args: Args, *more: str) -> RunConfig:
 
 
 def structured(cfg: DictConfig) -> RunConfig:
-    """What hydra composed as dataclasses, with the task's values that its YAML leaves to its dataclass.
-
-    Raises:
-        UsageError: a key that does not exist, a value of another type or out of range.
-    """
+    """What hydra composed as dataclasses, with the task's values that its YAML leaves to its dataclass."""
     run = typed(cfg)
     return replace(run, task=complete(run.task))
 
 
 def multirun(args: Args) -> int:
-    """Several runs through hydra's launcher (basic, joblib, submitit ...), chosen with ``hydra/launcher=``.
-
-    Raises:
-        UsageError: what any of the runs would be refused for, before the first one starts.
-    """
+    """Several runs through hydra's launcher (basic, joblib, submitit ...), chosen with ``hydra/launcher=``."""
     from dima_isaac.cli.train import job
 
     check_sweep(args)

@@ -22,11 +22,7 @@ from dima_isaac.schema import as_dict
 
 
 def train(args: Args) -> int:
-    """Train, continue a run, or with ``test=True`` evaluate a checkpoint.
-
-    Raises:
-        DimaError: whatever prevents or ends it.
-    """
+    """Train, continue a run, or with ``test=True`` evaluate a checkpoint."""
     catalog = Catalog(args.config_dir)
     if not any(text.startswith("task=") for text in args.overrides):
         raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
@@ -58,11 +54,7 @@ def job(cfg: DictConfig) -> int:
 
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
-    """One training run from a checked configuration; returns the exit code.
-
-    Raises:
-        DimaError: the folder, the checkpoint, the engine or the task cannot be used, or training cannot go on.
-    """
+    """One training run from a checked configuration; returns the exit code."""
     place, baseline, named = plan(cfg), cfg.algo in (Algo.ppo, Algo.mappo), cfg.checkpoint not in ("", *RESUME)
     if baseline and (place.stored is not None or named):
         what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"

@@ -53,11 +53,7 @@ def build_env(cfg: RunConfig, num_envs: int, seed: int, episode: int = 0) -> Vec
 def build_env_by_name(
     task: str, num_envs: int, engine: str, seed: int, device: str, overrides: dict[str, Any]
 ) -> VecEnv:
-    """``dima_isaac.make``: an environment from a task's name and values for its configuration.
-
-    Raises:
-        UsageError: an unknown task, engine or override; the message lists the alternatives.
-    """
+    """``dima_isaac.make``: an environment from a task's name and values for its configuration."""
     catalog = Catalog()
     for key, value, hint in (("num_envs", num_envs, Size), ("seed", seed, Seed)):
         if not isinstance(value, Integral):

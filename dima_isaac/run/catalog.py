@@ -92,20 +92,12 @@ def complete(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def task_config(values: dict[str, Any]) -> Any:
-    """The task's own dataclass with ``values``.
-
-    Raises:
-        UsageError: a key, type or range that the dataclass does not have.
-    """
+    """The task's own dataclass with ``values``."""
     return from_dict(import_target(values["target"]).Config, settings(values), "task.")
 
 
 def engine_config(values: dict[str, Any]) -> Any:
-    """The engine's own dataclass with ``values``.
-
-    Raises:
-        UsageError: a key, type or range that the dataclass does not have.
-    """
+    """The engine's own dataclass with ``values``."""
     return from_dict(import_target(values["config"]), settings(values), "engine.")
 
 

@@ -49,11 +49,7 @@ def load_asset(asset: Mjcf) -> tuple[mujoco.MjSpec, mujoco.MjsBody]:
 
 
 def load_asset_model(asset: Mjcf) -> tuple[mujoco.MjModel, int]:
-    """The asset by itself, with all its geoms, compiled; and the id of its root body.
-
-    Raises:
-        UsageError: what MuJoCo cannot read or compile, or no body.
-    """
+    """The asset by itself, with all its geoms, compiled; and the id of its root body."""
     spec, root = load_asset(asset)
     name = root.name
     model = compile_spec(spec)

@@ -92,7 +92,6 @@ class PlayConfig(PolicyConfig):
     out: str = ""  # the video; .mp4 needs imageio-ffmpeg, .gif nothing
 
     def validate(self, catalog: Catalog) -> None:
-        """Raise ``UsageError`` unless there is a policy, and a world model if its dream is to be seen."""
         super().validate(catalog)
         if self.world is World.dream and not self.checkpoint:
             raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
@@ -108,7 +107,6 @@ class EvaluateConfig(PolicyConfig):
     probe: bool = False  # open-loop error and action sensitivity of the world model
 
     def validate(self, catalog: Catalog) -> None:
-        """Raise ``UsageError`` unless there is a policy, and a world model if it is to be measured."""
         super().validate(catalog)
         if self.probe and not self.checkpoint:
             raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")

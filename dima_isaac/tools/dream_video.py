@@ -22,11 +22,7 @@ from dima_isaac.types import Controller
 def record(
     restored: Restored, env: VecEnv, policy: Controller, writer: video.Writer, cfg: PlayConfig, steps: int
 ) -> str:
-    """Film both, one row per environment; returns a summary of the error.
-
-    Raises:
-        UsageError: a task whose state does not determine the pose.
-    """
+    """Film both, one row per environment; returns a summary of the error."""
     world, horizon = restored.world(env), probes.HORIZON
     display = restored.build_env(env.num_envs, cfg.seed)
     newest = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)

@@ -37,11 +37,7 @@ def main(cfg: EvaluateConfig, changes: dict[str, str], compose: Callable[..., Ru
 
 
 def test(cfg: RunConfig, catalog: Catalog) -> int:
-    """``train test=True``: evaluate ``cfg.checkpoint`` instead of training; with ``headless=False`` watch it.
-
-    Raises:
-        CheckpointError: it is missing, damaged or another task's.
-    """
+    """``train test=True``: evaluate ``cfg.checkpoint`` instead of training; with ``headless=False`` watch it."""
     where = cfg.checkpoint
     if where in (AUTO, "latest"):
         where = str(newest(Path(cfg.run_dir or ROOT / (cfg.experiment or str(cfg.task["name"])))))

@@ -60,11 +60,7 @@ class Restored:
         return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
 
     def agent(self, env: VecEnv) -> Learner:
-        """Its agents.
-
-        Raises:
-            CheckpointError: it has other sizes than this task's.
-        """
+        """Its agents."""
         clip = self.cfg.world_model.clip_actions
         agent = build_learner(self.cfg.agent, env.task, self.device, clip_actions=clip)
         self._load(agent, "agent")
@@ -84,11 +80,7 @@ class Restored:
         return world.eval()
 
     def replay(self, spec: TaskSpec) -> ReplayBuffer:
-        """The rows that its replay held, in a ring of their size.
-
-        Raises:
-            CheckpointError: their files are missing or altered.
-        """
+        """The rows that its replay held, in a ring of their size."""
         stored = load_rows(self.path.parent, self.state["replay"])
         envs, size = stored["state"].shape[1], int(stored["size"])
         kept = ReplayBuffer(ReplayConfig(capacity=max(2, size) * envs), spec.dims, envs, self.device)
@@ -132,12 +124,7 @@ def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = 
 def restore_or_compose(
     cfg: PolicyConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog
 ) -> tuple[Restored | None, RunConfig]:
-    """The checkpoint that ``cfg`` names and its run, or without one (None) the run composed from the command line.
-
-    Raises:
-        CheckpointError: as ``restore`` does, or the checkpoint is of another task than ``cfg.task``.
-        UsageError: as ``restore`` does, or for the composed run.
-    """
+    """The checkpoint that ``cfg`` names and its run, or without one (None) the run composed from the command line."""
     if cfg.checkpoint:
         restored = restore(cfg, catalog, changes)
         if cfg.task:

@@ -27,11 +27,6 @@ class Ant(Robot):
     harl = Harl(state_fields={"qpos": 2, "qvel": 0}, zeros=84, constants={"contact_cost_weight": 0.0})
 
     def bind(self, engine: Engine) -> None:
-        """See ``Robot.bind``.
-
-        Raises:
-            UsageError: a main body that is not there.
-        """
         positions, body = engine.field("xpos"), int(self.definition.constants["main_body"])
         last = positions.shape[1] - 1
         if not 0 <= body <= last:

@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 
 
 class ParallelEngine:
-    """The workers, and the arrays that they share."""
+    """The workers, and the arrays that they share. Methods without a docstring do what ``Engine`` says."""
 
     capabilities = Capabilities(deterministic=True, on_host=True)
     substeps = 1
@@ -147,15 +147,9 @@ class ParallelEngine:
         self._staged.fill_(True)
 
     def render(self, env: int, width: int, height: int) -> np.ndarray:
-        """Not offered.
-
-        Raises:
-            UsageError: always.
-        """
         raise UsageError(f"{self.cfg.env_id} runs in worker processes and draws no pictures; use capture_video=False.")
 
     def close(self) -> None:
-        """Stop the workers and free the shared memory."""
         _stop(self.workers)
         self.workers = []
         if self._memory is not None:

@@ -30,7 +30,6 @@ class BareMujoco:
         self._pool = ThreadPoolExecutor(threads)
 
     def record(self) -> None:
-        """Start a new recording."""
         self._steps = []
         self.recording = True
 
@@ -78,6 +77,5 @@ class BareMujoco:
         return out
 
     def close(self) -> None:
-        """Stop recording and the threads."""
         self.recording = False
         self._pool.shutdown()

@@ -133,11 +133,7 @@ class MujocoWarpEngine(BaseEngine):
         self._field_stage = {name: torch.zeros_like(self._live(name)) for name in self._settable}
 
     def _live(self, name: str) -> Tensor:
-        """MuJoCo-Warp's own array as a tensor (E, ...).
-
-        Raises:
-            UsageError: it has none of that name.
-        """
+        """MuJoCo-Warp's own array as a tensor (E, ...)."""
         array = getattr(self._d, name, None)
         if not isinstance(array, wp.array):
             raise UsageError(f"MuJoCo-Warp has no field '{name}'; engine=mujoco has.")
@@ -318,11 +314,7 @@ class MujocoWarpEngine(BaseEngine):
     # ---- time --------------------------------------------------------------------------------------------------
 
     def step(self, hold: Tensor) -> None:
-        """Flush, advance one control step except where ``hold`` (E,), and bring every view up to date.
-
-        An environment that turned non-finite is reset to the model's defaults before its physics step can touch
-        the shared buffers again, and flagged in ``bad``.
-        """
+        """See ``Engine``; what turned non-finite is reset to defaults before it can touch the shared buffers."""
         self._chosen.copy_(hold)
         self._launch(self._step_graph)
 
@@ -373,11 +365,7 @@ def _stage(flags: Tensor, buffer: Tensor, mask: Tensor, value: Tensor) -> None:
 
 
 def _check_driver() -> None:
-    """Torch may find a GPU where Warp does not: each needs the driver of its own CUDA version.
-
-    Raises:
-        UsageError: Warp finds none.
-    """
+    """Torch may find a GPU where Warp does not: each needs the driver of its own CUDA version."""
     if not wp.is_cuda_available():
         built = ".".join(map(str, wp.get_cuda_toolkit_version() or ("none",)))
         raise UsageError(

@@ -76,9 +76,6 @@ class TwoHandTask(Task):
         """``tail_size`` numbers follow the hands' blocks; an object's 13 begin at each of their columns ``objects``.
 
         ``links`` are read besides the hands' own.
-
-        Raises:
-            UsageError: a ``hand_agent_index`` that does not hand out every part exactly once.
         """
         self.cfg, self.hands, self.props, self._camera = cfg, hands, list(props), camera
         if cfg.assets_root:
