@@ -142,6 +142,7 @@ def check_conventions(engine: IsaacGymEngine) -> None:
     com = torch.tensor([[0.3, -0.1, 0.2]], dtype=torch.float64)
     centres = [frame[:3] + rotate(frame[None, 3:7], com)[0] for frame in frames]
     assert torch.allclose((centres[2] - centres[0]) / 2e-3, frames[1][7:10], atol=2e-3)
+    assert torch.allclose(frames[1][7:10], start[0, 7:10].double().cpu(), atol=1e-2)  # it is free: nothing acts on it
     spin = quat_mul(frames[2][None, 3:7], quat_conj(frames[0][None, 3:7]))[0]
     assert torch.allclose(2 * spin[:3] / 2e-3, frames[1][10:13], atol=5e-3)
 
