@@ -6,6 +6,7 @@ A task's module opens with what it is and a block of lines ``reward``, ``where``
 
 from __future__ import annotations
 
+import argparse
 import inspect
 import re
 import sys
@@ -86,4 +87,5 @@ def page() -> str:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0]).parse_args()
     PAGE.write_text(page())
