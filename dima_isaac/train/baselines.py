@@ -12,8 +12,10 @@ from __future__ import annotations
 import contextlib
 import io
 import sys
+from importlib.resources import files
 from typing import Any
 
+import yaml
 from rl_games.common import env_configurations, vecenv
 from rl_games.common.algo_observer import AlgoObserver
 from rl_games.torch_runner import Runner
@@ -68,80 +70,24 @@ def train_baseline(
 
 
 def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict[str, Any]:
-    """rl-games' configuration: usual settings for continuous control, and safe ones where its defaults are not."""
-    envs, agents = view.env.num_envs, view.env.spec.dims.agents
+    """rl-games' configuration: ``cfg/rl_games.yaml``, and what depends on the run."""
+    values: dict[str, Any] = yaml.safe_load(files("dima_isaac.cfg").joinpath("rl_games.yaml").read_text())
+    envs, device = view.env.num_envs, str(view.env.device)
     horizon = max(16, _ROUND // envs // 4 * 4)  # four minibatches of whole rows, whatever the number of environments
-    rows = horizon * envs * agents
-    mlp = {"units": [256, 128, 64], "activation": "elu", "initializer": {"name": "default"}}
-    gaussian = {
-        "mu_activation": "None",
-        "sigma_activation": "None",
-        "mu_init": {"name": "default"},
-        "sigma_init": {"name": "const_initializer", "val": 0},
-        "fixed_sigma": True,
-    }
-    device = str(view.env.device)
-    learner = {
-        "minibatch_size": rows // 4,
-        "mini_epochs": 5,
-        "learning_rate": 3e-4,
-        "lr_schedule": "adaptive",
-        "kl_threshold": 0.008,
-        "clip_value": True,
-        "normalize_input": True,
-        "truncate_grads": True,
-        "grad_norm": 1.0,
-    }
-    config: dict[str, Any] = {
-        **learner,
-        "name": "baseline",
-        "full_experiment_name": "rl_games",
-        "train_dir": str(run.path),
-        "env_name": _NAME,
+    values["config"] |= {
         "num_actors": envs,
         "horizon_length": horizon,
+        "minibatch_size": horizon * envs * view.env.spec.dims.agents // 4,
         "device": device,
         "device_name": device,
-        "reward_shaper": {"scale_value": 0.1},
-        "gamma": 0.99,
-        "tau": 0.95,
-        "e_clip": 0.2,
-        "entropy_coef": 0.0,
-        "critic_coef": 2.0,
-        "bounds_loss_coef": 1e-4,
-        "normalize_advantage": True,
-        "normalize_value": True,
-        "value_bootstrap": True,
-        "clip_actions": False,
-        "ppo": True,
-        "mixed_precision": False,
-        "score_to_win": float("inf"),
-        "save_best_after": 10**9,
-        "save_frequency": 0,
-        "max_epochs": 10**9,
-        "print_stats": True,
-        "use_diagnostics": False,
-        "torch_compile": False,
+        "train_dir": str(run.path),
+        "env_name": _NAME,
     }
+    critic = values.pop("central_value")
     if central:
-        critic = {"name": "actor_critic", "central_value": True, "mlp": mlp}
-        value = {key: learner[key] for key in learner if key != "minibatch_size"}
-        config["central_value_config"] = {
-            **value,
-            "minibatch_size": horizon * envs // 4,
-            "lr_schedule": "linear",
-            "network": critic,
-        }
-    return {
-        "seed": cfg.seed,
-        "algo": {"name": "a2c_continuous"},
-        "model": {"name": "continuous_a2c_logstd"},
-        "network": {"name": "actor_critic", "separate": True, "space": {"continuous": gaussian}, "mlp": mlp},
-        "load_checkpoint": False,
-        "load_path": "",
-        "torch_threads": int(cfg.threads) if str(cfg.threads).isdigit() else 1,
-        "config": config,
-    }
+        values["config"]["central_value_config"] = {**critic, "minibatch_size": horizon * envs // 4}
+    threads = int(cfg.threads) if str(cfg.threads).isdigit() else 1
+    return {**values, "seed": cfg.seed, "torch_threads": threads}
 
 
 class _Observer(AlgoObserver):
