@@ -66,9 +66,7 @@ class Actor(nn.Module):
         """
         super().__init__()
         self.inputs = AgentInputs(dims, cfg.agent_id, published)
-        self.net = orthogonal_mlp(
-            self.inputs.size, cfg.hidden, dims.action, "relu" if published else "silu", out_gain=0.01
-        )
+        self.net = orthogonal_mlp(self.inputs.size, cfg.hidden, dims.action, relu=published, out_gain=0.01)
         self.log_std = nn.Parameter(torch.full((dims.action,), STD_INIT))
         mask = torch.ones(dims.agents, dims.action) if action_mask is None else action_mask.float()
         self.register_buffer("mask", mask, persistent=False)
@@ -77,10 +75,6 @@ class Actor(nn.Module):
     def std(self) -> Tensor:
         """Standard deviation (A,); at the start 0.3655."""
         return STD_MAX * torch.sigmoid(self.log_std)
-
-    def track(self, obs: Tensor) -> None:
-        """Update the observation statistics with real observations (..., N, O)."""
-        self.inputs.track(obs)
 
     def mode(self, obs: Tensor) -> Tensor:
         """The mean action (..., N, A), unbounded."""

@@ -59,7 +59,7 @@ class Critic(nn.Module):
         super().__init__()
         self.sees_action = published
         inputs = dims.state + (dims.agents * dims.action if self.sees_action else 0)
-        layers = orthogonal_mlp(inputs, cfg.hidden, 1, "relu" if published else "silu", out_gain=1.0)
+        layers = orthogonal_mlp(inputs, cfg.hidden, 1, relu=published, out_gain=1.0)
         self.net = nn.Sequential(nn.LayerNorm(inputs), *layers)
         self.units = ValueNorm(PUBLISHED_VALUE_DECAY if published else VALUE_DECAY)
 

@@ -9,8 +9,9 @@ from torch.nn import functional as F
 from dima_isaac.agent.actor import Actor
 from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.critic import Critic
+from dima_isaac.agent.learner import DreamLearner
 from dima_isaac.agent.returns import lambda_returns, survival
-from dima_isaac.nn.optim import Trainable, optimizer_step
+from dima_isaac.nn.optim import optimizer_step
 from dima_isaac.types import Game, Metrics, Rollout, Step
 
 GRAD_CLIP = 10.0  # of each network's gradient norm
@@ -18,9 +19,10 @@ HUBER = 10.0  # where the value loss becomes linear, in normalised units
 ADVANTAGE_EPS = 1e-4
 
 
-class PPO(Trainable):
+class PPO(DreamLearner):
     """The ``Learner`` of ``agent.learner=ppo``."""
 
+    actor: Actor
     captured = ("update",)
 
     def __init__(
@@ -30,6 +32,7 @@ class PPO(Trainable):
         super().__init__()
         dims, action_mask = game.spec.dims, game.spec.action_mask
         self.cfg, self._clip_actions = cfg, clip_actions
+        self.steps_per_update = cfg.ppo.epochs * cfg.ppo.minibatches
         self.actor = Actor(cfg.actor, dims, action_mask, cfg.ppo.published)
         self.critic = Critic(cfg.critic, dims, cfg.ppo.published)
         self.to(device)
@@ -38,11 +41,6 @@ class PPO(Trainable):
             name: torch.optim.Adam(net.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
             for name, net in (("actor", self.actor), ("critic", self.critic))
         }
-
-    @property
-    def steps_per_update(self) -> int:
-        """Minibatches of all epochs."""
-        return self.cfg.ppo.epochs * self.cfg.ppo.minibatches
 
     @torch.no_grad()
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -54,7 +52,7 @@ class PPO(Trainable):
         return action.clamp(-1.0, 1.0) if self._clip_actions else action
 
     def track(self, step: Step) -> None:
-        self.actor.track(step.obs)
+        self.actor.inputs.track(step.obs)
 
     def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:
         with torch.enable_grad():

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 
 from dima_isaac.agent.categorical import LIMIT, CategoricalCritics
 from dima_isaac.agent.config import AgentConfig
+from dima_isaac.agent.learner import Learner
 from dima_isaac.agent.returns import ReturnScale
 from dima_isaac.agent.squashed import SquashedActor
 from dima_isaac.nn.ema import ema_copy
-from dima_isaac.nn.optim import Trainable, optimizer_step
+from dima_isaac.nn.optim import optimizer_step
 from dima_isaac.types import Game, Metrics, Step, Transitions
 
 CRITIC_STEPS = 2  # per step of the actor (TD3's delay)
@@ -28,9 +29,10 @@ ENTROPY_LR = 1e-3
 GRAD_CLIP = 10.0
 
 
-class SAC(Trainable):
+class SAC(Learner):
     """The ``Learner`` of ``agent.learner=sac``: it improves on ``Transitions`` of any origin."""
 
+    actor: SquashedActor
     used: Tensor
     captured = ("update",)
     steps_per_update = CRITIC_STEPS + 1
@@ -68,7 +70,7 @@ class SAC(Trainable):
         return self.actor.mode(obs)
 
     def track(self, step: Step) -> None:
-        self.actor.track(step.obs)
+        self.actor.inputs.track(step.obs)
         self.critics.moments.update(step.state)
         self.target_critics.moments.load_state_dict(self.critics.moments.state_dict())
         self.scale.update(step.reward, step.first)

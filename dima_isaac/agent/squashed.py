@@ -31,10 +31,6 @@ class SquashedActor(nn.Module):
             head.weight.mul_(0.1)
             head.bias.zero_()
 
-    def track(self, obs: Tensor) -> None:
-        """Update the observation statistics with real observations (..., N, O)."""
-        self.inputs.track(obs)
-
     def _parameters_of(self, obs: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and logarithm of the deviation before the squashing, (..., N, A) each."""
         mean, raw = self.net(self.inputs(obs)).float().chunk(2, -1)

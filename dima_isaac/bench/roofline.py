@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import nn
 
-from dima_isaac.agent.learner import Learner
 from dima_isaac.train.clock import DeviceTimer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
@@ -73,7 +72,7 @@ def sentence(what: str, bound: dict[str, Any]) -> str:
     )
 
 
-def weight_bytes(module: nn.Module | Learner | None) -> int:
+def weight_bytes(module: nn.Module | None) -> int:
     """Bytes of the parameters of ``module``."""
     return 0 if module is None else sum(p.numel() * p.element_size() for p in module.parameters())
 

@@ -10,8 +10,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "silu": nn.SiLU, "gelu": nn.GELU, "tanh": nn.Tanh}
-
 
 def mlp(sizes: Sequence[int], activation: type[nn.Module] = nn.SiLU, norm: bool = False) -> nn.Sequential:
     """Linear layers of ``sizes`` with ``activation`` (after a layer norm if ``norm``) between them."""
@@ -33,11 +31,11 @@ def normed_mlp(inputs: int, hidden: Sequence[int], outputs: int, norm: Callable[
     return nn.Sequential(*layers, nn.Linear(inputs, outputs))
 
 
-def orthogonal_mlp(inputs: int, hidden: Sequence[int], outputs: int, activation: str, out_gain: float) -> nn.Sequential:
-    """[Linear, activation, LayerNorm] per hidden size, then a Linear of gain ``out_gain``; biases start at zero."""
+def orthogonal_mlp(inputs: int, hidden: Sequence[int], outputs: int, relu: bool, out_gain: float) -> nn.Sequential:
+    """[Linear, ReLU or SiLU, LayerNorm] per hidden size, then a Linear of gain ``out_gain``; biases start at zero."""
     layers: list[nn.Module] = []
     for size in hidden:
-        layers += [_orthogonal(inputs, size, math.sqrt(2.0)), ACTIVATIONS[activation](), nn.LayerNorm(size)]
+        layers += [_orthogonal(inputs, size, math.sqrt(2.0)), nn.ReLU() if relu else nn.SiLU(), nn.LayerNorm(size)]
         inputs = size
     return nn.Sequential(*layers, _orthogonal(inputs, outputs, out_gain))
 

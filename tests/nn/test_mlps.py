@@ -10,7 +10,7 @@ from dima_isaac.nn.layers import AdaLayerNorm, FourierFeatures, mlp, orthogonal_
 
 
 def test_orthogonal_layers_keep_norms_up_to_their_gain_and_start_without_bias():
-    net = orthogonal_mlp(8, [8], 8, "relu", out_gain=0.01)
+    net = orthogonal_mlp(8, [8], 8, relu=True, out_gain=0.01)
     first, last = (layer for layer in net if isinstance(layer, nn.Linear))
     for layer, gain in ((first, math.sqrt(2.0)), (last, 0.01)):
         torch.testing.assert_close(layer.weight @ layer.weight.T, gain**2 * torch.eye(8), atol=1e-5, rtol=1e-4)
