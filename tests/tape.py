@@ -14,8 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dima_isaac.nn.captured import Captured
-from dima_isaac.nn.tree import tree_leaves, tree_map
+from dima_isaac.nn.captured import Captured, tree_leaves, tree_map
 
 
 def use_tapes(monkeypatch: pytest.MonkeyPatch) -> None:

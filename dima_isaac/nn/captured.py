@@ -14,13 +14,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterable
+from dataclasses import is_dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from dima_isaac.nn.tree import tree_leaves, tree_map
 
 WARM = 3  # calls before the capture: they make optimiser states, allocate workspaces and choose kernels
 
@@ -89,3 +88,23 @@ class Captured:
 def _side_stream(device: torch.device) -> torch.cuda.Stream:
     """One stream for all warm-up calls and captures: memory and workspaces are kept for each stream."""
     return torch.cuda.Stream(device)
+
+
+def tree_map(function: Callable[[Any], Any], value: Any, kind: type = Tensor) -> Any:
+    """``value`` with ``function`` applied to everything of type ``kind`` in its containers, dataclasses included."""
+    if isinstance(value, kind):
+        return function(value)
+    if isinstance(value, (tuple, list)):
+        return type(value)([tree_map(function, item, kind) for item in value])
+    if isinstance(value, dict):
+        return {key: tree_map(function, item, kind) for key, item in value.items()}
+    if is_dataclass(value) and not isinstance(value, type):
+        return type(value)(**{key: tree_map(function, item, kind) for key, item in vars(value).items()})
+    return value
+
+
+def tree_leaves(value: Any, kind: type = Tensor) -> list[Any]:
+    """Everything of type ``kind`` in ``value``, in order."""
+    found: list[Any] = []
+    tree_map(found.append, value, kind)
+    return found
