@@ -108,8 +108,8 @@ def measure(env: VecEnv, policy: Controller, count: int) -> dict[str, float]:
         torch.cat([getattr(part, name).double() for part in seen])[:count].cpu().numpy()
         for name in ("total", "success", "length")
     )
-    lower, upper = bootstrap([total])
-    low, high = bootstrap([success], mean)
+    lower, upper = bootstrap(total)
+    low, high = bootstrap(success, mean)
     solved = {"success": float(success.mean()), "success_low": float(low), "success_high": float(high)}
     return {
         "return_mean": float(total.mean()),

@@ -67,7 +67,7 @@ def _result(group: Group) -> list[str]:
     speed = [count / (3600 * spent) for count, spent in zip(steps, hours, strict=True) if spent]
     interval = "-"
     if len(last) > 1:
-        low, high = bootstrap([np.array(last)])
+        low, high = bootstrap(np.array(last))
         interval = f"{low:.3f} .. {high:.3f}"
     return [
         group.label,

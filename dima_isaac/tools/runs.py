@@ -75,7 +75,7 @@ class Group:
         if len(x) > POINTS:
             x = np.linspace(start, end, POINTS)
         values = np.stack([np.interp(x, *curve) for curve in curves])
-        low, high = bootstrap([values])
+        low, high = bootstrap(values)
         return Band(x, mean(values), iqm(values), low, high)
 
 

@@ -1,12 +1,13 @@
-"""Averages that few seeds can carry: interquartile mean and stratified bootstrap (Agarwal et al., NeurIPS 2021)."""
+"""Averages that few seeds can carry: interquartile mean and bootstrap (Agarwal et al., NeurIPS 2021)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import numpy as np
 
 Array = np.ndarray
+RESAMPLES = 2000
 
 
 def iqm(scores: Array) -> Array:
@@ -21,24 +22,12 @@ def mean(scores: Array) -> Array:
     return np.asarray(scores, dtype=float).mean(0)
 
 
-def bootstrap(
-    strata: Sequence[Array],
-    statistic: Callable[[Array], Array] = iqm,
-    level: float = 0.95,
-    resamples: int = 2000,
-    seed: int = 0,
-) -> tuple[Array, Array]:
-    """Percentile interval of ``statistic`` over all scores, resampled within each stratum.
+def bootstrap(scores: Array, statistic: Callable[[Array], Array] = iqm) -> tuple[Array, Array]:
+    """Ends of the 95 % percentile interval of ``statistic`` over resampled ``scores`` (runs, ...), (...) each.
 
-    ``strata`` are arrays (runs, ...) with the same trailing shape, for example one for each task. Returns the lower
-    and the upper end, of the trailing shape. A single score gives an interval of no width.
+    A single score gives an interval of no width.
     """
-    rng = np.random.default_rng(seed)
-    strata = [np.asarray(scores, dtype=float) for scores in strata]
-    drawn = [
-        statistic(np.concatenate([scores[rng.integers(len(scores), size=len(scores))] for scores in strata]))
-        for _ in range(resamples)
-    ]
-    tail = 50.0 * (1.0 - level)
-    lower, upper = np.percentile(np.stack(drawn), [tail, 100.0 - tail], axis=0)
+    rng = np.random.default_rng(0)
+    drawn = [statistic(scores[rng.integers(len(scores), size=len(scores))]) for _ in range(RESAMPLES)]
+    lower, upper = np.percentile(np.stack(drawn), [2.5, 97.5], axis=0)
     return lower, upper

@@ -20,6 +20,8 @@ from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.types import Metrics, Window
 from dima_isaac.world_model.world_model import Context, WorldModel
 
+WINDOWS = 512  # of the open-loop probe, at most
+DELTA, WARMUP = 0.5, 10  # of the sensitivity probe: the change of an action, and the rows before it
 HORIZON = 15  # steps of the open-loop probe, whatever the length of the policy's dreams
 
 Draw = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
@@ -66,15 +68,13 @@ class LinearModel:
         return z + self._change(torch.cat([z, action.flatten(1)], 1))
 
 
-def probe(
-    world: WorldModel, env: VecEnv, draw: Draw, replay: ReplayBuffer, episode: int, seed: int, horizon: int = HORIZON
-) -> Metrics:
+def probe(world: WorldModel, env: VecEnv, draw: Draw, replay: ReplayBuffer, episode: int, seed: int) -> Metrics:
     """Both probes as metrics, on episode number ``episode`` of ``env``.
 
     ``<kind>_<step>`` with the kinds of ``OpenLoop`` from ``model`` to ``average``, and ``sensitivity_<kind>_<agent>``.
     """
-    held_out = record(env, draw, episode, 3 * horizon, seed)
-    errors = open_loop(world, held_out, LinearModel(world, replay, seed=seed), horizon, seed=seed, dreams=8)
+    held_out = record(env, draw, episode, 3 * HORIZON, seed)
+    errors = open_loop(world, held_out, LinearModel(world, replay, seed=seed), HORIZON, seed=seed, dreams=8)
     norms = sensitivity(world, env, draw, episode)
     metrics: Metrics = {}
     for kind in ("model", "average", "repeat", "linear"):
@@ -103,13 +103,7 @@ def record(env: VecEnv, draw: Draw, episode: int, ticks: int, seed: int) -> Repl
 
 @torch.no_grad()
 def open_loop(
-    world: WorldModel,
-    held_out: ReplayBuffer,
-    linear: LinearModel,
-    horizon: int,
-    batch: int = 512,
-    seed: int = 0,
-    dreams: int = 1,
+    world: WorldModel, held_out: ReplayBuffer, linear: LinearModel, horizon: int, seed: int = 0, dreams: int = 1
 ) -> OpenLoop:
     """Dream from held-out states under the recorded actions, and compare with the recorded states.
 
@@ -117,7 +111,7 @@ def open_loop(
     ``dreams`` dreams.
     """
     history = world.history
-    window = _whole_windows(held_out, batch, history + horizon)
+    window = _whole_windows(held_out, WINDOWS, history + horizon)
     start, actions = world.context(_rows(window, 0, history)), window.action[:, history - 1 :]
     generator = torch.Generator(window.state.device).manual_seed(seed)
     past, true = world.target.z(window.state).split([history - 1, horizon + 1], 1)
@@ -149,17 +143,15 @@ def _dream(world: WorldModel, context: Context, actions: Tensor, horizon: int, g
 
 
 @torch.no_grad()
-def sensitivity(
-    world: WorldModel, env: VecEnv, draw: Draw, episode: int, delta: float = 0.5, warmup: int = 10
-) -> Sensitivity:
-    """Perturb one agent's current action by ``delta`` in the simulator and in the dream, noise held fixed.
+def sensitivity(world: WorldModel, env: VecEnv, draw: Draw, episode: int) -> Sensitivity:
+    """Perturb one agent's current action by ``DELTA`` in the simulator and in the dream, noise held fixed.
 
     The simulator starts from the same physics state for every agent. State dimensions that repeat the action are left
     out, and output-only ones, whose spikes (contact forces) would dominate.
     """
     dims = env.spec.dims
     now = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device)
-    kept = record(env, draw, episode, max(warmup, world.history), seed=episode)
+    kept = record(env, draw, episode, max(WARMUP, world.history), seed=episode)
     window = kept.gather(now, torch.arange(env.num_envs, device=now.device), world.history)
     start, action, context = copy.deepcopy(env.state_dict()), window.action[:, -1], world.context(window)
     physical = torch.ones(dims.state, device=action.device)
@@ -180,7 +172,7 @@ def sensitivity(
     true, dreamt = [], []
     for agent in range(dims.agents):
         moved = action.clone()
-        moved[:, agent] += torch.where(moved[:, agent] > 0, -delta, delta)  # stays within [-1, 1]
+        moved[:, agent] += torch.where(moved[:, agent] > 0, -DELTA, DELTA)  # stays within [-1, 1]
         true.append((true_next(moved) - base_true).square().sum(1).mean().sqrt())
         dreamt.append((dreamt_next(moved) - base_dreamt).square().sum(1).mean().sqrt())
     env.load_state_dict(start)
