@@ -9,9 +9,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dima_isaac.replay.ages import age_edges, draw_ages
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.types import Dims, Step, Transitions, Window, restore_generator
+
+WEIGHTS = (0.7, 0.1, 0.1, 0.1)  # probability mass of the newest to the oldest quarter of what is stored (DIMA's)
 
 
 class ReplayBuffer:
@@ -30,7 +31,7 @@ class ReplayBuffer:
         self.terminal = torch.zeros(shape, dtype=torch.bool, device=device)
         self._columns = ("state", "action", "reward", "first", "last", "terminal")
         self._added = 0  # rows ever written; the next one goes to _added % rows
-        self._edges = age_edges(device)
+        self._edges = torch.tensor(WEIGHTS).cumsum(0).to(device)  # mass up to the end of each quarter
         self._generator = torch.Generator(device).manual_seed(seed)
 
     @property
@@ -133,3 +134,16 @@ class ReplayBuffer:
             mine[: theirs.shape[0]] = theirs.to(self.device)
         self._added = int(state["added"])
         restore_generator(self._generator, state["generator"])
+
+
+def draw_ages(batch: int, size: int, edges: Tensor, generator: torch.Generator) -> Tensor:
+    """Ages (B,) in [0, ``size``), 0 the newest row; ``edges`` is the cumulative mass up to the end of each quarter.
+
+    Quarters have equal lengths up to rounding. With fewer rows than quarters the draw is uniform.
+    """
+    quarters = edges.shape[0]
+    u = torch.rand(2, batch, device=edges.device, generator=generator)
+    if size < quarters:
+        return (u[0] * size).long().clamp_max(size - 1)
+    quarter = torch.bucketize(u[0] * edges[-1], edges).clamp_max(quarters - 1)
+    return ((quarter + u[1]) * (size / quarters)).long().clamp_max(size - 1)
