@@ -16,7 +16,7 @@ import torch
 
 from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
-from dima_isaac.bench.timing import gpu_memory, synchronize
+from dima_isaac.bench.timing import gpu_memory, median_ratio, synchronize
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run import build
@@ -78,8 +78,8 @@ def bench_engine(
     return {
         "env_steps_per_s": rate / statistics.median(whole),
         "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
-        "ratio": _ratio(physics, whole),
-        "ratio_of_ceiling": _ratio(ceiling, whole),
+        "ratio": median_ratio(physics, whole) if physics else None,
+        "ratio_of_ceiling": median_ratio(ceiling, whole) if ceiling else None,
         "rounds": len(whole),
         "env_steps": rate * len(whole),
         "num_envs": env.num_envs,
@@ -100,10 +100,6 @@ def _bytes(env: VecEnv) -> float:
     engine, dims = env.engine, env.spec.dims
     held = sum(value.numel() * value.element_size() for value in engine.state_dict().values())
     return 2.0 * held / env.num_envs + 4.0 * (dims.state + dims.agents * (dims.obs + dims.action) + 1) + 3.0
-
-
-def _ratio(bare: list[float], whole: list[float]) -> float | None:
-    return statistics.median(b / w for b, w in zip(bare, whole, strict=True)) if bare else None
 
 
 def _number(value: float) -> str:

@@ -22,7 +22,7 @@ from dima_isaac.agent.learner import build_learner
 from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.roofline import weight_bytes
-from dima_isaac.bench.timing import gpu_memory, synchronize
+from dima_isaac.bench.timing import gpu_memory, median_ratio, synchronize
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
 from dima_isaac.errors import UsageError
@@ -182,9 +182,9 @@ def bench_imagine(
         out[name] = _result(cfgs[name], dreaming[name], spent, flops[name], batch, horizon)
         if name in eager:
             out[name]["eager_steps_per_s"] = batch * horizon / statistics.median(eager[name])
-            out[name]["captured_over_eager"] = _median_ratio(eager[name], spent)
+            out[name]["captured_over_eager"] = median_ratio(eager[name], spent)
     (first, second), (fewer, more) = times.values(), flops.values()
-    return {**out, "ratio": _median_ratio(second, first), "flops_ratio": more / fewer}
+    return {**out, "ratio": median_ratio(second, first), "flops_ratio": more / fewer}
 
 
 def _result(
@@ -210,7 +210,3 @@ def _result(
         product = roofline.measure(dreaming.device, torch.bfloat16).flops_per_s
         out |= {"share_of_bf16": rate * flops / product, "memory": gpu_memory(dreaming.device)}
     return out
-
-
-def _median_ratio(a: list[float], b: list[float]) -> float:
-    return statistics.median(x / y for x, y in zip(a, b, strict=True))

@@ -20,6 +20,7 @@ import torch
 
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.engine import bench_engine
+from dima_isaac.bench.timing import median_ratio
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.build import build_env_by_name
@@ -91,11 +92,7 @@ def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
         for variant in variants:
             variant.close()
     ours = rates[_OURS]
-    ratio = {
-        name: statistics.median(a / b for a, b in zip(ours, other, strict=True))
-        for name, other in rates.items()
-        if name != _OURS
-    }
+    ratio = {name: median_ratio(ours, other) for name, other in rates.items() if name != _OURS}
     out = {name: statistics.median(rate) for name, rate in rates.items()}
     out[_BARE], ratio[_BARE] = bare["bare_steps_per_s"], bare["ratio"]
     return {"env_steps_per_s": out, "ratio": ratio, "rounds": rounds - 1, "missing": missing}

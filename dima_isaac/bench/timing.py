@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -74,3 +75,8 @@ def union_length(spans: Iterable[tuple[int, int]]) -> int:
         elif stop > end:
             total, end = total + stop - end, stop
     return total
+
+
+def median_ratio(a: Sequence[float], b: Sequence[float]) -> float:
+    """The median of the rounds' ratios a / b."""
+    return statistics.median(x / y for x, y in zip(a, b, strict=True))
