@@ -97,12 +97,6 @@ def typed(cfg: Mapping[str, Any]) -> RunConfig:
         UsageError: a key that does not exist, a value of another type, out of range or at odds with another.
     """
     run = from_dict(RunConfig, cfg)
-    validate(run)
-    return run
-
-
-def validate(run: RunConfig) -> None:
-    """Raise ``UsageError`` for values that are in range and do not fit each other."""
     dreamt = run.train.learn.dreams * run.train.learn.horizon
     if dreamt < run.agent.ppo.minibatches:
         raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches.")
@@ -117,3 +111,4 @@ def validate(run: RunConfig) -> None:
         raise UsageError(f"world_model.reward.width={world.reward.width} is not a multiple of 8, as the GPT needs.")
     if run.run_dir and run.experiment:
         raise UsageError("run_dir names the folder itself and experiment a folder of runs; give one of them.")
+    return run

@@ -59,7 +59,7 @@ class Checkpoints:
             for segment in new:
                 (self.folder / segment["file"]).unlink(missing_ok=True)
             self.segments = before
-            left = "the one before it is intact" if self.steps() else "there is none before it"
+            left = "the one before it is intact" if steps_in(self.folder) else "there is none before it"
             self.note(f"checkpoint not saved: {(error.strerror or str(error)).rstrip('.')}; {left}.")
             return False
         self._rotate()
@@ -80,7 +80,7 @@ class Checkpoints:
         if which not in RESUME:
             return self._read(find(which))
         damaged: list[Path] = []
-        for path in reversed(self.steps()):
+        for path in reversed(steps_in(self.folder)):
             try:
                 state = self._read(path)
             except CheckpointError as error:
@@ -93,10 +93,6 @@ class Checkpoints:
         if damaged:
             raise CheckpointError(f"no intact checkpoint in {self.folder}; remove that folder to begin anew.")
         return None
-
-    def steps(self) -> list[Path]:
-        """The step files, oldest first."""
-        return _steps(self.folder)
 
     def _read(self, path: Path) -> State:
         state = read(path)
@@ -117,7 +113,7 @@ class Checkpoints:
 
     def _rotate(self) -> None:
         """Delete the steps beyond ``keep`` and the row files that no kept checkpoint lists."""
-        files, keep = self.steps(), self.cfg.train.checkpoint.keep
+        files, keep = steps_in(self.folder), self.cfg.train.checkpoint.keep
         for path in files[:-keep]:
             path.unlink(missing_ok=True)
         listed = {segment["file"] for segment in self.segments}
@@ -157,7 +153,7 @@ def read_newest(path: Path) -> tuple[Path, State]:
     try:
         return path, read(path)
     except CheckpointError as error:
-        for older in reversed(_steps(path.parent) if path.name == "last.pt" else []):
+        for older in reversed(steps_in(path.parent) if path.name == "last.pt" else []):
             with contextlib.suppress(CheckpointError):
                 state = read(older)
                 print(f"{error} Taking {older.name}.")
@@ -172,7 +168,7 @@ def check_task(path: Path, state: State, wanted: str) -> None:
         raise CheckpointError(f"{path} was made on task {made}, not {wanted}.")
 
 
-def _steps(folder: Path) -> list[Path]:
+def steps_in(folder: Path) -> list[Path]:
     """The step files in ``folder``, oldest first."""
     numbered = [(_STEP.fullmatch(path.name), path) for path in folder.iterdir()]
     return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]

@@ -42,7 +42,8 @@ class RunFolder:
         Raises:
             UsageError: another process holds it, or it cannot be written.
         """
-        self.path = path
+        self.path, self.metrics = path, path / "metrics.jsonl"
+        self.checkpoints, self.videos = path / "checkpoints", path / "videos"
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(path)
@@ -74,18 +75,6 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock."""
         self._lock.release()
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.path / "checkpoints"
-
-    @property
-    def metrics(self) -> Path:
-        return self.path / "metrics.jsonl"
-
-    @property
-    def videos(self) -> Path:
-        return self.path / "videos"
 
     @property
     def resume_command(self) -> str:

@@ -49,12 +49,7 @@ class Schedule:
         self.probe_due = Every(cfg.probe_every, cfg.probe_every)
         self.checkpoint_due = Every(cfg.checkpoint.every, cfg.checkpoint.every)
         self.updates_due = updates_due
-        self._every = {
-            "learning": self.learning_due,
-            "evaluation": self.evaluation_due,
-            "probe": self.probe_due,
-            "checkpoint": self.checkpoint_due,
-        }
+        self._every = {name.removesuffix("_due"): due for name, due in vars(self).items() if isinstance(due, Every)}
 
     def state_dict(self) -> dict[str, int]:
         """When each clock is due next and how many of each kind of update are done."""

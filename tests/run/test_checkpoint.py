@@ -14,7 +14,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.run.checkpoint import Checkpoints, read, read_newest
+from dima_isaac.run.checkpoint import Checkpoints, read, read_newest, steps_in
 from dima_isaac.run.folder import find
 from dima_isaac.run.sealed import load, save, verify
 from dima_isaac.types import Dims, Step
@@ -36,7 +36,7 @@ def test_rotation_keeps_the_newest_and_last_is_the_newest(tmp_path):
     store = checkpoints(tmp_path, keep=2)
     for n in (10, 20, 30):
         assert store.save(n, {"n": n})
-    assert [path.name for path in store.steps()] == ["step_20.pt", "step_30.pt"]
+    assert [path.name for path in steps_in(store.folder)] == ["step_20.pt", "step_30.pt"]
     assert load(tmp_path / "last.pt")["n"] == 30 and store.restore()["n"] == 30
     assert not list(tmp_path.glob(".*"))
 
@@ -83,7 +83,7 @@ def test_a_damaged_older_one_does_not_stop_a_save(tmp_path):
     older.write_bytes(older.read_bytes()[:-40])
     again = checkpoints(tmp_path, keep=3)
     assert again.restore()["n"] == 20 and again.save(30, {"n": 30})
-    assert [path.name for path in again.steps()] == ["step_20.pt", "step_30.pt"]
+    assert [path.name for path in steps_in(again.folder)] == ["step_20.pt", "step_30.pt"]
 
 
 def test_read_newest_takes_the_newest_intact_one_and_reports_it(tmp_path, capsys):
