@@ -27,12 +27,6 @@ CLIP = (320, 240)
 EVERY = 3  # control steps per frame of a clip: 20 frames per second
 
 
-def wander(action: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-    """The next action of a bounded random walk."""
-    push = torch.randn(action.shape, generator=generator)
-    return (0.95 * action + 0.12 * push).clamp(-1.0, 1.0)
-
-
 def picture(task: str, out: Path, steps: int, settle: int) -> None:
     """Write ``out/task.png`` and, if there are ``steps``, ``out/task.gif``."""
     env = make(task, num_envs=1, engine="mujoco", seed=1, device="cpu")
@@ -44,7 +38,7 @@ def picture(task: str, out: Path, steps: int, settle: int) -> None:
     imageio.imwrite(out / f"{task}.png", env.engine.render(0, *STILL))
     frames: list[np.ndarray] = []
     for step in range(steps):
-        action = wander(action, generator)
+        action = (0.95 * action + 0.12 * torch.randn(action.shape, generator=generator)).clamp(-1.0, 1.0)
         env.step(action)
         if step % EVERY == 0:
             frames.append(env.engine.render(0, *CLIP))

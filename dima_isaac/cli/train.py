@@ -68,7 +68,6 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     from dima_isaac.tools.play import training_window
     from dima_isaac.train.model_free import ModelFree
     from dima_isaac.train.trainer import Trainer
-    from dima_isaac.world_model.reveal import steps_for
 
     if named:
         file = find(cfg.checkpoint)  # before a folder is made for nothing
@@ -79,8 +78,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
         closing(build.build_env(cfg, int(cfg.num_envs), cfg.seed, cfg.train.learn.episode)) as env,
         closing(build.build_env(cfg, cfg.train.eval.episodes, cfg.seed + 1_000_003)) as eval_env,
     ):
-        if cfg.algo is Algo.dima:  # refused before a folder is made
-            steps_for(env.spec.dims.agents, cfg.world_model.denoiser.steps, cfg.world_model.denoiser.reveal)
+        build.check_fit(cfg, env.spec)
         with (
             training_window(env, not cfg.headless),
             RunFolder(place.path) if place.stored or cfg.run_dir else RunFolder.fresh(place.path) as folder,

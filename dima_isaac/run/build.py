@@ -13,14 +13,15 @@ from typing import Any
 
 import torch
 
-from dima_isaac.config import RunConfig
-from dima_isaac.envs.task import Task
+from dima_isaac.config import Algo, RunConfig
+from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import CODE_KEYS, Catalog, engine_config, import_target, task_config
 from dima_isaac.run.resolve import resolve_run
 from dima_isaac.schema import Seed, Size, check_range
 from dima_isaac.sim.engine import Engine
+from dima_isaac.world_model.reveal import steps_for
 
 
 def build_task(cfg: RunConfig) -> Task:
@@ -64,6 +65,16 @@ def build_env_by_name(
     values = {**catalog.values("task", task), **overrides}
     cfg = RunConfig(values, catalog.values("engine", engine), sim_device=device, rl_device=device)
     return build_env(resolve_run(cfg, catalog)[0], num_envs, seed)
+
+
+def check_fit(cfg: RunConfig, spec: TaskSpec) -> None:
+    """Check what depends on the task's sizes.
+
+    Raises:
+        UsageError: a number of reverse steps by which the agents cannot be revealed equally often.
+    """
+    if cfg.algo is Algo.dima:
+        steps_for(spec.dims.agents, cfg.world_model.denoiser.steps, cfg.world_model.denoiser.reveal)
 
 
 def set_global_state(cfg: RunConfig) -> None:
