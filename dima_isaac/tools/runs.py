@@ -161,7 +161,11 @@ def _label(runs: list[Run], keys: list[str]) -> str:
     settings = _settings(runs[0])
     last = [key.rpartition(".")[2] for key in keys]
     names = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
-    words = [f"{name}={settings.get(key)}" for name, key in zip(names, keys, strict=True) if key != "task.name"]
+    words = [
+        f"{name}={settings[key]}"
+        for name, key in zip(names, keys, strict=True)
+        if key != "task.name" and key in settings
+    ]
     if "task.name" in keys:
         words.insert(keys.index("task.name"), str(settings["task.name"]))
     if len(words) > 3:
