@@ -27,7 +27,7 @@ def test_a_setting_that_older_runs_did_not_have_tells_nobody_apart():
     pair = run_folders.group([run_of([1.0], [0], agent=agent) for agent in (old, new)])
     assert [(one.label, len(one.runs)) for one in pair] == [("Toy", 2)]
     all_three = run_folders.group([run_of([1.0], [0], agent=agent) for agent in (old, new, other)])
-    assert [one.label for one in all_three] == ["new=None", "new=1", "new=2"]
+    assert [one.label for one in all_three] == ["Toy", "new=1", "new=2"]
 
 
 def test_groups_that_differ_in_much_go_by_their_folders():
