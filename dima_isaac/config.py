@@ -97,6 +97,8 @@ def typed(cfg: Mapping[str, Any]) -> RunConfig:
         UsageError: a key that does not exist, a value of another type, out of range or at odds with another.
     """
     run = from_dict(RunConfig, cfg)
+    if run.algo is Algo.sac:
+        run.agent.learner = LearnerKind.sac
     dreamt = run.train.learn.dreams * run.train.learn.horizon
     if dreamt < run.agent.ppo.minibatches:
         raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches.")

@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from dima_isaac.agent.config import LearnerKind
-from dima_isaac.config import Algo, RunConfig
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, code, engine_config, import_target, settings, task_config
 from dima_isaac.schema import AUTO, as_dict
@@ -74,10 +73,8 @@ def resolve_run(
         precision, why_precision = _precision(rl_device)
         world = replace(world, precision=precision)
         reasons["precision"] = f"{precision.name}: {why_precision}"
-    agent = replace(cfg.agent, learner=LearnerKind.sac) if cfg.algo is Algo.sac else cfg.agent
     return replace(
         cfg,
-        agent=agent,
         task={**code(cfg.task), **as_dict(task_config(cfg.task))},
         engine=engine,
         sim_device=sim_device,

@@ -135,6 +135,27 @@ def test_killed_and_continued_equals_uninterrupted(whole, tmp_path):
 
 
 @pytest.mark.slow
+def test_a_run_without_a_world_model_continues_and_is_measured(tmp_path):
+    """The same bits in one go and in two; no tool asks it for a world model's dreams in vain."""
+    for folder, steps in (("whole", (512,)), ("parts", (256, 512))):
+        for most in steps:
+            words = (*TOY, "algo=sac", f"run_dir={folder}", "checkpoint=auto", f"max_env_steps={most}")
+            done = script(*words, cwd=tmp_path)
+            assert done.returncode == 0, done.stderr
+    ours, theirs = (load(tmp_path / name / "checkpoints" / "step_512.pt") for name in ("parts", "whole"))
+    assert same(ours["agent"], theirs["agent"]) and ours["schedule"] == theirs["schedule"]
+    assert ours["schedule"]["agent"] > 10 and "world" not in ours
+    done = script(
+        "--config-dir", ROOT / "tests" / "cfg", "checkpoint=parts", "episodes=2", cwd=tmp_path, name="evaluate"
+    )
+    assert done.returncode == 0 and "trained" in done.stdout, done.stderr
+    done = script(
+        "--config-dir", ROOT / "tests" / "cfg", "checkpoint=parts", "probe=True", cwd=tmp_path, name="evaluate"
+    )
+    assert done.returncode == 2 and "algo=sac, which has no world model" in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_signals_save_and_exit(tmp_path, name, code):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
