@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,6 +93,30 @@ def test_target_critics_move_slowly_and_share_statistics():
         assert (target - old).norm() <= 0.021 * (net - old).norm() + 1e-6
     for mine, theirs in zip(agent.target_critics.buffers(), agent.critics.buffers(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_critics_learn_scaled_rewards_and_the_entropy_of_what_follows(monkeypatch):
+    agent, told = tracked(learner()), []
+    project = agent.critics.target
+    monkeypatch.setattr(agent.critics, "target", lambda logits, *given: told.append(given) or project(logits, *given))
+    monkeypatch.setattr(
+        agent.actor, "act", lambda obs, generator: (torch.zeros(len(obs), 2, 1), torch.full((len(obs), 2, 1), 0.3))
+    )
+    batch = rows(64)
+    batch.discount = torch.full((64,), 0.7)
+    agent._update_critics(batch)
+    weight, scale = math.exp(agent.log_weight.item()), float(agent.scale())
+    torch.testing.assert_close(told[0][0], batch.reward / scale - 0.7 * weight * 0.6)
+    assert scale != pytest.approx(1.0, rel=1e-3) and torch.equal(told[0][1], batch.discount)
+
+
+@pytest.mark.parametrize(("target", "sign"), [(-9.0, -1), (1.0, 1)])
+def test_the_entropy_s_weight_falls_while_there_is_more_than_wanted(target, sign):
+    agent = tracked(learner())
+    agent.cfg = replace(CFG, sac=replace(CFG.sac, target_entropy=target))  # an untrained policy has about -1 per entry
+    before = agent.log_weight.item()
+    agent.update(rows(64))
+    assert sign * (agent.log_weight.item() - before) > 0
 
 
 def test_a_continued_learner_learns_the_same():
