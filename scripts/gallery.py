@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))  # works from a bar
 import imageio.v3 as imageio
 import numpy as np
 import torch
+from PIL import Image
 
 from dima_isaac import make
 from dima_isaac.cli.main import guarded
@@ -35,7 +36,8 @@ def picture(task: str, out: Path, steps: int, settle: int) -> None:
     action = torch.zeros(1, dims.agents, dims.action)
     for _ in range(settle):
         env.step(action)
-    imageio.imwrite(out / f"{task}.png", env.engine.render(0, *STILL))
+    still = Image.fromarray(env.engine.render(0, *STILL)).quantize(192, dither=Image.Dither.NONE)
+    still.save(out / f"{task}.png", optimize=True)
     frames: list[np.ndarray] = []
     for step in range(steps):
         action = (0.95 * action + 0.12 * torch.randn(action.shape, generator=generator)).clamp(-1.0, 1.0)

@@ -80,17 +80,17 @@ def build_model(
     option.iterations, option.ls_iterations = cfg.iterations, cfg.ls_iterations
     option.gravity = scene.gravity
     spec.compiler.discardvisual = not visuals
+    if visuals:
+        _add_surroundings(spec)
     if scene.ground:
         spec.worldbody.add_geom(
             name="ground",
             type=mujoco.mjtGeom.mjGEOM_PLANE,
             size=[0.0, 0.0, 0.05],
-            rgba=[0.35, 0.37, 0.4, 1.0],
+            material="floor" if visuals else "",
             contype=_SHARED_BIT,
             conaffinity=_EVERYTHING,
         )
-    if visuals:
-        _add_lights(spec)
     bits = (1 << min(shift, _LAST_BIT) for shift in count(1))
     offsets = {}
     for actor in scene.actors:
@@ -205,25 +205,27 @@ def _overlaps(model: mujoco.MjModel, actors: set[str]) -> list[tuple[str, str]]:
     return sorted(found)
 
 
-def _add_lights(spec: mujoco.MjSpec) -> None:
-    spec.visual.headlight.ambient = [0.25, 0.25, 0.25]
-    spec.visual.headlight.diffuse = [0.25, 0.25, 0.25]
-    spec.visual.headlight.specular = [0.0, 0.0, 0.0]
-    spec.worldbody.add_light(
-        pos=[0.6, -0.2, 2.0],
-        dir=[-0.3, -0.1, -1.0],
-        diffuse=[0.4, 0.4, 0.4],
-        type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
-    )
-    spec.add_texture(
-        name="sky",
-        type=mujoco.mjtTexture.mjTEXTURE_SKYBOX,
-        builtin=mujoco.mjtBuiltin.mjBUILTIN_GRADIENT,
-        rgb1=[0.86, 0.89, 0.93],
-        rgb2=[0.55, 0.6, 0.68],
-        width=64,
-        height=64,
-    )
+def _add_surroundings(spec: mujoco.MjSpec) -> None:
+    """A bright key light with highlights, a weaker one from the other side, and what the camera and the sky add."""
+    spec.visual.headlight.ambient = [0.35, 0.35, 0.35]
+    spec.visual.headlight.diffuse = [0.3, 0.3, 0.3]
+    spec.visual.headlight.specular = [0.1, 0.1, 0.1]
+    for direction, strength in ((-0.3, -0.35, -1.0), 0.45), ((0.8, 0.6, -0.5), 0.25):
+        spec.worldbody.add_light(
+            pos=[-2.0 * x for x in direction],
+            dir=direction,
+            diffuse=[strength] * 3,
+            specular=[strength] * 3,
+            type=mujoco.mjtLightType.mjLIGHT_DIRECTIONAL,
+        )
+    texture, pattern = mujoco.mjtTexture, mujoco.mjtBuiltin
+    for name, kind, builtin, first, second in (
+        ("sky", texture.mjTEXTURE_SKYBOX, pattern.mjBUILTIN_GRADIENT, [0.86, 0.89, 0.93], [0.55, 0.6, 0.68]),
+        ("floor", texture.mjTEXTURE_2D, pattern.mjBUILTIN_CHECKER, [0.66, 0.7, 0.74], [0.63, 0.67, 0.71]),
+    ):
+        spec.add_texture(name=name, type=kind, builtin=builtin, rgb1=first, rgb2=second, width=64, height=64)
+    floor = spec.add_material(name="floor", texrepeat=[4.0, 4.0], texuniform=True, specular=0.0)
+    floor.textures[mujoco.mjtTextureRole.mjTEXROLE_RGB] = "floor"
 
 
 def _check_links(spec: mujoco.MjSpec, scene: Scene) -> None:

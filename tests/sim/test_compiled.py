@@ -125,6 +125,10 @@ def test_pictures_and_physics_share_joints_and_bodies(compiled: Compiled) -> Non
     assert pictures.ngeom > compiled.model.ngeom
     for field in ("body_mass", "body_inertia", "body_ipos", "body_pos"):
         assert np.array_equal(getattr(pictures, field), getattr(compiled.model, field)), field
+    parts = [pictures.geom(f"hand0/V_{part}") for part in ("forearm", "palm", "ffproximal", "ffdistal", "wrist")]
+    made_of = [pictures.mat(int(part.matid[0])).name for part in parts]
+    assert made_of == [f"hand0/{name}" for name in ("shell", "body", "body", "rubber", "metal")]
+    assert compiled.model.nmat == 0
 
 
 def may_touch(model: mujoco.MjModel, first: str, second: str) -> bool:

@@ -41,6 +41,14 @@ FOREARM = "forearm"
 COUPLINGS = ("T_FFJ1c", "T_MFJ1c", "T_RFJ1c", "T_LFJ1c")
 
 
+_MATERIALS = {  # name: colour, its meshes; of pictures only
+    "shell": ("0.17 0.18 0.19 1", ("forearm",)),
+    "body": ("0.26 0.27 0.29 1", ("palm", "lfmetacarpal", "F3", "F2", "TH3_z", "TH2_z")),
+    "metal": ("0.74 0.75 0.77 1", ("wrist", "knuckle")),
+    "rubber": ("0.88 0.86 0.81 1", ("F1", "TH1_z")),
+}
+
+
 @lru_cache(maxsize=2)
 def shadow_hand(mirrored: bool = False) -> Mjcf:
     """The right hand, or its mirror image: 24 joints, 20 position drives, four distal couplings, no sensors.
@@ -57,16 +65,21 @@ def shadow_hand(mirrored: bool = False) -> Mjcf:
     ET.SubElement(model, "compiler", angle="radian", meshdir=str(folder / "stls" / "hand"))
     shared = ET.parse(hand / "shared.xml").getroot()
     model.extend(part for part in shared if part.tag in ("default", "contact", "tendon", "actuator"))
-    wanted = ("robot0:MatColl", "robot0:MatViz")
     assets = ET.parse(hand / "shared_asset.xml").getroot()
     kept = ET.SubElement(model, "asset")
-    kept.extend(part for part in assets if part.tag == "mesh" or part.get("name") in wanted)
+    defaults = ("robot0:MatColl", "robot0:MatViz")
+    kept.extend(part for part in assets if part.tag == "mesh" or part.get("name") in defaults)
+    for material, (colour, _) in _MATERIALS.items():
+        ET.SubElement(kept, "material", name=material, rgba=colour, specular="0.4", shininess="0.4")
+    of_mesh = {f"robot0:{mesh}": material for material, (_, meshes) in _MATERIALS.items() for mesh in meshes}
     ET.SubElement(model, "worldbody").extend(ET.parse(hand / "robot.xml").getroot())
     for node in model.iter():
         node.attrib.pop("user", None)
         if node.tag == "geom" and node.get("name") in ("robot0:V_thbase", "robot0:V_thhub"):
             # millimetre markers of the thumb's axes; without these masks they would be colliders inside the palm
             node.attrib.update(contype="0", conaffinity="0")
+        if node.tag == "geom" and node.get("mesh") in of_mesh:
+            node.set("material", of_mesh[node.attrib["mesh"]])
     if mirrored:
         _mirror(model)
     text = ET.tostring(model, encoding="unicode").replace("robot0:", "")
