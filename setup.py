@@ -7,7 +7,7 @@ PLOT = ["matplotlib>=3.7"]
 GPU = ["mujoco-warp>=3.17,<5", "warp-lang>=1.15"]
 VIEWER = ["viser>=1.0"]
 SLURM = ["hydra-submitit-launcher>=1.2"]
-TORCHRL = ["torchrl>=0.9"]  # the view of that name
+TORCHRL, SB3 = ["torchrl>=0.9"], ["stable-baselines3>=2.3"]  # the views of those names
 TEST = ["pytest>=8", "pytest-timeout>=2.2", "ruff>=0.6", "mypy>=1.11", "isaacgym-stubs==1.1rc4"]
 
 setup(
@@ -47,8 +47,9 @@ setup(
         "viewer": VIEWER,
         "slurm": SLURM,
         "torchrl": TORCHRL,
-        "test": [*TEST, *PLOT, *GPU, *TORCHRL],
-        "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST, *TORCHRL],
+        "sb3": SB3,
+        "test": [*TEST, *PLOT, *GPU, *TORCHRL, *SB3],
+        "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST, *TORCHRL, *SB3],
     },
     entry_points={"console_scripts": ["dima=dima_isaac.cli.main:main"]},
 )

@@ -172,6 +172,45 @@ def test_an_episode_that_breaks_is_cut_off_in_every_view() -> None:
     assert done.tolist() == infos["time_outs"].tolist() == [False] * 3 + [True] * 3
 
 
+def test_sb3_sees_what_gymnasium_sees_and_the_last_observation() -> None:
+    """Two environments of two ticks: the time limit cuts both off, and both are seen at their next start."""
+    pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
+    from dima_isaac.envs.views.sb3_vecenv import SB3View
+
+    view, plain = SB3View(hopper(2, episode_length=2)), GymnasiumVectorView(hopper(2, episode_length=2), "same_step")
+    view.seed(5)
+    np.testing.assert_array_equal(view.reset(), plain.reset(seed=5)[0])
+    calm = np.zeros((2, *view.action_space.shape), np.float32)
+    for ends in (False, True, False, True):
+        expected, pay, _, _, more = plain.step(calm)
+        obs, reward, done, infos = view.step(calm)
+        np.testing.assert_array_equal(obs, expected)
+        np.testing.assert_array_equal(reward, pay)
+        assert done.tolist() == [info["TimeLimit.truncated"] for info in infos] == [ends] * 2
+        assert [("terminal_observation" in info) for info in infos] == [ends] * 2
+        if ends:
+            np.testing.assert_array_equal([info["terminal_observation"] for info in infos], more["final_obs"])
+            assert view.observation_space.contains(infos[1]["terminal_observation"])
+    assert view.env_is_wrapped(object) == [False] * 2 and view.get_attr("num_envs", [1]) == [2]
+
+
+def test_sb3_a_fall_is_no_time_limit() -> None:
+    pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
+    from dima_isaac.envs.views.sb3_vecenv import SB3View
+
+    view, closed = SB3View(hopper(2)), []
+    view.reset()
+    for _ in range(300):
+        _, _, done, infos = view.step(np.ones((2, *view.action_space.shape), np.float32))
+        if done.any():
+            break
+    fallen = infos[int(done.argmax())]
+    assert done.any() and not fallen["TimeLimit.truncated"] and "terminal_observation" in fallen
+    view.vector.env.close = lambda: closed.append(True)
+    view.close()
+    assert closed == [True]
+
+
 def test_torchrl_passes_its_checker() -> None:
     pytest.importorskip("torchrl")
     from torchrl.envs.utils import check_env_specs
@@ -183,6 +222,10 @@ def test_torchrl_passes_its_checker() -> None:
     rolled = view.rollout(60, break_when_any_done=False)
     assert rolled["agents", "observation"].shape == (3, 60, 3, 11)
     assert bool(rolled["next", "terminated"].any())
+    for key in ("done", "terminated", "truncated"):  # each agent's own, beside its reward
+        whole, own = rolled["next", key], rolled["next", "agents", key]
+        assert own.shape == rolled["next", "agents", "reward"].shape == (3, 60, 3, 1)
+        assert torch.equal(own, whole[..., None, :].expand_as(own))
     view.reset()
     before = view.rand_step()["next"]
     mask = torch.tensor([[False], [True], [False]])

@@ -16,7 +16,8 @@ from dima_isaac.types import Step
 
 class TorchRLView(EnvBase):
     """Keys: ``("agents", "observation")`` (E, N, O), ``("agents", "action")`` (E, N, A), ``("agents", "reward")``
-    (E, N, 1), ``state`` (E, D), and ``done``, ``terminated``, ``truncated`` (E, 1). Resets take ``_reset`` masks."""
+    (E, N, 1), ``state`` (E, D), and ``done``, ``terminated``, ``truncated`` (E, 1), which ``("agents", "done")`` and so
+    on repeat for each agent (E, N, 1) beside its reward. Resets take ``_reset`` masks (E, 1)."""
 
     batch_locked = True
 
@@ -28,8 +29,9 @@ class TorchRLView(EnvBase):
         def numbers(*shape: int) -> Any:
             return Unbounded(shape=(envs, *shape), device=env.device, dtype=torch.float32)
 
-        def flag() -> Any:
-            return Categorical(2, shape=torch.Size([envs, 1]), dtype=torch.bool, device=env.device)
+        def flags(*shape: int) -> dict[str, Any]:
+            flag = Categorical(2, shape=torch.Size([envs, *shape, 1]), dtype=torch.bool, device=env.device)
+            return {name: flag.clone() for name in ("done", "terminated", "truncated")}
 
         def group(**specs: Any) -> Any:
             return Composite(specs, shape=(envs, dims.agents), device=env.device)
@@ -40,7 +42,7 @@ class TorchRLView(EnvBase):
         bounds = Bounded(-1.0, 1.0, shape=(envs, dims.agents, dims.action), device=env.device, dtype=torch.float32)
         self.action_spec = Composite(agents=group(action=bounds), shape=(envs,))
         self.reward_spec = Composite(agents=group(reward=numbers(dims.agents, 1)), shape=(envs,))
-        self.done_spec = Composite(done=flag(), terminated=flag(), truncated=flag(), shape=(envs,))
+        self.done_spec = Composite(agents=group(**flags(dims.agents)), **flags(), shape=(envs,))
 
     def _reset(self, tensordict: TensorDictBase | None = None, **kwargs: Any) -> TensorDictBase:
         mask = None if tensordict is None else tensordict.get("_reset", None)
@@ -50,8 +52,7 @@ class TorchRLView(EnvBase):
     def _step(self, tensordict: TensorDictBase) -> TensorDictBase:
         row = self.env.step(tensordict["agents", "action"])
         out = self._pack(row, row.terminal, row.cut_short)
-        agents = self.env.spec.dims.agents
-        out["agents", "reward"] = row.reward.float()[:, None, None].expand(-1, agents, 1).clone()
+        out["agents", "reward"] = self._by_agent(row.reward.float())
         return out
 
     def _set_seed(self, seed: int | None) -> None:
@@ -63,9 +64,14 @@ class TorchRLView(EnvBase):
         super().close(**kwargs)
         self.env.close()
 
+    def _by_agent(self, value: Tensor) -> Tensor:
+        """(E,) -> (E, N, 1)"""
+        return value[:, None, None].repeat(1, self.env.spec.dims.agents, 1)
+
     def _pack(self, row: Step, terminated: Tensor, truncated: Tensor) -> TensorDict:
         envs, agents = self.env.num_envs, self.env.spec.dims.agents
-        seen = TensorDict({"observation": row.obs.float().clone()}, batch_size=(envs, agents), device=self.device)
         flags = {"done": terminated | truncated, "terminated": terminated, "truncated": truncated}
-        packed = {"agents": seen, "state": row.state.float(), **{k: v[:, None].clone() for k, v in flags.items()}}
+        group = {"observation": row.obs.float().clone(), **{key: self._by_agent(flag) for key, flag in flags.items()}}
+        seen = TensorDict(group, batch_size=(envs, agents), device=self.device)
+        packed = {"agents": seen, "state": row.state.float(), **{key: flag[:, None] for key, flag in flags.items()}}
         return TensorDict(packed, batch_size=(envs,), device=self.device)
