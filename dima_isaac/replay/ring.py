@@ -31,13 +31,14 @@ class ReplayBuffer:
         self.terminal = torch.zeros(shape, dtype=torch.bool, device=device)
         self._columns = ("state", "action", "reward", "first", "last", "terminal")
         self._added = 0  # rows ever written; the next one goes to _added % rows
+        self._oldest = 0  # number of the first row that was not lost with a damaged file
         self._edges = torch.tensor(WEIGHTS).cumsum(0).to(device)  # mass up to the end of each quarter
         self._generator = torch.Generator(device).manual_seed(seed)
 
     @property
     def size(self) -> int:
         """Rows kept of every environment."""
-        return min(self._added, self.rows)
+        return min(self._added - self._oldest, self.rows)
 
     def add(self, step: Step, action: Tensor) -> None:
         """Write one row: the state, what led to it, and the action (E, N, A) taken in it."""
@@ -65,7 +66,8 @@ class ReplayBuffer:
 
         They start anywhere, uniformly. Rows that are the last of their episode lead nowhere and are not ``counted``.
         """
-        age = 1 + (torch.rand(batch, device=self.device, generator=self._generator) * (self.size - 1)).long()
+        u = torch.rand(batch, device=self.device, generator=self._generator)
+        age = min(1, self.size - 1) + (u * (self.size - 1)).long()
         env = torch.randint(self.num_envs, (batch,), device=self.device, generator=self._generator)
 
         def row(after: int) -> Tensor:
@@ -114,7 +116,7 @@ class ReplayBuffer:
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """The rows kept, in ring order, how many were ever written, and the random state."""
-        rows = {name: getattr(self, name)[: self.size] for name in self._columns}
+        rows = {name: getattr(self, name)[: self._added] for name in self._columns}
         counters = {"rows": self.rows, "added": self._added, "size": self.size}
         return {**rows, **counters, "generator": self._generator.get_state()}
 
@@ -126,13 +128,14 @@ class ReplayBuffer:
         """
         if int(state["rows"]) != self.rows:
             raise ValueError(f"the replay holds {state['rows']} rows per environment, this run {self.rows}")
-        for name in self._columns:
+        for name in self._columns if int(state["size"]) else ():
             mine, theirs = getattr(self, name), state[name]
             if theirs.shape[1:] != mine.shape[1:]:
                 rows, ours = tuple(theirs.shape[1:]), tuple(mine.shape[1:])
                 raise ValueError(f"replay column '{name}' has rows {rows}, this run {ours}")
             mine[: theirs.shape[0]] = theirs.to(self.device)
         self._added = int(state["added"])
+        self._oldest = self._added - int(state["size"])
         restore_generator(self._generator, state["generator"])
 
 

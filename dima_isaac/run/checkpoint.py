@@ -98,9 +98,9 @@ class Checkpoints:
         state = read(path)
         check_task(path, state, self.cfg.task["name"])
         if "replay" in state:
-            if path.resolve().parent == self.folder.resolve():
-                self.segments = list(state["replay"].get("segments", []))
-            state["replay"] = load_rows(path.parent, state["replay"])
+            segments = list(state["replay"].get("segments", []))
+            whole = load_rows(path.parent, state, self.note)
+            self.segments = segments if whole and path.resolve().parent == self.folder.resolve() else []
         return state
 
     def _link_last(self, path: Path) -> None:

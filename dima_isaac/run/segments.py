@@ -8,6 +8,7 @@ Rows never change once written, so a save writes only those added since the one 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -46,29 +47,43 @@ def without_rows(replay: State) -> State:
     return {name: value for name, value in replay.items() if name not in columns}
 
 
-def load_rows(folder: Path, replay: State) -> State:
-    """``replay`` as a checkpoint in ``folder`` holds it, with the rows of its segments read back in the ring's order.
+def load_rows(folder: Path, state: State, note: Callable[[str], None]) -> bool:
+    """Read the rows that the replay of a checkpoint's ``state`` lists back into it; returns whether they are all there.
+
+    Rows of a file that is damaged or not listed are lost, which ``note`` is told. The others move together; the row
+    after a gap becomes the first of an episode, because nothing that is left led to it.
 
     Raises:
-        CheckpointError: a row file that is missing, altered or not the one it was saved with.
+        CheckpointError: a listed name is not one of a row file.
     """
-    replay = dict(replay)
+    replay = state["replay"]
     segments = replay.pop("segments", None)
     if segments is None:
-        return replay
-    capacity, size = int(replay["rows"]), int(replay["size"])
-    oldest = int(replay["added"]) - size
-    columns: dict[str, Tensor] = {}
-    for segment in segments:
+        return True
+    capacity, size, stop = int(replay["rows"]), int(replay["size"]), int(replay["added"])
+    oldest, at, joined = stop - size, stop, stop  # rows go before number ``at`` and were read from ``joined`` on
+    for segment in reversed(segments):
         if not ROW_FILE.fullmatch(segment["file"]):
             raise CheckpointError(f"a checkpoint in {folder} calls '{segment['file']}' replay rows; not opened.")
-        rows = sealed.load(folder / segment["file"], digest=segment["sha256"])
-        start = max(segment["start"], oldest)
-        where = torch.arange(start, segment["stop"]) % capacity
+        try:
+            rows = sealed.load(folder / segment["file"], digest=segment["sha256"])
+        except CheckpointError as error:
+            note(str(error))
+            continue
+        if segment["stop"] != joined:
+            after = state["step"]["first"] if at == stop else replay["first"][at % capacity]
+            after.fill_(True)
+        joined = max(segment["start"], oldest)
+        where = torch.arange(at - (segment["stop"] - joined), at) % capacity
         for name, value in rows.items():
-            column = columns.setdefault(name, torch.empty(size, *value.shape[1:], dtype=value.dtype))
-            column[where] = value[start - segment["start"] :]
-    return {**replay, **columns}
+            if name not in replay:
+                replay[name] = torch.zeros(min(stop, capacity), *value.shape[1:], dtype=value.dtype)
+            replay[name][where] = value[joined - segment["start"] :]
+        at -= len(where)
+    replay["size"] = stop - at
+    if at > oldest:
+        note(f"{at - oldest:,} of {size:,} rows of the replay are lost; only the others are used.")
+    return at == oldest
 
 
 def _columns(replay: State) -> dict[str, Tensor]:

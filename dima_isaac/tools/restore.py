@@ -80,10 +80,17 @@ class Restored:
         return world.eval()
 
     def replay(self, spec: TaskSpec) -> ReplayBuffer:
-        """The rows that its replay held, in a ring of their size."""
-        stored = load_rows(self.path.parent, self.state["replay"])
-        envs, size = stored["state"].shape[1], int(stored["size"])
-        kept = ReplayBuffer(ReplayConfig(capacity=max(2, size) * envs), spec.dims, envs, self.device)
+        """The rows that its replay held, in a ring of their size.
+
+        Raises:
+            CheckpointError: all of them are lost.
+        """
+        load_rows(self.path.parent, self.state, print)
+        stored = self.state["replay"]
+        if not int(stored["size"]):
+            raise CheckpointError(f"{self.path} has no replay rows.")
+        rows, envs = stored["state"].shape[:2]
+        kept = ReplayBuffer(ReplayConfig(capacity=max(2, rows) * envs), spec.dims, envs, self.device)
         kept.load_state_dict({**stored, "rows": kept.rows})
         return kept
 

@@ -184,13 +184,57 @@ def test_continuing_after_a_restore_shares_the_old_segments(tmp_path):
     assert (tmp_path / "replay_0_4.pt").stat().st_mtime_ns == stamp and (tmp_path / "replay_4_6.pt").exists()
 
 
-def test_a_damaged_or_exchanged_segment_is_refused(tmp_path):
+def test_rows_whose_file_is_damaged_exchanged_or_not_listed_are_lost_and_nothing_else(tmp_path):
+    """Rows 4 to 7 of 12 go: the others move together, and the row after the gap joins nothing before it."""
+    replay, store = buffer(capacity=60), checkpoints(tmp_path)
+    for start in (0, 4, 8):
+        write(replay, range(start, start + 4))
+        store.save(start + 4, {"n": start, "replay": replay.state_dict()})
+    whole, unlisted = (tmp_path / "replay_4_8.pt").read_bytes(), load(tmp_path / "step_12.pt")
+    del unlisted["replay"]["segments"][1]
+
+    def flip():
+        (tmp_path / "replay_4_8.pt").write_bytes(whole[:99] + bytes([whole[99] ^ 1]) + whole[100:])
+
+    def exchange():  # intact, but not ours
+        save(tmp_path / "replay_4_8.pt", {"state": torch.zeros(4, 3, 4)})
+
+    for harm in (flip, exchange, (tmp_path / "replay_4_8.pt").unlink, lambda: save(tmp_path / "step_12.pt", unlisted)):
+        (tmp_path / "replay_4_8.pt").write_bytes(whole)
+        harm()
+        said = []
+        again = Checkpoints(tmp_path, run_config(), said.append)
+        other, state = buffer(capacity=60), again.restore()
+        other.load_state_dict(state["replay"])
+        assert state["n"] == 8 and other.size == 8 and "4 of 12 rows of the replay are lost" in said[-1]
+        numbers = other.gather(torch.arange(8).flip(0), torch.zeros(8, dtype=torch.long), 1).reward[:, 0]
+        assert numbers.tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
+        window = other.gather(torch.tensor([2]), torch.tensor([0]), 4)  # rows 2, 3, 8, 9
+        assert window.valid.tolist() == [[False, False, True, True]]
+    write(other, range(12, 14))
+    assert again.save(14, {"replay": other.state_dict()})  # whole again, in a file of its own
+    other = buffer(capacity=60)
+    other.load_state_dict(Checkpoints(tmp_path, run_config(), said.append).restore()["replay"])
+    assert other.size == 10 and len(said) == 1
+    assert other.gather(torch.tensor([0]), torch.tensor([2]), 1).state[0, 0, 0] == 1302
+
+
+def test_without_its_newest_rows_the_replay_begins_an_episode(tmp_path):
+    """What comes next in the environments leads from no row that is left."""
     replay, store = buffer(), checkpoints(tmp_path)
-    write(replay, range(4))
-    store.save(4, {"replay": replay.state_dict()})
-    save(tmp_path / "replay_0_4.pt", {"state": torch.zeros(4, 3, 4)})  # intact, but not ours
-    with pytest.raises(CheckpointError, match="no intact"):
-        checkpoints(tmp_path).restore()
+    no = {"first": torch.zeros(3, dtype=torch.bool)}
+    for start in (0, 4):
+        write(replay, range(start, start + 4))
+        store.save(start + 4, {"replay": replay.state_dict(), "step": no})
+    assert not store.restore()["step"]["first"].any()
+    (tmp_path / "replay_4_8.pt").unlink()
+    state = store.restore()
+    assert state["replay"]["size"] == 4 and state["step"]["first"].all()
+    (tmp_path / "replay_0_4.pt").unlink()
+    replay.load_state_dict(store.restore()["replay"])
+    assert replay.size == 0
+    write(replay, range(8, 9))
+    assert replay.size == 1 and not replay.transitions(5, 2, 0.9).counted.any()
 
 
 def test_a_checkpoint_cannot_name_files_elsewhere(tmp_path):

@@ -119,6 +119,16 @@ def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
     assert trained(tmp_path / "run", config(240, "auto")).env_steps == 240
 
 
+@pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy], ids=["dima", "sac"])
+def test_a_run_goes_on_without_the_replay_rows_that_are_lost(tmp_path, learner):
+    before = trained(tmp_path, learner(config(160)))
+    for path in (tmp_path / "checkpoints").glob("replay_*"):
+        path.unlink()
+    after = trained(tmp_path, learner(config(240, "auto")))
+    assert before.replay.size == 40 and after.replay.size == 20 and after.env_steps == 240
+    assert torch.isfinite(after.agent.mode(after.step.obs)).all()
+
+
 @pytest.mark.slow
 def test_evaluation_and_probes_leave_no_trace(tmp_path):
     seldom = config(240, eval_every=0)
