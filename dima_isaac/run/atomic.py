@@ -1,4 +1,7 @@
-"""Files that are replaced as a whole: whoever reads them, and whatever fails, finds the old content or the new."""
+"""Files that are replaced as a whole: whoever reads them, and whatever fails, finds the old content or the new.
+
+That includes a loss of power: the content is on the disk before it gets its name, and so is the name in the end.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,9 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
+        _sync(temporary)
         os.replace(temporary, path)
+        _sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -24,3 +29,12 @@ def write_atomic(path: Path, content: str | bytes) -> None:
     """Replace the content of ``path``."""
     with replacing(path) as temporary:
         temporary.write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def _sync(path: Path) -> None:
+    """Have the content of a file or folder written to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

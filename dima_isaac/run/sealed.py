@@ -38,7 +38,6 @@ def save(path: Path, payload: State) -> str:
         except RuntimeError as error:  # torch reports a full disk as a failed assertion of its zip writer
             raise OSError(f"{path.name} could not be written completely; is the disk full?") from error
         digest = _seal(temporary)
-    _sync_folder(path.parent)
     return digest
 
 
@@ -88,7 +87,7 @@ def verify(path: Path) -> str:
 
 
 def _seal(path: Path) -> str:
-    """Give the archive a comment with its own digest (of every byte but the digest itself) and sync it."""
+    """Give the archive a comment with its own digest (of every byte but the digest itself)."""
     with path.open("r+b") as file:
         file.seek(-22, os.SEEK_END)
         if file.read(4) != _END:
@@ -100,14 +99,4 @@ def _seal(path: Path) -> str:
         while chunk := file.read(_CHUNK):
             digest.update(chunk)
         file.write(digest.hexdigest().encode())
-        file.flush()
-        os.fsync(file.fileno())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from dima_isaac.errors import CheckpointError
+from dima_isaac.run.atomic import write_atomic
 from dima_isaac.run.sealed import load, save, verify
 
 PAYLOAD = {"a": torch.arange(6.0), "deep": {"list": [1, "two", None], "flag": True, "x": 0.5}}
@@ -18,12 +19,13 @@ def test_roundtrip_and_plain_torch_can_read_it(tmp_path):
         assert torch.equal(state["a"], PAYLOAD["a"]) and state["deep"] == PAYLOAD["deep"]
 
 
-def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+@pytest.mark.parametrize("write", [lambda path: save(path, PAYLOAD), lambda path: write_atomic(path, "text")])
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch, write):
     done = []
     for name in ("fsync", "replace"):
         call = getattr(os, name)
         monkeypatch.setattr(os, name, lambda *a, name=name, call=call: (done.append(name), call(*a)))
-    save(tmp_path / "x.pt", PAYLOAD)
+    write(tmp_path / "x")
     assert done == ["fsync", "replace", "fsync"]  # the file, its name, the folder that holds the name
 
 
