@@ -76,7 +76,7 @@ def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = No
     try:
         return command(list(sys.argv[1:] if argv is None else argv))
     except DimaError as error:
-        print(f"error: {error}", file=sys.stderr)
+        _print_error(str(error))
         return error.exit_code
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] == "dima_isaac":
@@ -87,7 +87,7 @@ def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = No
         reason = " ".join(str(error).split()).partition(". ")[0]
         if not re.search(r"out of memory|Failed to allocate \d+ bytes", reason):
             raise
-        print(f"error: memory is full ({reason}); lower num_envs, replay.capacity or scale.", file=sys.stderr)
+        _print_error(f"memory is full ({reason}); lower num_envs, replay.capacity or scale.")
         return UsageError.exit_code
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
@@ -98,10 +98,17 @@ def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = No
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
             raise
         where = f" ({error.filename})" if error.filename else ""
-        print(f"error: {error.strerror}{where}; make room, or choose another folder.", file=sys.stderr)
+        _print_error(f"{error.strerror}{where}; make room, or choose another folder.")
         return UsageError.exit_code
     finally:
         try:
             sys.stdout.flush()
         except OSError:  # the reader has closed the pipe; Python would report that once more at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _print_error(text: str) -> None:
+    """One sentence on standard error, whose first word is red on a terminal."""
+    from termcolor import colored
+
+    print(colored("error:", "red", no_color=not sys.stderr.isatty()), text, file=sys.stderr)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import yaml
 from omegaconf import DictConfig
+from termcolor import colored
 
 from dima_isaac.cli.args import Args
 from dima_isaac.cli.compose import command_line, compose, multirun, structured
@@ -100,19 +101,17 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
             if signals.stop:
                 say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
             elif not baseline:
-                say(f"finished    measure it: {folder.command('evaluate')}")
+                say(f"{colored('finished', 'green')}    measure it: {folder.command('evaluate')}")
                 say(f"            film it:    {folder.command('play')}")
             return signals.exit_code
 
 
 def _print_head(cfg: RunConfig, reasons: dict[str, str], path: Path, notes: Sequence[str], again: str) -> None:
     """What runs, where, with which values in place of ``auto`` and why."""
-    print(f"task        {cfg.task['name']}")
-    for note in notes:
-        print(f"            {note}")
     shown = {key: getattr(cfg, key) for key in ("sim_device", "rl_device", "num_envs", "threads", "compile")}
-    for key, value in {"engine": cfg.engine["name"], **shown, "precision": cfg.world_model.precision.name}.items():
-        print(f"{key:<12}{value}" + (f"  (auto: {reasons[key].removeprefix(f'{value}: ')})" if key in reasons else ""))
-    print(f"run         {path}")
+    shown = {"engine": cfg.engine["name"], **shown, "precision": cfg.world_model.precision.name}
+    why = {key: f"  (auto: {reasons[key].removeprefix(f'{shown[key]}: ')})" for key in shown if key in reasons}
+    for key, value in {"task": "\n            ".join([cfg.task["name"], *notes]), **shown, "run": path}.items():
+        print(colored(f"{key:<12}", "cyan") + f"{value}" + why.get(key, ""))
     after = f"continue with: {again}" if again else "a baseline cannot be continued"
     print(f"            Ctrl-C saves; {after}", flush=True)

@@ -10,6 +10,7 @@ import json
 import math
 import sys
 import time
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
@@ -17,11 +18,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dima_isaac.config import RunConfig
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.run.atomic import write_atomic
-from dima_isaac.run.display import Lines, Panel
+from dima_isaac.run.display import Lines, Panel, Progress
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.wandb_mirror import WandbMirror
+
+_PACE_ROWS = 10  # whose mean pace tells how long the rest will take
 
 
 class Logger:
@@ -37,6 +40,9 @@ class Logger:
         self._before = 0.0  # seconds of earlier processes
         self._start = self._last_time = time.monotonic()
         self._last_steps: int | None = None
+        self._recent: deque[tuple[float, int]] = deque(maxlen=_PACE_ROWS + 1)  # times and steps of the last rows
+        # nothing is learnt before these steps, so their pace foretells nothing
+        self._warm_up = {Algo.dima: cfg.train.learn.behaviour_start, Algo.sac: cfg.agent.sac.start}.get(cfg.algo, 0)
         self._display: Lines | Panel = Lines()
         self._wandb = WandbMirror(run, cfg, self.note) if cfg.wandb_activate else None
         if sys.stdout.isatty():
@@ -58,10 +64,17 @@ class Logger:
             self.add({"time/env_steps_per_s": round((env_steps - self._last_steps) / seconds, 2)})
         self._last_time, self._last_steps = now, env_steps
         row = self._write_row(env_steps)
-        rate = self._latest.get("time/env_steps_per_s")
-        left = (self.total_steps - env_steps) / rate if rate else None
-        self._display.show(self._latest, env_steps, self.total_steps, left)
+        progress = Progress(env_steps, self.total_steps, row["wall_time"] or 0.0, self._seconds_left(now, env_steps))
+        self._display.show(self._latest, progress)
         return row
+
+    def _seconds_left(self, now: float, env_steps: int) -> float | None:
+        """At the pace of the last rows; None while nothing is learnt yet."""
+        if env_steps < self._warm_up:
+            return None
+        self._recent.append((now, env_steps))
+        before, steps = self._recent[0]
+        return (self.total_steps - env_steps) * (now - before) / (env_steps - steps) if env_steps > steps else None
 
     def flush(self, env_steps: int) -> None:
         """Write what was added since the last row, if anything was, as a row without a rate that is not shown."""
@@ -83,6 +96,7 @@ class Logger:
             self._file = open(self.run.metrics, "a", encoding="utf-8")  # noqa: SIM115
         self._start = self._last_time = time.monotonic()
         self._last_steps = env_steps
+        self._recent.clear()
 
     def note(self, text: str) -> None:
         """Show the user a message."""

@@ -96,6 +96,23 @@ def test_the_rate_is_steps_over_time(run, monkeypatch):
     log.close()
 
 
+def test_the_time_left_is_told_from_the_last_rows_after_the_warm_up(run, monkeypatch):
+    clock, left = [0.0], []
+    monkeypatch.setattr("dima_isaac.run.logger.time.monotonic", lambda: clock[0])
+    cfg = RunConfig(task={"name": "Toy"})
+    cfg.train.learn.behaviour_start = 20
+    log = Logger(run, cfg, total_steps=200)
+    monkeypatch.setattr(log._display, "show", lambda latest, progress: left.append(progress.left))
+    for steps in range(10, 180, 10):
+        clock[0] += {20: 1.0, 100: 50.0}.get(steps, 10.0)  # s
+        log.write(steps)
+    log.close()
+    assert left[:2] == [None, None], "a second for ten steps foretells nothing"
+    assert left[2:9] == [170.0, 160.0, 150.0, 140.0, 130.0, 120.0, 110.0]
+    assert left[9] == pytest.approx(100 * 120 / 80), "eight rows, one of 50 s"
+    assert left[-1] == pytest.approx(30 * 140 / 100), "ten rows"
+
+
 def test_rewind_drops_later_rows_and_a_torn_line(run):
     text = "".join(json.dumps({"env_steps": n, "wall_time": n / 10}) + "\n" for n in (10, 20, 30))
     run.metrics.write_text(text + '{"env_steps": 40, "wal')
