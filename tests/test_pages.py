@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from dima_isaac.cli.args import OPTIONS, parse
+from dima_isaac.cli.compose import compose
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+COMMANDS = sorted(  # (script, words) of README.md and docs/running.md
+    {
+        (found[1] or found[2], found[3].strip())
+        for page in (ROOT / "README.md", ROOT / "docs" / "running.md")
+        for found in re.finditer(r"(?:scripts/(\w+)\.py|\bdima (\w+)) ([^`#|\n]+)", page.read_text())
+    }
+)
 
 
 def targets(page: Path) -> list[Path]:
@@ -37,3 +48,16 @@ def test_the_index_names_every_page_of_its_folder():
 
 def test_what_holds_today_fits_on_a_page():
     assert len((ROOT / "docs" / "results.md").read_text().splitlines()) <= 150
+
+
+@pytest.mark.parametrize(("name", "words"), COMMANDS)
+def test_a_command_is_one_that_the_program_takes(name, words):
+    assert (ROOT / "scripts" / f"{name}.py").is_file()
+    if name in OPTIONS:
+        args = parse(name, shlex.split(words))
+        if name == "train" and not args.multirun:
+            compose(args)
+
+
+def test_there_are_commands():
+    assert {name for name, _ in COMMANDS} >= {"train", "evaluate", "play", "plot", "bench"}
