@@ -114,12 +114,12 @@ class EvaluateConfig(PolicyConfig):
 
 @dataclass
 class PlotConfig(ToolConfig):
-    """Draw runs: plot.py RUN [RUN ...], each a run folder or a folder of runs."""
+    """Draw runs: plot.py RUN [RUN ...], each a run folder or a folder of runs, up to runs/; a figure per task."""
 
     runs: list[str] = field(default_factory=list)
     x: Axis = Axis.both  # env_steps, wall_time, both
     out: str = ""  # a folder; the run's plots/, or plots/ beside several runs
-    reference: str = ""  # lines in the return panel: name:value,name:value
+    reference: str = ""  # lines in the return panel, named in the legend: name:value,name:value
     open_loop: bool = False  # the open-loop figure of `checkpoint`
     num_envs: Size = 32  # open loop: environments
 

@@ -17,7 +17,7 @@ PANELS = (  # metric, title, unit of the vertical axis, logarithmic
     ("eval/return", "evaluation return", "return per episode", False),
     ("train/return", "training return", "return per episode", False),
     ("eval/success", "evaluation success", "share of episodes", False),
-    ("eval/length", "evaluation length", "control steps", False),  # in place of success, where there is no goal
+    ("eval/length", "evaluation length", "control steps", False),  # in place of success, where no goal was reached
     ("world/denoise", "denoiser loss", "mean squared error", True),
     ("world/reward", "reward model loss", "loss", True),
     ("agent/entropy", "policy entropy", "nats per agent", False),
@@ -29,16 +29,16 @@ _AXES = {
 
 
 def panels(runs: list[Run], axis: str) -> list[tuple[str, str, str, bool]]:
-    """Those of ``PANELS`` that some run has measured; lengths only if no run has a goal to reach."""
+    """Those of ``PANELS`` that some run has measured; lengths in place of success until a run has reached a goal."""
     shown = [panel for panel in PANELS if any(len(run.curve(panel[0], axis)[0]) for run in runs)]
-    goal = any(metric == "eval/success" for metric, *_ in shown)
-    return [panel for panel in shown if not (goal and panel[0] == "eval/length")]
+    reached = any(run.curve("eval/success", axis)[1].any() for run in runs)
+    return [panel for panel in shown if panel[0] != ("eval/length" if reached else "eval/success")]
 
 
 def learning_curves(groups: list[Group], axis: str, path: Path, references: list[tuple[str, float]]) -> Path:
     """Return, success, losses and entropy over ``axis``; thin lines are runs, thick ones their IQM with its band.
 
-    ``references`` are names and values of horizontal lines in the return panel.
+    ``references`` are names and values of horizontal lines in the return panel, named in the legend.
 
     Raises:
         UsageError: no run has logged any of ``PANELS``.
@@ -46,16 +46,19 @@ def learning_curves(groups: list[Group], axis: str, path: Path, references: list
     shown = panels([run for group in groups for run in group.runs], axis)
     if not shown:
         raise UsageError("nothing to draw: none of the usual metrics has been logged yet.")
-    columns = min(3, len(shown))
+    columns = 2 if len(shown) == 4 else min(3, len(shown))
     rows = -(-len(shown) // columns)
     size = (4.6 * columns, 3.2 * rows + 0.5)
     canvas, grid = figure.pyplot().subplots(rows, columns, figsize=size, squeeze=False)
+    dashed = {
+        name: {"color": GREY, "linewidth": 1, "linestyle": DASHES[1 + i % 3]} for i, (name, _) in enumerate(references)
+    }
     for axes, (metric, title, unit, log) in zip(grid.flat, shown, strict=False):
         for i, group in enumerate(groups):
             _draw_group(axes, group, metric, axis, figure.line_style(i))
         axes.set(title=title, xlabel=_AXES[axis][0], ylabel=unit)
-        if metric == "eval/return":
-            _draw_references(axes, references)
+        for name, value in references if metric == "eval/return" else ():
+            axes.axhline(value, zorder=0, **dashed[name])
         if metric == "eval/success":
             axes.set_ylim(-0.03, 1.03)
         if log:
@@ -71,6 +74,7 @@ def learning_curves(groups: list[Group], axis: str, path: Path, references: list
     if any(len(group.runs) > 1 for group in groups):
         look = {"color": INK, "linewidth": 1, "linestyle": ":"}
         entries += [("mean (thick line: IQM, band: 95% bootstrap)", look)]
+    entries += [(f"{name}: {value:,g}", dashed[name]) for name, value in references]
     figure.legend_above(canvas, entries)
     return figure.save(canvas, path)
 
@@ -87,16 +91,6 @@ def _draw_group(axes: Any, group: Group, metric: str, axis: str, look: dict[str,
         axes.fill_between(band.x / scale, band.low, band.high, color=look["color"], alpha=0.18, linewidth=0)
         axes.plot(band.x / scale, band.iqm, linewidth=2.0, **look)
         axes.plot(band.x / scale, band.mean, color=look["color"], linestyle=":", linewidth=1.0)
-
-
-def _draw_references(axes: Any, references: list[tuple[str, float]]) -> None:
-    for name, value in references:
-        axes.axhline(value, color=GREY, linewidth=0.9, linestyle=(0, (4, 3)), zorder=0)
-        axes.annotate(
-            name, (1.0, value), xycoords=("axes fraction", "data"), xytext=(-3, 2), textcoords="offset points",
-            ha="right", va="bottom", fontsize=7, zorder=5,
-            bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 1.0},
-        )  # fmt: skip
 
 
 def probe_curves(groups: list[Group], path: Path) -> Path:

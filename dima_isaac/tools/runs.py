@@ -80,7 +80,7 @@ class Group:
 
 
 def load(names: Iterable[str]) -> list[Run]:
-    """Every run that ``names`` name, or that lies in a folder of runs that they name.
+    """Every run that ``names`` name, or that lies one or two folders below one that they name.
 
     Raises:
         UsageError: no such folder, no run in it, or nothing logged yet.
@@ -92,9 +92,10 @@ def load(names: Iterable[str]) -> list[Run]:
         if not folder.is_dir():
             raise UsageError(f"{name} is not a folder; give run folders (or a folder of runs).")
         is_run = (folder / "metrics.jsonl").is_file()
-        paths = [folder] if is_run else sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
+        below = (path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/metrics.jsonl"))
+        paths = [folder] if is_run else sorted(path.parent for path in below)
         if not paths:
-            raise UsageError(f"{name} holds no run: there is no metrics.jsonl in it or one level below.")
+            raise UsageError(f"{name} holds no run: there is no metrics.jsonl in it or one or two levels below.")
         for path in paths:
             try:
                 runs.append(_read(path))
@@ -121,23 +122,32 @@ def _read(path: Path) -> Run:
     return Run(path, read_config(path) or {}, rows)
 
 
+def by_task(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Runs by the name of their task: returns of two tasks have no common axis."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(str(run.config.get("task", {}).get("name", run.path.name)), []).append(run)
+    return found
+
+
 def group(runs: list[Run]) -> list[Group]:
-    """Runs whose configurations agree in all but seed and housekeeping; labelled by the settings that differ.
+    """Runs of one task whose configurations agree in all but seed and housekeeping, labelled by what differs.
 
     A setting that some runs lack, because an older version made them, separates only those that have it.
     """
     settings = [_settings(run) for run in runs]
     keys = list(dict.fromkeys(key for one in settings for key in one))
     differing = [key for key in keys if _differs(key, settings)]
-    if "task.name" in differing:  # then the tasks' own values differ as a matter of course
-        differing = [key for key in differing if not key.startswith("task.") or key == "task.name"]
-    if "preset" in differing:  # and so does what a preset sets
-        by_preset: dict[Any, list[dict[str, Any]]] = {}
-        for one in settings:
-            by_preset.setdefault(one.get("preset"), []).append(one)
-        differing = [
-            key for key in differing if key == "preset" or any(_differs(key, same) for same in by_preset.values())
-        ]
+    for key, implied in (("preset", ""), ("algo", "agent.learner")):  # what these set differs as a matter of course
+        if key in differing:
+            alike: dict[str, list[dict[str, Any]]] = {}
+            for one in settings:
+                alike.setdefault(repr(one.get(key)), []).append(one)
+            differing = [
+                name
+                for name in differing
+                if name == key or not name.startswith(implied) or any(_differs(name, some) for some in alike.values())
+            ]
     groups: dict[tuple[str, ...], list[Run]] = {}
     for run, one in zip(runs, settings, strict=True):
         groups.setdefault(tuple(repr(one.get(key)) for key in differing), []).append(run)
@@ -157,18 +167,16 @@ def _differs(key: str, settings: list[dict[str, Any]]) -> bool:
 
 
 def _label(runs: list[Run], keys: list[str]) -> str:
-    """The values of ``keys``, or the folders' names where there are too many; the task's name where there are none."""
+    """The game, ``Ant-4x2 (harl)``, and the values of ``keys``, or the folders' names where there are too many."""
     settings = _settings(runs[0])
+    game = "-".join(str(settings[key]) for key in ("task.name", "task.agent_conf") if key in settings)
+    if "task.protocol" in settings:
+        game += f" ({settings['task.protocol']})"
+    keys = [key for key in keys if key in settings and key not in ("task.agent_conf", "task.protocol")]
     last = [key.rpartition(".")[2] for key in keys]
-    names = [short if last.count(short) == 1 else key for short, key in zip(last, keys, strict=True)]
     words = [
-        f"{name}={settings[key]}"
-        for name, key in zip(names, keys, strict=True)
-        if key != "task.name" and key in settings
+        f"{short if last.count(short) == 1 else key}={settings[key]}" for short, key in zip(last, keys, strict=True)
     ]
-    if "task.name" in keys:
-        words.insert(keys.index("task.name"), str(settings["task.name"]))
     if len(words) > 3:
-        words = [str(settings["task.name"])] if "task.name" in keys else []
-        words += [" ".join(run.path.name for run in runs[:3]) + (" ..." if len(runs) > 3 else "")]
-    return ", ".join(words) or str(settings.get("task.name", runs[0].path.name))
+        words = [" ".join(run.path.name for run in runs[:3]) + (" ..." if len(runs) > 3 else "")]
+    return ", ".join(filter(None, [game, *words])) or runs[0].path.name

@@ -10,7 +10,7 @@ from PIL import Image
 from dima_isaac.cli import main as cli
 from dima_isaac.errors import UsageError
 from dima_isaac.tools import curves, figure
-from dima_isaac.tools.runs import Run
+from dima_isaac.tools.runs import Run, group
 from tests.tools.toy_runs import TOY
 
 
@@ -25,11 +25,26 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: plot needs matplotlib: pip install 'dima-isaac[plot]'.\n"
 
 
-def test_lengths_are_drawn_where_nobody_has_a_goal(tmp_path):
+def test_lengths_are_drawn_where_nobody_has_reached_a_goal(tmp_path):
     row = {"env_steps": 1.0, "eval/return": 2.0, "eval/length": 3.0}
-    robot, hand = Run(tmp_path, {}, [row]), Run(tmp_path, {}, [row | {"eval/success": 0.0}])
-    assert [panel[0] for panel in curves.panels([robot], "env_steps")] == ["eval/return", "eval/length"]
-    assert [panel[0] for panel in curves.panels([robot, hand], "env_steps")] == ["eval/return", "eval/success"]
+    robot, far, near = (Run(tmp_path, {}, [row | more]) for more in ({}, {"eval/success": 0.0}, {"eval/success": 0.1}))
+    for runs, last in (([robot], "length"), ([robot, far], "length"), ([robot, far, near], "success")):
+        assert [panel[0] for panel in curves.panels(runs, "env_steps")] == ["eval/return", f"eval/{last}"]
+
+
+def test_references_are_named_above_the_panels(tmp_path, monkeypatch):
+    run = Run(tmp_path, {"task": {"name": "Toy"}}, [{"env_steps": x, "eval/return": x} for x in (0.0, 1.0)])
+    monkeypatch.setattr(figure, "save", lambda canvas, path: canvas)
+    canvas = curves.learning_curves(group([run]), "env_steps", tmp_path, [("published", 4766.0), ("untrained", -2.5)])
+    assert [text.get_text() for text in canvas.legends[0].texts] == [
+        "Toy  (1 run)",
+        "published: 4,766",
+        "untrained: -2.5",
+    ]
+    [panel] = canvas.axes
+    assert [line.get_ydata()[0] for line in panel.lines[1:]] == [4766.0, -2.5]
+    assert len({str(line._unscaled_dash_pattern) for line in panel.lines}) == 3
+    assert not panel.texts, "nothing is written over the curve"
 
 
 @pytest.mark.slow

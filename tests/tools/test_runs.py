@@ -18,7 +18,7 @@ def run_of(values: list[float], at: list[int], **config) -> Run:
 def test_runs_are_grouped_by_what_they_differ_in():
     runs = [run_of([1.0], [0], seed=seed, agent={"gamma": gamma}) for gamma in (0.9, 0.99) for seed in (0, 1, 2)]
     groups = run_folders.group(runs)
-    assert [(one.label, len(one.runs)) for one in groups] == [("gamma=0.9", 3), ("gamma=0.99", 3)]
+    assert [(one.label, len(one.runs)) for one in groups] == [("Toy, gamma=0.9", 3), ("Toy, gamma=0.99", 3)]
     assert run_folders.group(runs[:3])[0].label == "Toy"
 
 
@@ -27,19 +27,42 @@ def test_a_setting_that_older_runs_did_not_have_tells_nobody_apart():
     pair = run_folders.group([run_of([1.0], [0], agent=agent) for agent in (old, new)])
     assert [(one.label, len(one.runs)) for one in pair] == [("Toy", 2)]
     all_three = run_folders.group([run_of([1.0], [0], agent=agent) for agent in (old, new, other)])
-    assert [one.label for one in all_three] == ["Toy", "new=1", "new=2"]
+    assert [one.label for one in all_three] == ["Toy", "Toy, new=1", "Toy, new=2"]
 
 
 def test_groups_that_differ_in_much_go_by_their_folders():
     runs = [run_of([1.0], [0], agent={"a": n, "b": n, "c": n, "d": n}) for n in range(2)]
     for n, run in enumerate(runs):
         run.path = Path(f"runs/try{n}")
-    assert [one.label for one in run_folders.group(runs)] == ["try0", "try1"]
+    assert [one.label for one in run_folders.group(runs)] == ["Toy, try0", "Toy, try1"]
 
 
 def test_a_preset_speaks_for_all_that_it_sets():
     runs = [run_of([1.0], [0], preset=preset, agent={"gamma": gamma}) for preset, gamma in (("a", 0.9), ("b", 0.99))]
-    assert [one.label for one in run_folders.group(runs)] == ["preset=a", "preset=b"]
+    assert [one.label for one in run_folders.group(runs)] == ["Toy, preset=a", "Toy, preset=b"]
+
+
+def test_a_learner_goes_without_saying_where_the_algorithm_names_it():
+    pairs = [("dima", "ppo"), ("sac", "sac"), ("dima", "sac")]
+    runs = [run_of([1.0], [0], algo=algo, agent={"learner": learner}) for algo, learner in pairs]
+    assert [one.label for one in run_folders.group(runs[:2])] == ["Toy, algo=dima", "Toy, algo=sac"]
+    assert run_folders.group(runs)[2].label == "Toy, algo=dima, learner=sac"
+
+
+def test_labels_name_partition_and_protocol():
+    tasks = [{"name": "Ant", "agent_conf": conf, "protocol": way} for conf, way in (("4x2", "v5"), ("2x4", "harl"))]
+    groups = run_folders.group([run_of([1.0], [0], task=task) for task in tasks])
+    assert [one.label for one in groups] == ["Ant-4x2 (v5)", "Ant-2x4 (harl)"]
+
+
+def test_the_root_of_all_runs_is_split_by_task(tmp_path):
+    for place, task in (("a/1", "Toy"), ("a/2", "Toy"), ("b/1", "Ant"), ("c", "Toy"), ("b/1/wandb/x", "None")):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "metrics.jsonl").write_text('{"env_steps": 2, "eval/return": 5.0}\n')
+        (tmp_path / place / "config.yaml").write_text(f"task: {{name: {task}}}")
+    found = run_folders.by_task(run_folders.load([str(tmp_path)]))
+    names = {task: [str(run.path.relative_to(tmp_path)) for run in runs] for task, runs in found.items()}
+    assert names == {"Toy": ["a/1", "a/2", "c"], "Ant": ["b/1"]}
 
 
 def test_bands_cover_the_common_stretch():
