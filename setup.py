@@ -5,7 +5,7 @@ from setuptools import find_packages, setup
 VIDEO = ["imageio>=2.30", "imageio-ffmpeg>=0.5"]  # mp4; a GIF needs neither
 PLOT = ["matplotlib>=3.7"]
 GPU = ["mujoco-warp>=3.17,<5", "warp-lang>=1.15"]
-VIEWER = ["viser>=1.0"]
+TENSORBOARD, VIEWER = ["tensorboard>=2.14"], ["viser>=1.0"]
 SLURM = ["hydra-submitit-launcher>=1.2"]
 TORCHRL, SB3 = ["torchrl>=0.9"], ["stable-baselines3>=2.3"]  # the views of those names
 TEST = ["pytest>=8", "pytest-timeout>=2.2", "ruff>=0.6", "mypy>=1.11", "isaacgym-stubs==1.1rc4"]
@@ -44,12 +44,13 @@ setup(
         "plot": PLOT,
         "mamujoco": [],  # in the base install; the name stays for those who look for it
         "gpu": GPU,
+        "tensorboard": TENSORBOARD,
         "viewer": VIEWER,
         "slurm": SLURM,
         "torchrl": TORCHRL,
         "sb3": SB3,
-        "test": [*TEST, *PLOT, *GPU, *TORCHRL, *SB3],
-        "all": [*VIDEO, *PLOT, *VIEWER, *SLURM, *TEST, *TORCHRL, *SB3],
+        "test": [*TEST, *PLOT, *TENSORBOARD, *GPU, *TORCHRL, *SB3],
+        "all": [*VIDEO, *PLOT, *TENSORBOARD, *VIEWER, *SLURM, *TEST, *TORCHRL, *SB3],
     },
     entry_points={"console_scripts": ["dima=dima_isaac.cli.main:main"]},
 )

@@ -14,7 +14,7 @@ from typing import Any
 from dima_isaac.agent.config import AgentConfig, LearnerKind
 from dima_isaac.errors import UsageError
 from dima_isaac.replay.config import ReplayConfig
-from dima_isaac.schema import AUTO, Count, Few, Seed, Size, from_dict
+from dima_isaac.schema import AUTO, Count, CountOrZero, Few, Seed, Size, from_dict
 from dima_isaac.train.config import TrainConfig
 from dima_isaac.world_model.config import Backbone, RewardKind, WorldModelConfig
 
@@ -72,7 +72,10 @@ class RunConfig:
     checkpoint: str = ""  # auto: continue the newest run like this one, or start; latest; a file or run folder
     test: bool = False  # evaluate `checkpoint` instead of training
     # what is recorded
-    capture_video: bool = False
+    capture_video: bool = False  # of evaluations
+    capture_video_freq: CountOrZero = 0  # environment steps between two videos; 0: one of every evaluation
+    capture_video_len: CountOrZero = 0  # control steps of a video; 0: an episode
+    tensorboard: bool = False  # rows for TensorBoard, too
     wandb_activate: bool = False
     wandb: WandbConfig = field(default_factory=WandbConfig)
     # the layers
@@ -84,8 +87,8 @@ class RunConfig:
 
 FREE = (
     *("max_env_steps", "sim_device", "rl_device", "threads", "compile", "headless", "experiment", "run_dir"),
-    *("checkpoint", "test", "capture_video", "wandb_activate", "wandb", "train.eval", "train.checkpoint"),
-    "train.probe_every",
+    *("checkpoint", "test", "capture_video", "capture_video_freq", "capture_video_len", "tensorboard"),
+    *("wandb_activate", "wandb", "train.eval", "train.checkpoint", "train.probe_every"),
 )
 """What may differ between a run and its continuation in the same folder."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from contextlib import closing
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -60,6 +61,8 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     if baseline and (place.stored is not None or named):
         what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
         raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
+    if cfg.tensorboard and find_spec("tensorboard") is None:
+        raise UsageError("tensorboard=True needs tensorboard: pip install 'dima-isaac[tensorboard]'.")
     announce(cfg.checkpoint)
     from dima_isaac.run import build, checkpoint
     from dima_isaac.run.display import say

@@ -1,7 +1,7 @@
-"""A run's metrics: means per row in metrics.jsonl, on the screen and, if asked for, at Weights & Biases.
+"""A run's metrics: means per row in metrics.jsonl, on the screen and, if asked for, elsewhere (``run.mirrors``).
 
 Metrics are summed on the device that made them and fetched once per row, in one transfer. Nothing that goes
-wrong with a display or with Weights & Biases can stop a run.
+wrong with a display or a mirror can stop a run.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +23,7 @@ from dima_isaac.config import Algo, RunConfig
 from dima_isaac.run.atomic import write_atomic
 from dima_isaac.run.display import Lines, Panel, Progress
 from dima_isaac.run.folder import RunFolder
-from dima_isaac.run.wandb_mirror import WandbMirror
+from dima_isaac.run.mirrors import Mirror, TensorBoard, Wandb
 
 _PACE_ROWS = 10  # whose mean pace tells how long the rest will take
 
@@ -44,7 +45,8 @@ class Logger:
         # nothing is learnt before these steps, so their pace foretells nothing
         self._warm_up = {Algo.dima: cfg.train.learn.behaviour_start, Algo.sac: cfg.agent.sac.start}.get(cfg.algo, 0)
         self._display: Lines | Panel = Lines()
-        self._wandb = WandbMirror(run, cfg, self.note) if cfg.wandb_activate else None
+        wanted: tuple[tuple[bool, type[Mirror]], ...] = ((cfg.wandb_activate, Wandb), (cfg.tensorboard, TensorBoard))
+        self._mirrors = [mirror(run, cfg, self.note) for active, mirror in wanted if active]
         if sys.stdout.isatty():
             self._display = Panel(f"{cfg.task.get('name', '')}  {run.path}")
 
@@ -102,12 +104,17 @@ class Logger:
         """Show the user a message."""
         self._display.note(text)
 
+    def video(self, path: Path, env_steps: int) -> None:
+        """Show a video of an evaluation wherever rows are shown beside the run folder."""
+        for mirror in self._mirrors:
+            mirror.video(path, env_steps)
+
     def close(self) -> None:
         """Give the terminal back and close the files."""
         self._display.close()
         self._display = Lines()
-        if self._wandb is not None:
-            self._wandb.close()
+        for mirror in self._mirrors:
+            mirror.close()
         with suppress(OSError):  # a full disk; the rows that are missing have been reported
             self._file.close()
 
@@ -123,8 +130,8 @@ class Logger:
         except OSError as error:
             self.note(f"metrics.jsonl not written at {env_steps}: {error.strerror}; training goes on.")
         self._latest.update({name: value for name, value in row.items() if value is not None})
-        if self._wandb is not None:
-            self._wandb.log(row, env_steps)
+        for mirror in self._mirrors:
+            mirror.log(row, env_steps)
         return row
 
     def _means(self) -> dict[str, float]:

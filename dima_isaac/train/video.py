@@ -141,19 +141,15 @@ def record(
 
 
 def clip(
-    env: VecEnv,
-    policy: Controller,
-    folder: Path,
-    env_steps: int,
-    note: Callable[[str], None],
-) -> bool:
-    """Write a video of two evaluation episodes into ``folder``; returns False after telling ``note`` of a failure."""
+    env: VecEnv, policy: Controller, folder: Path, env_steps: int, steps: int, note: Callable[[str], None]
+) -> Path | None:
+    """Film ``steps`` control steps of two evaluation episodes into ``folder``; None after telling ``note`` why not."""
+    path = folder / f"step_{env_steps}.{'mp4' if can_write_mp4() else 'gif'}"
     try:
-        path = folder / f"step_{env_steps}.{'mp4' if can_write_mp4() else 'gif'}"
         with Writer(path, 1.0 / env.spec.control_dt) as writer:
-            record(env, policy, writer, 1, env.spec.episode_length, (320, 240), tiles=min(2, env.num_envs))
+            record(env, policy, writer, 1, steps, (320, 240), tiles=min(2, env.num_envs))
     except Exception as error:  # a picture is never worth a run
         note(f"no video: {' '.join(str(error).split()) or type(error).__name__}; training goes on without.")
-        return False
+        return None
     note(f"video {path}")
-    return True
+    return path

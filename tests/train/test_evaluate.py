@@ -1,8 +1,11 @@
 """Evaluation counts first episodes only, and depends on nothing that came before."""
 
+from types import SimpleNamespace
+
 import torch
 
-from dima_isaac.train.evaluate import episodes, evaluate
+from dima_isaac.config import RunConfig
+from dima_isaac.train.evaluate import Evaluator, episodes, evaluate
 from tests.toy import toy_env
 
 
@@ -68,3 +71,20 @@ def test_what_follows_a_quarantine_is_another_episode():
     assert seen.length.tolist() == [20, 3, 20]
     whole = episodes(env, lambda obs: torch.zeros(3, 2, 1), episode=1).total
     assert torch.equal(seen.total[[0, 2]], whole[[0, 2]]) and 0 < seen.total[1] < whole[1]
+
+
+def test_films_are_as_far_apart_and_as_long_as_asked(tmp_path, monkeypatch):
+    made, shown = [], []
+    clip = lambda env, policy, folder, env_steps, steps, note: (
+        made.append((env_steps, steps)) or folder / str(env_steps)
+    )
+    monkeypatch.setattr("dima_isaac.train.evaluate.clip", clip)
+    logger = SimpleNamespace(
+        add=lambda *row: None, note=None, video=lambda path, steps: shown.append((path.name, steps))
+    )
+    cfg = RunConfig(capture_video=True, capture_video_freq=20, capture_video_len=7)
+    run = SimpleNamespace(videos=tmp_path)
+    evaluator = Evaluator(cfg, run, toy_env(num_envs=1, episode_length=2), logger)
+    for env_steps in (4, 14, 24, 34, 44):
+        evaluator.evaluate(lambda obs: torch.zeros(1, 2, 1), env_steps)
+    assert made == [(4, 7), (24, 7), (44, 7)] and shown == [("4", 4), ("24", 24), ("44", 44)]

@@ -27,9 +27,9 @@ def test_tiles_stay_where_they_are(tmp_path):
 
 def test_a_film_that_fails_never_stops_training(tmp_path):
     said: list[str] = []
-    assert not video.clip(toy_env(2), lambda obs: obs[:, :, :1], tmp_path, 7, said.append)  # this engine cannot draw
+    assert not video.clip(toy_env(2), lambda obs: obs[:, :, :1], tmp_path, 7, 3, said.append)  # this engine cannot draw
     assert "training goes on" in said[0] and not list(tmp_path.iterdir())
-    assert video.clip(Painted(2), lambda obs: obs[:, :, :1] * 0, tmp_path, 7, said.append)
+    assert video.clip(Painted(2), lambda obs: obs[:, :, :1] * 0, tmp_path, 7, 3, said.append)
     assert [path.stem for path in tmp_path.iterdir()] == ["step_7"]
 
 
