@@ -61,3 +61,8 @@ def test_a_command_is_one_that_the_program_takes(name, words):
 
 def test_there_are_commands():
     assert {name for name, _ in COMMANDS} >= {"train", "evaluate", "play", "plot", "bench"}
+
+
+def test_the_torch_that_uvx_takes_is_the_constraints_own():
+    pinned = (ROOT / "constraints.txt").read_text().splitlines()[-1]
+    assert pinned.startswith("torch==") and f"--with {pinned} " in (ROOT / "README.md").read_text()
