@@ -6,9 +6,8 @@ Nothing heavy is imported until what was typed has been checked. Exit codes: 0 f
 
 from __future__ import annotations
 
-import errno
+import io
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -16,6 +15,7 @@ from functools import partial
 from importlib import import_module
 
 from dima_isaac import __version__
+from dima_isaac.cli.explain import explain
 from dima_isaac.errors import DimaError, UsageError, unknown
 
 
@@ -73,32 +73,27 @@ def guarded(command: Callable[[list[str]], int], argv: Sequence[str] | None = No
     """
     # torch's idle threads would spin on the cores where the physics threads run; read when torch is imported
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for stream in (sys.stdout, sys.stderr):  # ASCII terminals, and paths that are not UTF-8
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="backslashreplace")
     try:
         return command(list(sys.argv[1:] if argv is None else argv))
     except DimaError as error:
         _print_error(str(error))
         return error.exit_code
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.partition(".")[0] == "dima_isaac":
-            raise
-        print(f"missing: {error.name} -> pip install -e .", file=sys.stderr)
-        return UsageError.exit_code
-    except RuntimeError as error:  # torch and Warp both report a full GPU this way
-        reason = " ".join(str(error).split()).partition(". ")[0]
-        if not re.search(r"out of memory|Failed to allocate \d+ bytes", reason):
-            raise
-        _print_error(f"memory is full ({reason}); lower num_envs, replay.capacity or scale.")
-        return UsageError.exit_code
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         return 141
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
+    except Exception as error:
+        missing = error.name if isinstance(error, ModuleNotFoundError) else None
+        if sentence := explain(error):
+            _print_error(sentence)
+        elif missing and missing.partition(".")[0] != "dima_isaac":
+            print(f"missing: {missing} -> pip install -e .", file=sys.stderr)
+        else:
             raise
-        where = f" ({error.filename})" if error.filename else ""
-        _print_error(f"{error.strerror}{where}; make room, or choose another folder.")
         return UsageError.exit_code
     finally:
         try:

@@ -14,7 +14,7 @@ import torch
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, code, engine_config, import_target, settings, task_config
-from dima_isaac.schema import AUTO, as_dict
+from dima_isaac.schema import AUTO, Few, as_dict, check_range
 from dima_isaac.world_model.config import Precision
 
 ENVS_PER_CORE = 16
@@ -61,6 +61,7 @@ def resolve_run(
         num_envs = choose("num_envs", ENVS_PER_CORE * cores(), f"{ENVS_PER_CORE} for each of {cores()} cores")
     limit = os.environ.get("OMP_NUM_THREADS", "")
     if limit.isdigit() and int(limit) > 0:
+        check_range("OMP_NUM_THREADS", int(limit), Few)
         threads = choose("threads", int(limit), "OMP_NUM_THREADS")
     else:
         threads = choose("threads", cores(), "cores this process may use")

@@ -1,7 +1,5 @@
 """Which command runs, and what a user reads when it cannot."""
 
-import errno
-import os
 import subprocess
 import sys
 
@@ -60,44 +58,6 @@ def test_a_missing_dependency_is_one_line(tmp_path):
         command, cwd=tmp_path, capture_output=True, text=True, env={**ENV, "PYTHONPATH": str(tmp_path)}
     )
     assert (done.returncode, done.stderr) == (2, "missing: hydra -> pip install -e .\n")
-
-
-@pytest.mark.parametrize(
-    "said",
-    [
-        "CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total capacity of 139 GiB",
-        "Failed to allocate 8589934592 bytes on device 'cuda:0'",
-    ],
-)
-def test_a_full_gpu_is_one_line(said, monkeypatch, capsys):
-    def full(words):
-        raise RuntimeError(said)
-
-    monkeypatch.setattr(cli, "_dispatch", full)
-    assert cli.main([]) == 2
-    err = capsys.readouterr().err
-    assert err.count("\n") == 1 and "memory is full" in err and "lower num_envs" in err
-
-
-@pytest.mark.parametrize("said", ["a mistake of ours", "Failed to allocate memory during graph capture"])
-def test_other_errors_keep_their_traceback(said, monkeypatch):
-    def wrong(words):
-        raise RuntimeError(said)
-
-    monkeypatch.setattr(cli, "_dispatch", wrong)
-    with pytest.raises(RuntimeError, match=said):
-        cli.main([])
-
-
-def test_a_full_disk_is_one_line(monkeypatch, capsys):
-    def full(words):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "runs/config.yaml")
-
-    monkeypatch.setattr(cli, "_dispatch", full)
-    assert cli.main([]) == 2
-    assert capsys.readouterr().err == (
-        "error: No space left on device (runs/config.yaml); make room, or choose another folder.\n"
-    )
 
 
 @pytest.mark.parametrize(

@@ -180,3 +180,6 @@ def test_threads_follow_omp(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     resolved, reasons = resolve.resolve_run(run_config(), Catalog())
     assert resolved.threads == 3 and "OMP_NUM_THREADS" in reasons["threads"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "1000000")
+    with pytest.raises(UsageError, match="OMP_NUM_THREADS=1000000 is not between 1 and 1_024"):
+        resolve.resolve_run(run_config(), Catalog())
