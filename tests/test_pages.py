@@ -66,3 +66,9 @@ def test_there_are_commands():
 def test_the_torch_that_uvx_takes_is_the_constraints_own():
     pinned = (ROOT / "constraints.txt").read_text().splitlines()[-1]
     assert pinned.startswith("torch==") and f"--with {pinned} " in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL))
+def test_the_readmes_python_runs(code):
+    exec(compile(code, "README.md", "exec"), {})
