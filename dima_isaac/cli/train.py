@@ -102,6 +102,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
                     loop = ModelFree if cfg.algo is Algo.sac else Trainer
                     loop(cfg, folder, env, eval_env, logger, signals).run()
             if signals.stop:
+                again = "" if baseline else folder.resume_command  # it may have moved
                 say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
             elif not baseline:
                 say(f"{colored('finished', 'green')}    measure it: {folder.command('evaluate')}")

@@ -34,18 +34,20 @@ class Checkpoints:
         self.folder, self.cfg, self.note = folder, cfg, note
         self.segments: list[State] = []  # the row files of the newest checkpoint, oldest first
         folder.mkdir(parents=True, exist_ok=True)
+        self._saved = bool(steps_in(folder))
         for stale in folder.glob(".*.tmp"):  # of a save that was killed: the run's lock is ours, so nobody writes it
             stale.unlink(missing_ok=True)
 
     def save(self, env_steps: int, payload: State) -> bool:
         """Save ``payload`` as the newest checkpoint; returns whether it could be written.
 
-        A full disk is reported, not raised, and the checkpoint before stays. ``payload["replay"]``, if present, is
-        ``ReplayBuffer.state_dict()``.
+        A full disk or a folder that is gone is reported, not raised, and the checkpoint before stays.
+        ``payload["replay"]``, if present, is ``ReplayBuffer.state_dict()``.
         """
         path = self.folder / f"step_{env_steps}.pt"
         before = self.segments
         try:
+            self.folder.mkdir(exist_ok=True)
             stored = {**payload, "format": FORMAT, "env_steps": env_steps, "config": as_dict(self.cfg)}
             if "replay" in payload:
                 self.segments = save_rows(self.folder, payload["replay"], before)
@@ -54,15 +56,20 @@ class Checkpoints:
             self._link_last(path)
         except OSError as error:
             new = [segment for segment in self.segments if segment not in before]
-            if new:
-                path.unlink(missing_ok=True)  # it may be there and list what goes now: a full disk needs the room
-            for segment in new:
-                (self.folder / segment["file"]).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                if new:
+                    path.unlink(missing_ok=True)  # it may be there and list what goes now: a full disk needs the room
+                for segment in new:
+                    (self.folder / segment["file"]).unlink(missing_ok=True)
             self.segments = before
-            left = "the one before it is intact" if steps_in(self.folder) else "there is none before it"
+            left = "the one before it is intact" if self._saved else "there is none before it"
             self.note(f"checkpoint not saved: {(error.strerror or str(error)).rstrip('.')}; {left}.")
             return False
-        self._rotate()
+        self._saved = True
+        try:
+            self._rotate()
+        except OSError as error:
+            self.note(f"older checkpoints not deleted: {error.strerror}.")
         return True
 
     def restore(self) -> State | None:
@@ -121,6 +128,8 @@ class Checkpoints:
             try:
                 segments = sealed.load(path).get("replay", {}).get("segments", [])
             except CheckpointError as error:
+                if isinstance(error.__cause__, OSError):  # it may be readable next time, and nothing goes before that
+                    return
                 self.note(f"{error} It is set aside.")
                 _set_aside(path)
                 continue

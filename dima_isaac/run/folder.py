@@ -16,6 +16,7 @@ import json
 import os
 import shlex
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,7 @@ class RunFolder:
         Raises:
             UsageError: another process holds it, or it cannot be written.
         """
-        self.path, self.metrics = path, path / "metrics.jsonl"
-        self.checkpoints, self.videos = path / "checkpoints", path / "videos"
+        self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FolderLock(path)
@@ -75,6 +75,37 @@ class RunFolder:
     def close(self) -> None:
         """Release the lock."""
         self._lock.release()
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def videos(self) -> Path:
+        return self.path / "videos"
+
+    def in_place(self) -> bool:
+        """Whether the folder is still there: not deleted, moved or on a disk that has gone."""
+        return self._lock.in_place()
+
+    def move_beside(self, cfg: RunConfig) -> None:
+        """Go on in a new folder for the run ``cfg``, beside this one or else among temporary files.
+
+        Raises:
+            UsageError: no folder can be made in either place.
+        """
+        name = f"{self.path.name}-rescued"
+        try:
+            other = RunFolder.fresh(self.path.parent / name)
+        except UsageError:
+            other = RunFolder.fresh(Path(tempfile.gettempdir()) / name)
+        other.write_config(cfg, {})
+        self.close()
+        self.path, self._lock = other.path, other._lock
 
     @property
     def resume_command(self) -> str:

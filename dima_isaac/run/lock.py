@@ -10,6 +10,7 @@ import errno
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,8 @@ class FolderLock:
         Raises:
             OSError: the file cannot be written.
         """
-        self._file = open(folder / _NAME, "a+", encoding="utf-8")  # noqa: SIM115  held until release()
+        self._path = folder / _NAME
+        self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115  held until release()
         self.holder = _lock(self._file)
         if self.holder:
             self._file.close()
@@ -34,11 +36,19 @@ class FolderLock:
         self._file.write(f"process {os.getpid()} on {socket.gethostname()}")
         self._file.flush()
 
+    def in_place(self) -> bool:
+        """Whether the folder is still there under its name and holds this lock."""
+        try:
+            return os.path.samestat(os.stat(self._path), os.fstat(self._file.fileno()))
+        except OSError:
+            return False
+
     def release(self) -> None:
         """Let others lock the folder."""
         if not self._file.closed:
-            self._file.truncate(0)
-            self._file.close()
+            with suppress(OSError):  # the folder may be on a disk that has gone
+                self._file.truncate(0)
+                self._file.close()
 
 
 def holder(folder: Path) -> str:

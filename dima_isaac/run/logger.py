@@ -37,7 +37,7 @@ class Logger:
         self._sums: dict[str, Tensor | float] = {}
         self._counts: dict[str, int] = {}
         self._latest: dict[str, float | None] = {}
-        self._file = open(run.metrics, "a", encoding="utf-8")  # noqa: SIM115  held until close()
+        self._file = open(run.metrics, "a+", encoding="utf-8")  # noqa: SIM115  held until close()
         self._before = 0.0  # seconds of earlier processes
         self._start = self._last_time = time.monotonic()
         self._last_steps: int | None = None
@@ -95,10 +95,20 @@ class Logger:
                     self._before = float(row["wall_time"])
             write_atomic(self.run.metrics, "".join(line + "\n" for line in kept))
         finally:
-            self._file = open(self.run.metrics, "a", encoding="utf-8")  # noqa: SIM115
+            self._file = open(self.run.metrics, "a+", encoding="utf-8")  # noqa: SIM115
         self._start = self._last_time = time.monotonic()
         self._last_steps = env_steps
         self._recent.clear()
+
+    def move(self) -> None:
+        """Go on in the run's folder of now, with the rows written so far as far as they can still be read."""
+        text = ""
+        with suppress(OSError):
+            self._file.seek(0)
+            text = self._file.read()
+            self._file.close()
+        self._file = open(self.run.metrics, "a+", encoding="utf-8")  # noqa: SIM115
+        self._file.write(text)
 
     def note(self, text: str) -> None:
         """Show the user a message."""

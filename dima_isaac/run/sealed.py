@@ -33,6 +33,7 @@ def save(path: Path, payload: State) -> str:
         OSError: no space, no permission; ``path`` is what it was before.
     """
     with replacing(path) as temporary:
+        temporary.touch()  # torch's own error has no reason that could be shown
         try:
             torch.save(payload, temporary)
         except RuntimeError as error:  # torch reports a full disk as a failed assertion of its zip writer

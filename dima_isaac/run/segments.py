@@ -32,6 +32,8 @@ def save_rows(folder: Path, replay: State, segments: list[State]) -> list[State]
     capacity, stop, size = int(replay["rows"]), int(replay["added"]), int(replay["size"])
     oldest = stop - size
     kept = [segment for segment in segments if oldest < segment["stop"] <= stop]
+    if not all((folder / segment["file"]).exists() for segment in kept):  # deleted by somebody else
+        kept = []
     start = kept[-1]["stop"] if kept else oldest
     if start < stop:
         where = torch.arange(start, stop) % capacity

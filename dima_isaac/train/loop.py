@@ -106,9 +106,9 @@ class TrainingLoop(ABC):
         try:
             self.loop()
         except WorkerError:
-            self.save()
+            self.save(final=True)
             raise
-        saved = self.save()
+        saved = self.save(final=True)
         if not self.signals.stop:  # after the save: a continuation evaluates when its own schedule says so
             self.evaluate()
             self.log_metrics()
@@ -169,6 +169,6 @@ class TrainingLoop(ABC):
             for name in names:
                 setattr(owner, name, Captured(getattr(owner, name), self.generators))
 
-    def save(self) -> bool:
-        """Save everything a continuation needs; returns whether it could be written."""
-        return self.persistence.save(self.env_steps)
+    def save(self, final: bool = False) -> bool:
+        """Save everything a continuation needs, for the last time if ``final``; returns whether it could be written."""
+        return self.persistence.save(self.env_steps, final)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from dima_isaac.config import RunConfig
-from dima_isaac.errors import CheckpointError
+from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run.checkpoint import Checkpoints
 from dima_isaac.run.folder import RESUME, RunFolder
 from dima_isaac.run.logger import Logger
@@ -35,8 +35,9 @@ class Persistence:
 
     def __init__(self, cfg: RunConfig, run: RunFolder, logger: Logger, parts: dict[str, Part]) -> None:
         """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" and "replay" are among them."""
-        self.cfg, self.logger, self.parts = cfg, logger, parts
+        self.cfg, self.run, self.logger, self.parts = cfg, run, logger, parts
         self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
+        self._missed = False
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue bit for bit on a deterministic engine."""
@@ -47,10 +48,34 @@ class Persistence:
         for name, (_, restore) in self.parts.items():
             restore(state[name])
 
-    def save(self, env_steps: int) -> bool:
-        """Save everything, so that a kill costs at most the steps since; returns whether it could be written."""
+    def save(self, env_steps: int, final: bool = False) -> bool:
+        """Save everything, so that a kill costs at most the steps since; returns whether it could be written.
+
+        Where the run's folder is gone, the next save tries it again. If it is still gone then, or this is the ``final``
+        save, the run moves to a new folder beside it.
+        """
         self.logger.flush(env_steps)  # an evaluation since the last row: no continuation would make it again
+        if not self.run.in_place() and not self._move(final):
+            return False
+        self._missed = False
         return self.checkpoints.save(env_steps, self.state_dict())
+
+    def _move(self, now: bool) -> bool:
+        """Go on in a new folder ``now`` or at the second call; returns whether the run has one."""
+        gone = self.run.path
+        if not now and not self._missed:
+            self.logger.note(f"checkpoint not saved: {gone} is gone. Unless it is back at the next one, the run moves.")
+            self._missed = True
+            return False
+        try:
+            self.run.move_beside(self.cfg)
+            self.logger.move()
+            self.checkpoints = Checkpoints(self.run.checkpoints, self.cfg, self.logger.note)
+        except (UsageError, OSError) as error:
+            self.logger.note(f"checkpoint not saved: {gone} is gone; {error}")
+            return False
+        self.logger.note(f"{gone} is gone; the run goes on in {self.run.path}.")
+        return True
 
     def resume(self) -> bool:
         """Continue from the checkpoint that the configuration names; False if there is none to continue from.

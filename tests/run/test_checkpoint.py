@@ -1,7 +1,9 @@
 """Checkpoints rotate, fall back to an intact one, and cost only the rows that are new."""
 
+import contextlib
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -84,6 +86,13 @@ def test_a_damaged_older_one_does_not_stop_a_save(tmp_path):
     again = checkpoints(tmp_path, keep=3)
     assert again.restore()["n"] == 20 and again.save(30, {"n": 30})
     assert [path.name for path in steps_in(again.folder)] == ["step_20.pt", "step_30.pt"]
+
+
+def test_an_older_one_that_cannot_be_read_now_is_left_alone(tmp_path):
+    said = []
+    store = Checkpoints(tmp_path, run_config(), said.append)
+    (tmp_path / "step_10.pt").mkdir()  # reading it is an OSError, as where a disk does not answer
+    assert store.save(20, {"n": 20}) and (tmp_path / "step_10.pt").exists() and not said
 
 
 def test_read_newest_takes_the_newest_intact_one_and_reports_it(tmp_path, capsys):
@@ -274,6 +283,38 @@ def test_a_full_disk_keeps_the_old_checkpoint(saved, told, tmp_path):
     assert (kept["n"] == 1 if saved else kept is None) and not list(tmp_path.glob(".*"))
     assert not list(tmp_path.glob("replay_*"))  # written whole, but of no use and in the way
     assert store.save(3, {"n": 3}) and store.restore()["n"] == 3
+
+
+def test_a_deleted_folder_is_made_again_with_every_row(tmp_path):
+    folder, replay, said = tmp_path / "checkpoints", buffer(), []
+    store = Checkpoints(folder, run_config(), said.append)
+    write(replay, range(4))
+    assert store.save(4, {"replay": replay.state_dict()})
+    shutil.rmtree(folder)
+    write(replay, range(4, 6))
+    assert store.save(6, {"replay": replay.state_dict()})
+    again = buffer()
+    again.load_state_dict(checkpoints(folder).restore()["replay"])
+    assert again.size == 6 and not said
+
+
+def test_without_free_file_handles_nothing_is_saved_and_nothing_lost(tmp_path):
+    said = []
+    store = Checkpoints(tmp_path, run_config(), said.append)
+    assert store.save(1, {"n": 1})
+    before, files = resource.getrlimit(resource.RLIMIT_NOFILE), []
+    resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) + 20, before[1]))
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                files.append(open(os.devnull))  # noqa: SIM115
+        assert not store.save(2, {"n": 2})
+    finally:
+        for file in files:
+            file.close()
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert said == ["checkpoint not saved: Too many open files; the one before it is intact."]
+    assert store.restore()["n"] == 1 and store.save(2, {"n": 2})
 
 
 KILLED = """

@@ -129,6 +129,50 @@ def test_a_run_goes_on_without_the_replay_rows_that_are_lost(tmp_path, learner):
     assert torch.isfinite(after.agent.mode(after.step.obs)).all()
 
 
+def gone_at_100(folder, cfg: RunConfig, back_at: int = 0) -> Trainer:
+    """A run whose folder is moved away at 100 environment steps, and ``back_at`` another number."""
+    away = folder.with_name("away")
+    with RunFolder(folder) as run:
+        torch.manual_seed(0)
+        logger = Logger(run, cfg, cfg.max_env_steps)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        collect = trainer.collect
+
+        def watched() -> None:
+            collect()
+            if trainer.env_steps == 100:
+                folder.rename(away)
+            if trainer.env_steps == back_at:
+                away.rename(folder)
+
+        trainer.collect = watched
+        trainer.run()
+        logger.close()
+    return trainer
+
+
+def test_a_run_whose_folder_is_gone_goes_on_beside_it(tmp_path, capsys):
+    """Saves are due at 80, 160, 240 and 320; the second one that finds no folder makes one."""
+    (tmp_path / "r").mkdir()
+    moved = gone_at_100(tmp_path / "r", config(320))
+    said = capsys.readouterr().out
+    beside = tmp_path / "r-rescued"
+    assert said.count("is gone") == 2 and f"goes on in {beside}" in said and moved.run_folder.path == beside
+    assert not (tmp_path / "r").exists()
+    assert [path.name for path in checkpoint.steps_in(beside / "checkpoints")] == ["step_240.pt", "step_320.pt"]
+    lines = [json.loads(line) for line in (beside / "metrics.jsonl").read_text().splitlines()]
+    assert lines[0]["env_steps"] == 40 and lines[-1]["env_steps"] == 320
+    assert_same(moved, trained(beside, config(320, "auto")))
+
+
+def test_a_folder_that_comes_back_is_taken_again(tmp_path, capsys):
+    gone_at_100(tmp_path / "r", config(240), back_at=200)
+    assert capsys.readouterr().out.count("is gone") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    names = [path.name for path in checkpoint.steps_in(tmp_path / "r" / "checkpoints")]
+    assert names == ["step_80.pt", "step_240.pt"]
+
+
 @pytest.mark.slow
 def test_evaluation_and_probes_leave_no_trace(tmp_path):
     seldom = config(240, eval_every=0)
