@@ -142,7 +142,7 @@ def _run_keys(args: Args, given: dict[str, str], catalog: Catalog) -> dict[str, 
         for choice in choices if group in given else ():
             if "," in choice:
                 raise UsageError(f"{group}={choice} names several; -m makes a run of each.")
-            catalog.check(group, choice.strip())
+            catalog.values(group, choice.strip())  # known, and readable
         for choice in filter(None, choices if group in ("task", "engine") else ()):
             for name in catalog.values(group, choice.strip()).get("candidates", [choice.strip()]):
                 keys |= {f"{group}.{key}": hint for key, hint in catalog.settable(group, name).items()}

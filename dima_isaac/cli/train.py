@@ -17,7 +17,7 @@ from dima_isaac.cli.compose import command_line, compose, multirun, structured
 from dima_isaac.cli.main import announce, guarded
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import UsageError
-from dima_isaac.run.catalog import Catalog
+from dima_isaac.run.catalog import Catalog, described
 from dima_isaac.run.folder import RESUME, RunFolder, find, read_config
 from dima_isaac.run.plan import plan
 from dima_isaac.schema import as_dict
@@ -113,9 +113,9 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
 def _print_head(cfg: RunConfig, reasons: dict[str, str], path: Path, notes: Sequence[str], again: str) -> None:
     """What runs, where, with which values in place of ``auto`` and why."""
     shown = {key: getattr(cfg, key) for key in ("sim_device", "rl_device", "num_envs", "threads", "compile")}
-    shown = {"engine": cfg.engine["name"], **shown, "precision": cfg.world_model.precision.name}
+    shown = {"engine": described(cfg.engine), **shown, "precision": cfg.world_model.precision.name}
     why = {key: f"  (auto: {reasons[key].removeprefix(f'{shown[key]}: ')})" for key in shown if key in reasons}
-    for key, value in {"task": "\n            ".join([cfg.task["name"], *notes]), **shown, "run": path}.items():
+    for key, value in {"task": "\n            ".join([described(cfg.task), *notes]), **shown, "run": path}.items():
         print(colored(f"{key:<12}", "cyan") + f"{value}" + why.get(key, ""))
     after = f"continue with: {again}" if again else "a baseline cannot be continued"
     print(f"            Ctrl-C saves; {after}", flush=True)

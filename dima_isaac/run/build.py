@@ -17,7 +17,7 @@ from dima_isaac.config import Algo, RunConfig
 from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
-from dima_isaac.run.catalog import CODE_KEYS, Catalog, engine_config, import_target, task_config
+from dima_isaac.run.catalog import CODE_KEYS, Catalog, engine_config, import_target, task_class, task_config
 from dima_isaac.run.resolve import resolve_run
 from dima_isaac.schema import Seed, Size, check_range
 from dima_isaac.sim.engine import Engine
@@ -26,7 +26,7 @@ from dima_isaac.world_model.reveal import steps_for
 
 def build_task(cfg: RunConfig) -> Task:
     """The Markov game that ``cfg`` names."""
-    task: Task = import_target(cfg.task["target"])(task_config(cfg.task))
+    task: Task = task_class(cfg.task)(task_config(cfg.task))
     return task
 
 

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import traceback
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
-from dima_isaac.errors import UsageError, unknown
+from dima_isaac.errors import DimaError, UsageError, unknown
 from dima_isaac.schema import as_dict, field_types, from_dict
 
 CONFIG_DIR = "DIMA_CONFIG_DIR"  # the variable that stands for --config-dir, in Python and for jobs on a cluster
@@ -50,18 +52,24 @@ class Catalog:
         """The content of one choice's YAML without hydra's defaults list.
 
         Raises:
-            UsageError: not a choice, or not readable as YAML.
+            UsageError: not a choice, not readable as YAML, or without a name or target.
         """
         import yaml
 
         self.check(group, name)
         path = next(path for folder in self.folders if (path := folder / group / f"{name}.yaml").is_file())
         try:
-            values = yaml.safe_load(path.read_text())
-        except yaml.YAMLError as error:
+            values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{path} is not a text file in UTF-8.") from error
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: an impossible date
             raise UsageError(f"{path} is not YAML: {' '.join(str(error).split())}.") from error
         if not isinstance(values, dict):
             raise UsageError(f"{path} must hold key: value lines.")
+        needed = {"task": ("name", "target"), "engine": ("name",)}.get(group, ())
+        for key in needed:
+            if not isinstance(values.get(key), str):
+                raise UsageError(f"{path} needs a line '{key}: {name if key == 'name' else 'package.module:Class'}'.")
         return {key: value for key, value in values.items() if key != "defaults"}
 
     def settable(self, group: str, name: str) -> dict[str, Any]:
@@ -72,7 +80,7 @@ class Catalog:
         """
         values = self.values(group, name)
         listed = {k: type(v) if isinstance(v, (bool, int, float)) else Any for k, v in settings(values).items()}
-        return {**listed, **field_types(import_target(values["config"]))} if "config" in values else listed
+        return {**listed, **field_types(_config_class(values))} if "config" in values else listed
 
 
 def settings(values: dict[str, Any]) -> dict[str, Any]:
@@ -85,38 +93,74 @@ def code(values: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key in CODE_KEYS}
 
 
+def described(values: dict[str, Any]) -> str:
+    """The name of a task or engine, and what it runs if that is not code of this package."""
+    own = values["target"].startswith("dima_isaac.")
+    return str(values["name"]) + ("" if own else f"  (runs {values['target']})")
+
+
 def complete(values: dict[str, Any]) -> dict[str, Any]:
     """``values`` of a YAML file with the defaults of the dataclass that its ``config`` names, where it has one."""
-    defaults = as_dict(import_target(values["config"])()) if "config" in values else {}
+    defaults = as_dict(_config_class(values)()) if "config" in values else {}
     return {**code(values), **defaults, **values}
 
 
 def task_config(values: dict[str, Any]) -> Any:
     """The task's own dataclass with ``values``."""
-    return from_dict(import_target(values["target"]).Config, settings(values), "task.")
+    return from_dict(task_class(values).Config, settings(values), "task.")
 
 
 def engine_config(values: dict[str, Any]) -> Any:
     """The engine's own dataclass with ``values``."""
-    return from_dict(import_target(values["config"]), settings(values), "engine.")
+    return from_dict(_config_class(values), settings(values), "engine.")
 
 
-def import_target(target: str) -> Any:
-    """Import ``package.module:Name``.
+def task_class(values: dict[str, Any]) -> Any:
+    """The subclass of ``Task`` that a task's ``values`` name.
 
     Raises:
-        UsageError: malformed, or there is no such module or name.
+        UsageError: it cannot be imported, or is none.
     """
-    module, _, name = target.partition(":")
+    from dima_isaac.envs.task import Task  # needs torch, as what is imported does
+
+    found = import_target(values["target"])
+    if not (issubclass(found, Task) and is_dataclass(getattr(found, "Config", None))):
+        raise UsageError(f"target '{values['target']}' is not a Task with a dataclass Config (docs/new_task.md).")
+    return found
+
+
+def _config_class(values: dict[str, Any]) -> Any:
+    found = import_target(values["config"])
+    if not is_dataclass(found):
+        raise UsageError(f"config '{values['config']}' is not a dataclass.")
+    return found
+
+
+def import_target(target: str) -> type[Any]:
+    """Import ``package.module:Class``.
+
+    Raises:
+        UsageError: malformed, no such module or class, or code of others that raises when it is imported.
+    """
+    module, _, name = str(target).partition(":")
     if not module or not name:
         raise UsageError(f"target '{target}' is not of the form package.module:Class.")
     try:
-        return getattr(importlib.import_module(module), name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not (module == error.name or module.startswith(error.name + ".")):
+        found = getattr(importlib.import_module(module), name, None)
+    except DimaError:
+        raise
+    except (Exception, SystemExit) as error:
+        if isinstance(error, ModuleNotFoundError):
+            if error.name and (module == error.name or module.startswith(error.name + ".")):
+                raise UsageError(f"target '{target}': there is no module {error.name}.") from error
             raise
-        raise UsageError(f"target '{target}': there is no module {error.name}.") from error
-    except AttributeError as error:
-        raise UsageError(f"target '{target}': {module} has no {name}.") from error
-    except RuntimeError as error:  # MuJoCo refuses a MUJOCO_GL that it does not know when it is imported
-        raise UsageError(f"target '{target}' cannot be imported: {error}.") from error
+        # MuJoCo raises a RuntimeError for a MUJOCO_GL that it does not know
+        if module.startswith("dima_isaac.") and not isinstance(error, RuntimeError):
+            raise
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"
+        why = f"{type(error).__name__}: {' '.join(str(error).split())}{where}"
+        raise UsageError(f"target '{target}' cannot be imported: {why}.") from error
+    if not isinstance(found, type):
+        raise UsageError(f"target '{target}': {module} has no class {name}.")
+    return found

@@ -13,7 +13,7 @@ import torch
 
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
-from dima_isaac.run.catalog import Catalog, code, engine_config, import_target, settings, task_config
+from dima_isaac.run.catalog import Catalog, code, engine_config, settings, task_class, task_config
 from dima_isaac.schema import AUTO, Few, as_dict, check_range
 from dima_isaac.world_model.config import Precision
 
@@ -100,7 +100,7 @@ def cores() -> int:
 
 def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -> dict[str, Any]:
     """The engine's code keys and every one of its settings."""
-    task, chosen, own = import_target(cfg.task["target"]), cfg.engine["name"], settings(cfg.engine)
+    task, chosen, own = task_class(cfg.task), cfg.engine["name"], settings(cfg.engine)
 
     def refusal(name: str, named: bool = False) -> str:
         description = {**catalog.values("engine", name), **own}

@@ -19,7 +19,7 @@ import torch
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run import build, checkpoint
-from dima_isaac.run.catalog import Catalog
+from dima_isaac.run.catalog import Catalog, described
 from dima_isaac.run.folder import ROOT
 from dima_isaac.schema import AUTO
 from dima_isaac.tools import play, probe, table
@@ -67,8 +67,8 @@ def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> in
     env = restored.build_env(count, cfg.seed + run.seed) if restored else build.build_env(run, count, cfg.seed)
     try:
         notes = f"  ({', '.join(env.spec.notes)})" if env.spec.notes else ""
-        print(f"task        {run.task['name']}{notes}")
-        print(f"engine      {run.engine['name']}")
+        print(f"task        {described(run.task)}{notes}")
+        print(f"engine      {described(run.engine)}")
         if restored:
             print(f"checkpoint  {restored.path}  ({restored.env_steps:,} environment steps, preset {run.preset})")
         print(f"episodes    {cfg.episodes} of {env.spec.episode_length} control steps at most\n")
