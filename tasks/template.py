@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
 from dima_isaac.tasks.bidexhands.hands.props import cube, table
 
@@ -34,26 +34,16 @@ class Template(HandleTask):
     """Lift a cube: 2 agents x 26 actions, state 417."""
 
     Config = TemplateConfig
-
-    def __init__(self, cfg: TemplateConfig) -> None:
-        # the scene: hands, then objects (the first one is observed) and what they stand on
-        super().__init__(
-            "template",
-            cfg,
-            palms_facing(0.7, x=0.45),
-            [cube("cube", (0.0, 0.0, START), (0.9, 0.55, 0.2, 1.0)), table((0.5, 1.0, 0.6))],
-            # points that hands reach for, in the axes of their link: the right hand's, then the left one's
-            points=[("cube", (0.0, 0.025, 0.0)), ("cube", (0.0, -0.025, 0.0))],
-        )
-        self.cfg: TemplateConfig = cfg
+    cfg: TemplateConfig
+    # the scene: hands, then objects (the first one is observed) and what they stand on
+    hands = palms_facing(0.7, x=0.45)
+    props = (cube("cube", (0.0, 0.0, START), (0.9, 0.55, 0.2, 1.0)), table((0.5, 1.0, 0.6)))
+    # places that hands reach for, in the axes of their link: the right hand's, then the left one's
+    places = (("cube", (0.0, 0.025, 0.0)), ("cube", (0.0, -0.025, 0.0)))
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """Reward as named terms (E,), when the episode ends, and when the task is solved."""
         reach = self.reach(self.points())  # (E, 2)
         height = self.root("cube")[:, 2] - START
-        terms = {
-            "reach_right": 0.5 - reach[:, 0],
-            "reach_left": 0.5 - reach[:, 1],
-            "lift": self.cfg.lift_scale * height,
-        }
+        terms = {**both("reach", 0.5 - reach), "lift": self.cfg.lift_scale * height}
         return sum_of(terms, (reach >= self.cfg.far).any(1), height > self.cfg.success_height)

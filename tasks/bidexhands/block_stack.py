@@ -23,7 +23,7 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import BasePoint, Hands
 from dima_isaac.tasks.bidexhands.hands.props import CUBE_RPY, cube, cube_goal, table
 
@@ -50,33 +50,25 @@ class ShadowHandBlockStack(HandleTask):
     """Stack two cubes: 2 agents x 26 actions, state 428."""
 
     Config = ShadowHandBlockStackConfig
-
-    def __init__(self, cfg: ShadowHandBlockStackConfig) -> None:
-        hands = Hands(
-            pos=((0.0, 0.6, 0.7), (0.0, -0.6, 0.7)),
-            rpy=((3.14159, 0.0, 3.14159), (3.14159, 0.0, 0.0)),
-            base_point=BasePoint.palm,
-            friction=0.5,
-            self_collision=True,
-        )
-        light = {"density": 100.0, "friction": 0.25}
-        super().__init__(
-            "ShadowHandBlockStack",
-            cfg,
-            hands,
-            [
-                cube("right", (0.0, 0.1, 0.625), COLORS[0], CUBE_RPY, **light),
-                cube("left", (0.0, -0.1, 0.625), COLORS[1], CUBE_RPY, **light),
-                table((0.5, 1.0, 0.6), friction=0.2),
-                cube_goal("right_goal", PLACES[0], COLORS[0]),
-                cube_goal("left_goal", PLACES[1], COLORS[1]),
-            ],
-            points=[("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0))],
-            tail_size=13 + 13 + PADDING,
-            objects=(0, 13),
-            camera=((1.1, 0.2, 1.25), (0.0, 0.04, 0.63)),
-        )
-        self.cfg: ShadowHandBlockStackConfig = cfg
+    cfg: ShadowHandBlockStackConfig
+    hands = Hands(
+        pos=((0.0, 0.6, 0.7), (0.0, -0.6, 0.7)),
+        rpy=((3.14159, 0.0, 3.14159), (3.14159, 0.0, 0.0)),
+        base_point=BasePoint.palm,
+        friction=0.5,
+        self_collision=True,
+    )
+    props = (
+        cube("right", (0.0, 0.1, 0.625), COLORS[0], CUBE_RPY, density=100.0, friction=0.25),
+        cube("left", (0.0, -0.1, 0.625), COLORS[1], CUBE_RPY, density=100.0, friction=0.25),
+        table((0.5, 1.0, 0.6), friction=0.2),
+        cube_goal("right_goal", PLACES[0], COLORS[0]),
+        cube_goal("left_goal", PLACES[1], COLORS[1]),
+    )
+    places = (("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0)))
+    tail_size = 13 + 13 + PADDING
+    objects = (0, 13)
+    camera = ((1.1, 0.2, 1.25), (0.0, 0.04, 0.63))
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
@@ -97,8 +89,7 @@ class ShadowHandBlockStack(HandleTask):
         height = 50.0 * (0.05 - (PLACES[1][2] - left[:, 2]).abs())
         stack = torch.where((gap < cfg.stack_near).all(1), height, 0.0)
         terms = {
-            "reach_right": 0.75 - reach[:, 0],
-            "reach_left": 0.75 - reach[:, 1],
+            **both("reach", 0.75 - reach),
             "bring": torch.where(near, 2.0 * (0.24 - gap.sum(1)), 0.0),
             "stack": stack,
         }

@@ -43,28 +43,21 @@ class ShadowHandBottleCap(HandleTask):
     """Take the cap off: 2 agents x 26 actions, state 420."""
 
     Config = ShadowHandBottleCapConfig
-
-    def __init__(self, cfg: ShadowHandBottleCapConfig) -> None:
-        hands = Hands(
-            pos=((0.0, -1.05, 0.5), (0.0, -0.25, 0.45)),
-            rpy=((0.5, 3.14159, 3.14159), (0.0, 0.87, 0.0)),
-            base_point=BasePoint.palm,
-            self_collision=True,
-            start={"THJ4": -1.04, "THJ3": 1.2, "THJ0": -1.57},
-        )
-        super().__init__(
-            "ShadowHandBottleCap",
-            cfg,
-            hands,
-            [
-                authored("bottle", "bottle", (0.0, -0.6, 0.5), (0.0, -0.7, 0.0), friction=5.0),
-                table((0.3, 0.3, 0.1), at=(0.0, -0.6)),
-            ],
-            points=[("bottle", (0.0, 0.0, 0.15)), ("bottle", (0.0, 0.0, 0.0)), ("bottle/cap", (0.0, 0.0, 0.0))],
-            seen=(BOTTLE, PLACE, CAP),
-            camera=((-0.9, -0.7, 0.95), (0.0, -0.64, 0.5)),
-        )
-        self.cfg: ShadowHandBottleCapConfig = cfg
+    cfg: ShadowHandBottleCapConfig
+    hands = Hands(
+        pos=((0.0, -1.05, 0.5), (0.0, -0.25, 0.45)),
+        rpy=((0.5, 3.14159, 3.14159), (0.0, 0.87, 0.0)),
+        base_point=BasePoint.palm,
+        self_collision=True,
+        start={"THJ4": -1.04, "THJ3": 1.2, "THJ0": -1.57},
+    )
+    props = (
+        authored("bottle", "bottle", (0.0, -0.6, 0.5), (0.0, -0.7, 0.0), friction=5.0),
+        table((0.3, 0.3, 0.1), at=(0.0, -0.6)),
+    )
+    places = (("bottle", (0.0, 0.0, 0.15)), ("bottle", (0.0, 0.0, 0.0)), ("bottle/cap", (0.0, 0.0, 0.0)))
+    seen = (BOTTLE, PLACE, CAP)
+    camera = ((-0.9, -0.7, 0.95), (0.0, -0.64, 0.5))
 
     def compute_reward(self, engine: Engine) -> Outcome:
         cfg = self.cfg

@@ -108,24 +108,20 @@ class Catch(TwoHandTask):
     """Throw eggs and catch them: 2 agents x 20 (Over) or 26 actions, state 398 (Over), 422, or 446 with two eggs."""
 
     Config = CatchConfig
+    cfg: CatchConfig
 
     def __init__(self, cfg: CatchConfig) -> None:
         layout = self._layout = LAYOUTS[cfg.throw]
         count = len(layout.eggs)
-        super().__init__(
-            cfg.throw.value,
-            cfg,
-            layout.hands,
-            [
-                *(egg(f"egg{i}", pos, _COLORS[i]) for i, pos in enumerate(layout.eggs)),
-                *(egg_goal(f"goal{i}", pos) for i, pos in enumerate(layout.goals)),
-            ],
-            tail_size=count * EGG_COLUMNS,
-            objects=range(0, count * EGG_COLUMNS, EGG_COLUMNS),
-            camera=layout.camera,
+        self.name, self.hands, self.camera = cfg.throw.value, layout.hands, layout.camera
+        self.props = (
+            *(egg(f"egg{i}", pos, _COLORS[i]) for i, pos in enumerate(layout.eggs)),
+            *(egg_goal(f"goal{i}", pos) for i, pos in enumerate(layout.goals)),
         )
-        self.cfg: CatchConfig = cfg
+        self.tail_size = count * EGG_COLUMNS
+        self.objects = range(0, self.tail_size, EGG_COLUMNS)
         self._terms = [f"throw{i}" for i in range(count)] if count > 1 else ["throw"]
+        super().__init__(cfg)
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)

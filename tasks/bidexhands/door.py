@@ -25,7 +25,7 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
 from dima_isaac.tasks.bidexhands.hands.props import authored
 
@@ -67,6 +67,9 @@ class Door(HandleTask):
     """Open or close a double door: 2 agents x 26 actions, state 417."""
 
     Config = DoorConfig
+    cfg: DoorConfig
+    seen = (1, 0)
+    camera = ((1.75, 1.0, 1.5), (0.1, 0.0, 0.62))
 
     def __init__(self, cfg: DoorConfig) -> None:
         closing = cfg.aim is Aim.close
@@ -77,16 +80,13 @@ class Door(HandleTask):
         rpy: Vec3 = (0.0, math.pi if inward else 0.0, 0.0)
         side = -0.04 if inward else 0.04
         x, y = (0.9, 0.5) if closing and inward else (0.55, 0.2)
-        super().__init__(
-            f"ShadowHandDoor{cfg.aim.value}{cfg.swing.value}",
-            cfg,
-            palms_facing(0.6, x, y, self_collision=True),
-            [authored("door", "door", (0.0, 0.0, 0.7), rpy, fixed=True, friction=0.1, joints=start, joint_vel=speed)],
-            points=[("door/right", (side, -0.39, -0.5)), ("door/left", (side, 0.39, -0.5))],
-            seen=(1, 0),
-            camera=((1.75, 1.0, 1.5), (0.1, 0.0, 0.62)),
+        self.name = f"ShadowHandDoor{cfg.aim.value}{cfg.swing.value}"
+        self.hands = palms_facing(0.6, x, y, self_collision=True)
+        self.props = (
+            authored("door", "door", (0.0, 0.0, 0.7), rpy, fixed=True, friction=0.1, joints=start, joint_vel=speed),
         )
-        self.cfg: DoorConfig = cfg
+        self.places = (("door/right", (side, -0.39, -0.5)), ("door/left", (side, 0.39, -0.5)))
+        super().__init__(cfg)
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
@@ -103,10 +103,6 @@ class Door(HandleTask):
             gain, wide, done = 2.0 * gap, gap > cfg.gap, (angles > cfg.open_angle).all(1)
         else:
             gain, wide, done = 1.0 - 2.0 * gap, gap < cfg.gap, (angles < cfg.closed_angle).all(1)
-        terms = {
-            "reach_right": 0.5 * cfg.base - reach[:, 0],
-            "reach_left": 0.5 * cfg.base - reach[:, 1],
-            cfg.aim.name: torch.where(near, gain, 0.0),
-        }
+        terms = {**both("reach", 0.5 * cfg.base - reach), cfg.aim.name: torch.where(near, gain, 0.0)}
         success = done if cfg.repaired(cfg.both_leaves) else wide
         return sum_of(terms, (reach >= cfg.far).any(1), success)

@@ -22,7 +22,7 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import from_rpy, length, quat_conj, quat_div, rotate_inverse
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
 from dima_isaac.tasks.bidexhands.hands.props import CUBE_RPY, authored, cube, table
 
@@ -45,21 +45,15 @@ class ShadowHandGraspAndPlace(HandleTask):
     """Put a cube into a bucket: 2 agents x 26 actions, state 425."""
 
     Config = ShadowHandGraspAndPlaceConfig
-
-    def __init__(self, cfg: ShadowHandGraspAndPlaceConfig) -> None:
-        super().__init__(
-            "ShadowHandGraspAndPlace",
-            cfg,
-            palms_down(),
-            [
-                authored("bucket", "bucket", (0.0, 0.2, 0.653)),
-                cube("cube", (0.0, -0.2, 0.625), (0.9, 0.55, 0.2, 1.0), CUBE_RPY),
-                table((1.0, 1.0, 0.6)),
-            ],
-            points=[("bucket", (0.0, 0.0, 0.0)), ("cube", (0.0, 0.0, 0.0))],
-            tail_size=13 + 7 + 7,
-        )
-        self.cfg: ShadowHandGraspAndPlaceConfig = cfg
+    cfg: ShadowHandGraspAndPlaceConfig
+    hands = palms_down()
+    props = (
+        authored("bucket", "bucket", (0.0, 0.2, 0.653)),
+        cube("cube", (0.0, -0.2, 0.625), (0.9, 0.55, 0.2, 1.0), CUBE_RPY),
+        table((1.0, 1.0, 0.6)),
+    )
+    places = (("bucket", (0.0, 0.0, 0.0)), ("cube", (0.0, 0.0, 0.0)))
+    tail_size = 13 + 7 + 7
 
     def bind(self, engine: Engine) -> None:
         """Also keep the rotation from the bucket's link to its root."""
@@ -79,8 +73,7 @@ class ShadowHandGraspAndPlace(HandleTask):
         bucket, cube_ = self.root("bucket"), self.root("cube")
         reach = self.reach(torch.stack([bucket[:, :3], cube_[:, :3]], 1))
         gap = distance(bucket[:, :3], cube_[:, :3])
-        right, left = torch.exp(-10.0 * reach).unbind(1)
-        terms = {"reach_right": right, "reach_left": left, "place": 2.0 * torch.exp(-10.0 * gap)}
+        terms = {**both("reach", torch.exp(-10.0 * reach)), "place": 2.0 * torch.exp(-10.0 * gap)}
         if cfg.repaired(cfg.inside):
             local = rotate_inverse(bucket[:, 3:7], cube_[:, :3] - bucket[:, :3])
             level = (local[:, 2] > FLOOR) & (local[:, 2] < RIM)

@@ -21,7 +21,7 @@ from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.sim.scene import Actor, Ellipsoid
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW, authored, table
 from dima_isaac.tasks.bidexhands.hands.starts import Prop
@@ -49,23 +49,20 @@ class ShadowHandKettle(HandleTask):
     """Pour: 2 agents x 26 actions, state 417."""
 
     Config = ShadowHandKettleConfig
+    cfg: ShadowHandKettleConfig
+    hands = palms_facing(0.6)
+    places = (("kettle", (0.15, 0.0, 0.0)), ("bucket", (0.0, 0.0, -0.1)), ("kettle", (-0.2, 0.0, 0.07)))
+    seen = (HANDLE, BUCKET)
+    camera = ((TABLETOP_VIEW[0][0], -0.75, 1.0), (0.1, -0.1, 0.5))
 
     def __init__(self, cfg: ShadowHandKettleConfig) -> None:
-        super().__init__(
-            "ShadowHandKettle",
-            cfg,
-            palms_facing(0.6),
-            [
-                authored("kettle", "kettle", (0.0, 0.0, 0.474), (0.0, 0.0, 1.57)),
-                authored("bucket", "bucket", (0.0, -0.3, 0.453)),
-                table((0.5, 1.0, 0.4)),
-                *_balls(cfg.balls),
-            ],
-            points=[("kettle", (0.15, 0.0, 0.0)), ("bucket", (0.0, 0.0, -0.1)), ("kettle", (-0.2, 0.0, 0.07))],
-            seen=(HANDLE, BUCKET),
-            camera=((TABLETOP_VIEW[0][0], -0.75, 1.0), (0.1, -0.1, 0.5)),
+        self.props = (
+            authored("kettle", "kettle", (0.0, 0.0, 0.474), (0.0, 0.0, 1.57)),
+            authored("bucket", "bucket", (0.0, -0.3, 0.453)),
+            table((0.5, 1.0, 0.4)),
+            *(_ball(i) for i in range(cfg.balls)),
         )
-        self.cfg: ShadowHandKettleConfig = cfg
+        super().__init__(cfg)
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
@@ -78,11 +75,7 @@ class ShadowHandKettle(HandleTask):
         reach = self.reach(points[:, :2])
         gap = distance(points[:, BUCKET], points[:, SPOUT])
         near = (reach < cfg.near).all(1)
-        terms = {
-            "reach_right": 0.5 - reach[:, 0],
-            "reach_left": 0.5 - reach[:, 1],
-            "pour": torch.where(near, 0.5 - 2.0 * gap, 0.0),
-        }
+        terms = {**both("reach", 0.5 - reach), "pour": torch.where(near, 0.5 - 2.0 * gap, 0.0)}
         if cfg.repaired(cfg.count_balls):
             success = self.poured(engine) >= cfg.success_share * max(cfg.balls, 1)
         else:
@@ -98,17 +91,8 @@ class ShadowHandKettle(HandleTask):
         return (level & (length(local[..., :2]) < radius)).sum(1)
 
 
-def _balls(count: int) -> list[Prop]:
-    """Balls side by side on the kettle's floor."""
-    return [
-        Prop(
-            Actor(
-                f"ball{i}",
-                Ellipsoid((BALL, BALL, BALL), density=1000.0, color=WATER),
-                pos=(PITCH * (i % 6 - 2.5), PITCH * (i // 6 - 2.0), 0.474 - 0.066 + BALL),
-            ),
-            jitter="object",
-            level=True,
-        )
-        for i in range(count)
-    ]
+def _ball(i: int) -> Prop:
+    """One of the balls that lie side by side on the kettle's floor."""
+    pos = (PITCH * (i % 6 - 2.5), PITCH * (i // 6 - 2.0), 0.474 - 0.066 + BALL)
+    actor = Actor(f"ball{i}", Ellipsoid((BALL, BALL, BALL), density=1000.0, color=WATER), pos)
+    return Prop(actor, jitter="object", level=True)

@@ -19,7 +19,7 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.scene import Actor, Ellipsoid, Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import BasePoint, Hands
 from dima_isaac.tasks.bidexhands.hands.props import MARKER, authored, table
 from dima_isaac.tasks.bidexhands.hands.starts import Prop
@@ -41,22 +41,15 @@ class ShadowHandLiftUnderarm(HandleTask):
     """Lift a pot: 2 agents x 26 actions, state 417."""
 
     Config = ShadowHandLiftUnderarmConfig
-
-    def __init__(self, cfg: ShadowHandLiftUnderarmConfig) -> None:
-        goal = Actor("goal", Ellipsoid((0.03, 0.03, 0.03), color=MARKER), GOAL, marker=True)
-        super().__init__(
-            "ShadowHandLiftUnderarm",
-            cfg,
-            Hands(pos=((0.0, 0.05, 0.45), (0.0, -1.25, 0.45)), base_point=BasePoint.palm, self_collision=True),
-            [
-                authored("pot", "pot", (0.0, -0.6, 0.465), friction=3.0),
-                table((0.3, 0.3, 0.4), at=(0.0, -0.6), friction=3.0),
-                Prop(goal),
-            ],
-            points=[("pot", (0.0, 0.15, 0.06)), ("pot", (0.0, -0.15, 0.06))],
-            camera=((1.15, -0.6, 1.1), (0.0, -0.6, 0.5)),
-        )
-        self.cfg: ShadowHandLiftUnderarmConfig = cfg
+    cfg: ShadowHandLiftUnderarmConfig
+    hands = Hands(pos=((0.0, 0.05, 0.45), (0.0, -1.25, 0.45)), base_point=BasePoint.palm, self_collision=True)
+    props = (
+        authored("pot", "pot", (0.0, -0.6, 0.465), friction=3.0),
+        table((0.3, 0.3, 0.4), at=(0.0, -0.6), friction=3.0),
+        Prop(Actor("goal", Ellipsoid((0.03, 0.03, 0.03), color=MARKER), GOAL, marker=True)),
+    )
+    places = (("pot", (0.0, 0.15, 0.06)), ("pot", (0.0, -0.15, 0.06)))
+    camera = ((1.15, -0.6, 1.1), (0.0, -0.6, 0.5))
 
     def compute_reward(self, engine: Engine) -> Outcome:
         cfg = self.cfg
@@ -64,10 +57,6 @@ class ShadowHandLiftUnderarm(HandleTask):
         pot = self.root("pot")[:, :3]
         away = distance(pot, self.root("goal")[:, :3])
         held = (grip < cfg.near).all(1)
-        terms = {
-            "grip_right": 0.1 - grip[:, 0],
-            "grip_left": 0.1 - grip[:, 1],
-            "lift": torch.where(held, 3.0 * (0.385 - away), 0.0),
-        }
+        terms = {**both("grip", 0.1 - grip), "lift": torch.where(held, 3.0 * (0.385 - away), 0.0)}
         terminal = (pot[:, 2] <= cfg.drop_height) | (grip >= cfg.far).any(1)
         return sum_of(terms, terminal, away < cfg.success_distance)

@@ -17,7 +17,7 @@ import torch
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
 from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
@@ -35,22 +35,15 @@ class ShadowHandPen(HandleTask):
     """Open a pen: 2 agents x 26 actions, state 417."""
 
     Config = ShadowHandPenConfig
-
-    def __init__(self, cfg: ShadowHandPenConfig) -> None:
-        super().__init__(
-            "ShadowHandPen",
-            cfg,
-            palms_down(self_collision=True),
-            [authored("pen", "pen", (0.0, 0.0, 0.6115), (1.57, 1.57, 0.0)), table((0.5, 1.0, 0.6))],
-            points=[("pen/cap", (0.0, 0.0, -0.1)), ("pen", (0.0, 0.0, 0.07))],
-        )
-        self.cfg: ShadowHandPenConfig = cfg
+    cfg: ShadowHandPenConfig
+    hands = palms_down(self_collision=True)
+    props = (authored("pen", "pen", (0.0, 0.0, 0.6115), (1.57, 1.57, 0.0)), table((0.5, 1.0, 0.6)))
+    places = (("pen/cap", (0.0, 0.0, -0.1)), ("pen", (0.0, 0.0, 0.07)))
 
     def compute_reward(self, engine: Engine) -> Outcome:
         points = self.points()
         reach = self.reach(points)
         pull = 5.0 * distance(points[:, 0], points[:, 1])
         near = (reach < self.cfg.near).all(1)
-        right, left = torch.exp(-10.0 * reach).unbind(1)
-        terms = {"reach_right": right, "reach_left": left, "pull": torch.where(near, pull - 0.8, 0.0)}
+        terms = {**both("reach", torch.exp(-10.0 * reach)), "pull": torch.where(near, pull - 0.8, 0.0)}
         return sum_of(terms, (reach >= self.cfg.far).any(1), pull > self.cfg.success_pull)

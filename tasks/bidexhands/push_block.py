@@ -19,10 +19,11 @@ from torch import Tensor
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, distance, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, distance, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
 from dima_isaac.tasks.bidexhands.hands.props import CUBE_RPY, cube, cube_goal, table
 
+GOALS = ((-0.2, 0.2, 0.625), (-0.2, -0.2, 0.625))  # of the right and the left cube
 COLORS = ((0.84, 0.32, 0.26, 1.0), (0.25, 0.45, 0.75, 1.0))
 PADDING = 5  # zeros that end the published observation
 
@@ -40,29 +41,22 @@ class ShadowHandPushBlock(HandleTask):
     """Push two cubes: 2 agents x 26 actions, state 428."""
 
     Config = ShadowHandPushBlockConfig
-
-    def __init__(self, cfg: ShadowHandPushBlockConfig) -> None:
-        self._goals = [(-0.2, 0.2, 0.625), (-0.2, -0.2, 0.625)]
-        super().__init__(
-            "ShadowHandPushBlock",
-            cfg,
-            palms_down(),
-            [
-                cube("right", (0.0, 0.2, 0.625), COLORS[0], CUBE_RPY),
-                cube("left", (0.0, -0.2, 0.625), COLORS[1], CUBE_RPY),
-                table((1.0, 1.0, 0.6), friction=0.5),
-                cube_goal("right_goal", self._goals[0], COLORS[0]),
-                cube_goal("left_goal", self._goals[1], COLORS[1]),
-            ],
-            points=[("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0))],
-            tail_size=13 + 4 * 3 + PADDING,
-            camera=((-0.95, 0.6, 1.4), (0.05, 0.0, 0.62)),
-        )
-        self.cfg: ShadowHandPushBlockConfig = cfg
+    cfg: ShadowHandPushBlockConfig
+    hands = palms_down()
+    props = (
+        cube("right", (0.0, 0.2, 0.625), COLORS[0], CUBE_RPY),
+        cube("left", (0.0, -0.2, 0.625), COLORS[1], CUBE_RPY),
+        table((1.0, 1.0, 0.6), friction=0.5),
+        cube_goal("right_goal", GOALS[0], COLORS[0]),
+        cube_goal("left_goal", GOALS[1], COLORS[1]),
+    )
+    places = (("right", (0.0, 0.0, 0.0)), ("left", (0.0, 0.0, 0.0)))
+    tail_size = 13 + 4 * 3 + PADDING
+    camera = ((-0.95, 0.6, 1.4), (0.05, 0.0, 0.62))
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
-        right, left = torch.tensor(self._goals, device=engine.device)
+        right, left = torch.tensor(GOALS, device=engine.device)
         self._observed_goals = torch.cat([left, right, left.new_zeros(PADDING)]).expand(engine.num_envs, -1)
         own = self.cfg.repaired(self.cfg.own_goals)
         self._rewarded_goals = torch.stack([right if own else left, left])  # (2, 3)
@@ -75,10 +69,5 @@ class ShadowHandPushBlock(HandleTask):
         cubes = self.points()
         reach = self.reach(cubes)
         gap = distance(cubes, self._rewarded_goals)  # (E, 2)
-        terms = {
-            "reach_right": 1.2 - reach[:, 0],
-            "reach_left": 1.2 - reach[:, 1],
-            "push_right": 2.5 - 5.0 * gap[:, 0],
-            "push_left": 2.5 - 5.0 * gap[:, 1],
-        }
+        terms = {**both("reach", 1.2 - reach), **both("push", 2.5 - 5.0 * gap)}
         return sum_of(terms, (reach >= self.cfg.far).any(1), (gap <= self.cfg.success_distance).all(1))

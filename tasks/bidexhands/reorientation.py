@@ -33,7 +33,8 @@ from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask
 GOALS = 8
 FRESH = -1  # goals reached until the first control step: a goal that the start happens to meet is paid once first
 STARTS: tuple[Vec3, Vec3] = ((0.0, -0.39, 0.6), (0.0, -0.76, 0.6))
-GOAL_HEIGHT = 0.56
+PLACES: tuple[Vec3, Vec3] = ((0.0, -0.39, 0.56), (0.0, -0.76, 0.56))  # of the goals
+BLOCK, BLOCK_GOAL = (Mjcf(path=str(ASSETS / f"{name}.xml")) for name in ("block", "block_goal"))
 
 
 @dataclass
@@ -53,16 +54,15 @@ class ShadowHandReOrientation(TwoHandTask):
     """Turn two cubes: 2 agents x 20 actions, state 422."""
 
     Config = ShadowHandReOrientationConfig
-
-    def __init__(self, cfg: ShadowHandReOrientationConfig) -> None:
-        block, marker = (Mjcf(path=str(ASSETS / f"{name}.xml")) for name in ("block", "block_goal"))
-        props = [Prop(Actor(f"cube{i}", block, pos), jitter="object", spin="object") for i, pos in enumerate(STARTS)]
-        for i, (x, y, _) in enumerate(STARTS):
-            props.append(Prop(Actor(f"goal{i}", marker, (x, y, GOAL_HEIGHT), marker=True), spin="goal"))
-        hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), free=False)
-        camera = ((1.05, -0.575, 1.1), (0.0, -0.575, 0.5))
-        super().__init__("ShadowHandReOrientation", cfg, hands, props, 2 * (13 + 11), objects=(0, 24), camera=camera)
-        self.cfg: ShadowHandReOrientationConfig = cfg
+    cfg: ShadowHandReOrientationConfig
+    hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), free=False)
+    props = (
+        *(Prop(Actor(f"cube{i}", BLOCK, pos), jitter="object", spin="object") for i, pos in enumerate(STARTS)),
+        *(Prop(Actor(f"goal{i}", BLOCK_GOAL, pos, marker=True), spin="goal") for i, pos in enumerate(PLACES)),
+    )
+    tail_size = 2 * (13 + 11)
+    objects = (0, 24)
+    camera = ((1.05, -0.575, 1.1), (0.0, -0.575, 0.5))
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)

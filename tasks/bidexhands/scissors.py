@@ -15,7 +15,7 @@ import torch
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
 from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
@@ -36,17 +36,13 @@ class ShadowHandScissors(HandleTask):
     """Open scissors: 2 agents x 26 actions, state 417."""
 
     Config = ShadowHandScissorsConfig
-
-    def __init__(self, cfg: ShadowHandScissorsConfig) -> None:
-        scissors = authored("scissors", "scissors", (0.0, 0.0, 0.6062), (0.0, 0.0, 1.57), joints={"pivot": -SHUT})
-        super().__init__(
-            "ShadowHandScissors",
-            cfg,
-            palms_down(self_collision=True),
-            [scissors, table((0.5, 1.0, 0.6))],
-            points=[("scissors/blade", (0.1, -0.2, 0.0)), ("scissors", (-0.1, -0.15, 0.0))],
-        )
-        self.cfg: ShadowHandScissorsConfig = cfg
+    cfg: ShadowHandScissorsConfig
+    hands = palms_down(self_collision=True)
+    props = (
+        authored("scissors", "scissors", (0.0, 0.0, 0.6062), (0.0, 0.0, 1.57), joints={"pivot": -SHUT}),
+        table((0.5, 1.0, 0.6)),
+    )
+    places = (("scissors/blade", (0.1, -0.2, 0.0)), ("scissors", (-0.1, -0.15, 0.0)))
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
@@ -58,5 +54,4 @@ class ShadowHandScissors(HandleTask):
         near = (reach < self.cfg.near).all(1)
         opening = torch.where(near, 5.0 * (SHUT + angle), 0.0)
         terminal = (opening < self.cfg.least_opening) | (reach >= self.cfg.far).any(1)
-        terms = {"reach_right": 1.0 - reach[:, 0], "reach_left": 1.0 - reach[:, 1], "open": opening}
-        return sum_of(terms, terminal, angle > self.cfg.success_angle)
+        return sum_of({**both("reach", 1.0 - reach), "open": opening}, terminal, angle > self.cfg.success_angle)

@@ -20,7 +20,7 @@ from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import angle_between, from_rpy
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_facing
 from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
@@ -42,19 +42,10 @@ class ShadowHandSwingCup(HandleTask):
     """Turn a mug: 2 agents x 26 actions, state 417."""
 
     Config = ShadowHandSwingCupConfig
-
-    def __init__(self, cfg: ShadowHandSwingCupConfig) -> None:
-        super().__init__(
-            "ShadowHandSwingCup",
-            cfg,
-            palms_facing(0.8, x=0.35, self_collision=True),
-            [
-                authored("mug", "mug", (0.0, 0.0, 0.684), (0.0, 0.0, 1.57), friction=0.5),
-                table((0.3, 0.3, 0.6)),
-            ],
-            points=[("mug", (0.062, 0.0, 0.0)), ("mug", (-0.06, 0.0, 0.0))],
-        )
-        self.cfg: ShadowHandSwingCupConfig = cfg
+    cfg: ShadowHandSwingCupConfig
+    hands = palms_facing(0.8, x=0.35, self_collision=True)
+    props = (authored("mug", "mug", (0.0, 0.0, 0.684), (0.0, 0.0, 1.57), friction=0.5), table((0.3, 0.3, 0.6)))
+    places = (("mug", (0.062, 0.0, 0.0)), ("mug", (-0.06, 0.0, 0.0)))
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
@@ -67,5 +58,5 @@ class ShadowHandSwingCup(HandleTask):
         theta = angle_between(mug[:, 3:7], self._goal)
         near = (reach < cfg.near).all(1)
         turn = cfg.rotation_scale / (theta + cfg.rotation_eps) - 1.0
-        terms = {"reach_right": -reach[:, 0], "reach_left": -reach[:, 1], "turn": torch.where(near, turn, 0.0)}
+        terms = {**both("reach", -reach), "turn": torch.where(near, turn, 0.0)}
         return sum_of(terms, mug[:, 2] <= cfg.drop_height, theta < cfg.success_angle)

@@ -20,13 +20,12 @@ import torch
 
 from dima_isaac.envs.task import Outcome
 from dima_isaac.sim.engine import Engine, names_to_index
-from dima_isaac.sim.scene import Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, sum_of
+from dima_isaac.tasks.bidexhands.hands.handles import HandleTask, both, sum_of
 from dima_isaac.tasks.bidexhands.hands.placement import palms_down
 from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
-SWITCHES = ("right", "left")
+SWITCHES = {"right": 0.2, "left": -0.2}  # y, m
 REST = 0.5585  # rad, the upper stop
 
 
@@ -41,21 +40,16 @@ class ShadowHandSwitch(HandleTask):
     """Press two switches: 2 agents x 26 actions, state 417."""
 
     Config = ShadowHandSwitchConfig
-
-    def __init__(self, cfg: ShadowHandSwitchConfig) -> None:
-        rpy: Vec3 = (math.pi, 1.57, 0.0)
-        switches = [
-            authored(name, "switch", (0.0, y, 0.65), rpy, fixed=True, joints={"rocker_hinge": REST})
-            for name, y in zip(SWITCHES, (0.2, -0.2), strict=True)
-        ]
-        super().__init__(
-            "ShadowHandSwitch",
-            cfg,
-            palms_down(self_collision=True),
-            [*switches, table((0.5, 1.0, 0.55))],
-            points=[(f"{name}/rocker", (0.0, 0.05, -0.02)) for name in SWITCHES],
-        )
-        self.cfg: ShadowHandSwitchConfig = cfg
+    cfg: ShadowHandSwitchConfig
+    hands = palms_down(self_collision=True)
+    props = (
+        *(
+            authored(name, "switch", (0.0, y, 0.65), (math.pi, 1.57, 0.0), fixed=True, joints={"rocker_hinge": REST})
+            for name, y in SWITCHES.items()
+        ),
+        table((0.5, 1.0, 0.55)),
+    )
+    places = tuple((f"{name}/rocker", (0.0, 0.05, -0.02)) for name in SWITCHES)
 
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
@@ -67,10 +61,6 @@ class ShadowHandSwitch(HandleTask):
         reach = self.reach(points)
         height = points[..., 2].sum(1)
         angles = engine.dof_pos.index_select(1, self._rockers)
-        terms = {
-            "reach_right": 1.0 - reach[:, 0],
-            "reach_left": 1.0 - reach[:, 1],
-            "press": 50.0 * (1.4 - height),
-        }
         pressed = (angles < self.cfg.pressed_angle).all(1)
+        terms = {**both("reach", 1.0 - reach), "press": 50.0 * (1.4 - height)}
         return sum_of(terms, torch.zeros_like(pressed), pressed)

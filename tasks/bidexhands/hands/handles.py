@@ -13,9 +13,7 @@ from dima_isaac.sim.engine import Engine, names_to_index
 from dima_isaac.sim.rotations import length
 from dima_isaac.sim.scene import Scene, Vec3
 from dima_isaac.tasks.bidexhands.hands.config import TwoHandConfig
-from dima_isaac.tasks.bidexhands.hands.placement import Hands
 from dima_isaac.tasks.bidexhands.hands.props import TABLETOP_VIEW
-from dima_isaac.tasks.bidexhands.hands.starts import Prop
 from dima_isaac.tasks.bidexhands.hands.two_hands import TwoHandTask, attached
 
 GRIP = 10.0
@@ -26,35 +24,22 @@ Place = tuple[str, Vec3]
 class HandleTask(TwoHandTask):
     """Two hands and points on objects.
 
-    The first two points are the right and the left hand's (hand 0, hand 1). The tail of the state is the first
-    prop's 13 numbers and then the ``seen`` points; a task with another tail overrides ``tail``.
+    The tail of the state is the first prop's 13 numbers and then the ``seen`` points; a task with another tail
+    overrides ``tail`` and gives its ``tail_size``.
     """
 
-    def __init__(
-        self,
-        name: str,
-        cfg: TwoHandConfig,
-        hands: Hands,
-        props: Sequence[Prop],
-        points: Sequence[Place],
-        seen: Sequence[int] = (0, 1),
-        tail_size: int = 0,
-        objects: Sequence[int] = (0,),
-        camera: tuple[Vec3, Vec3] = TABLETOP_VIEW,
-    ) -> None:
-        """``points`` that are ``seen`` stand in the tail; ``tail_size`` 0 means the standard tail."""
-        self._places, self._seen = list(points), list(seen)
-        self._in_order = self._seen == list(range(len(self._places)))
-        super().__init__(
-            name,
-            cfg,
-            hands,
-            props,
-            tail_size=tail_size or 13 + 3 * len(self._seen),
-            objects=objects,
-            links=tuple(dict.fromkeys(link for link, _ in points)),
-            camera=camera,
-        )
+    places: Sequence[Place]
+    """Of the points; the first two are the right and the left hand's (hand 0, hand 1)."""
+    seen: Sequence[int] = (0, 1)
+    """Which of ``places`` stand in the tail."""
+    tail_size: int = 0  # 0: of the standard tail
+    camera = TABLETOP_VIEW
+
+    def __init__(self, cfg: TwoHandConfig) -> None:
+        self._in_order = list(self.seen) == list(range(len(self.places)))
+        self.tail_size = self.tail_size or 13 + 3 * len(self.seen)
+        self.links = tuple(dict.fromkeys(link for link, _ in self.places))
+        super().__init__(cfg)
 
     def scene(self) -> Scene:
         """The scene, with contacts that hold what is gripped."""
@@ -63,9 +48,9 @@ class HandleTask(TwoHandTask):
     def bind(self, engine: Engine) -> None:
         super().bind(engine)
         self._frames = engine.body_state
-        self._point_link = names_to_index(engine.link_names, [link for link, _ in self._places], engine.device)
-        self._point_offset = torch.tensor([[offset for _, offset in self._places]], device=engine.device)  # (1, P, 3)
-        self._seen_index = torch.tensor(self._seen, dtype=torch.int64, device=engine.device)
+        self._point_link = names_to_index(engine.link_names, [link for link, _ in self.places], engine.device)
+        self._point_offset = torch.tensor([[offset for _, offset in self.places]], device=engine.device)  # (1, P, 3)
+        self._seen_index = torch.tensor(self.seen, dtype=torch.int64, device=engine.device)
 
     def points(self) -> Tensor:
         """World positions (E, P, 3) of the points."""
@@ -84,6 +69,11 @@ class HandleTask(TwoHandTask):
 def distance(a: Tensor, b: Tensor) -> Tensor:
     """Distance (...,) between positions (..., 3)."""
     return length(a - b)
+
+
+def both(name: str, values: Tensor) -> dict[str, Tensor]:
+    """One term for each hand, ``name_right`` and ``name_left``, from ``values`` (E, 2)."""
+    return {f"{name}_right": values[:, 0], f"{name}_left": values[:, 1]}
 
 
 def sum_of(terms: dict[str, Tensor], terminal: Tensor, success: Tensor) -> Outcome:

@@ -60,34 +60,31 @@ _LEFT_NOTES = {
 
 
 class TwoHandTask(Task):
-    """The shared part of a task; a task adds ``tail`` and ``compute_reward``."""
+    """The shared part of a task; a task adds its scene, its ``tail`` and ``compute_reward``.
 
-    def __init__(
-        self,
-        name: str,
-        cfg: TwoHandConfig,
-        hands: Hands,
-        props: Sequence[Prop],
-        tail_size: int,
-        objects: Sequence[int] = (0,),
-        links: Sequence[str] = (),
-        camera: tuple[Vec3, Vec3] = ((0.75, -0.5, 1.0), (0.0, -0.5, 0.52)),
-    ) -> None:
-        """``tail_size`` numbers follow the hands' blocks; an object's 13 begin at each of their columns ``objects``.
+    A scene that depends on the configuration is set by a constructor before it calls this one.
+    """
 
-        ``links`` are read besides the hands' own.
-        """
-        self.cfg, self.hands, self.props, self._camera = cfg, hands, list(props), camera
+    cfg: TwoHandConfig
+    name: str = ""  # empty: the class's
+    hands: Hands
+    props: Sequence[Prop] = ()
+    tail_size: int = 0  # numbers that follow the hands' blocks
+    objects: Sequence[int] = (0,)  # the tail's columns at each of which an object's 13 numbers begin
+    links: Sequence[str] = ()  # read besides the hands' own
+    camera: tuple[Vec3, Vec3] = ((0.75, -0.5, 1.0), (0.0, -0.5, 0.52))  # eye, target
+
+    def __init__(self, cfg: TwoHandConfig) -> None:
+        self.cfg = cfg
         if cfg.assets_root:
             self.props = [replace(p, actor=with_original(p.actor, cfg.assets_root)) for p in self.props]
-        self._extra_links = tuple(links)
-        self._columns = StateLayout(hands.free, tail_size, objects)
+        self._columns = StateLayout(self.hands.free, self.tail_size, self.objects)
         self._agents = Agents(cfg.hand_agent_index, self._columns.base)
         count, used = len(self._agents.names), self._agents.used
         views = [self._columns.seen_by(side) for side in range(len(HANDS)) for _ in range(count // len(HANDS))]
         self._view = torch.cat(views)  # (N * O,)
         self.spec = TaskSpec(
-            name=name,
+            name=self.name or type(self).__name__,
             dims=Dims(agents=count, state=self._columns.width, obs=len(views[0]), action=used.shape[1]),
             episode_length=cfg.episode_length,
             control_dt=1.0 / 60.0,
@@ -122,11 +119,11 @@ class TwoHandTask(Task):
             props = [prop if prop.marker else replace(prop, variation=OBJECT_VARIATION) for prop in props]
         return Scene(
             actors=[*hands, *props],
-            links=[*tips, *palms, *self._extra_links],
+            links=[*tips, *palms, *self.links],
             force_sensors=tips,
             control_dt=self.spec.control_dt,
-            camera_eye=self._camera[0],
-            camera_target=self._camera[1],
+            camera_eye=self.camera[0],
+            camera_target=self.camera[1],
             gravity_deviation=GRAVITY_DEVIATION if self.cfg.randomize else 0.0,
             variation_seed=self.cfg.randomize_seed,
         )

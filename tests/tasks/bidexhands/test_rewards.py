@@ -197,7 +197,7 @@ DOORS = {  # base, far, sign of the gap's gain
 
 def part(stage: Stage, gap: float) -> Stage:
     """Put the handles ``gap`` apart across the doorway, and 0.2 along it, which does not count."""
-    right, left = (offset[1] for _, offset in stage.task._places)
+    right, left = (offset[1] for _, offset in stage.task.places)
     return stage.put("door/right", (0.2, gap / 2 - right, 1.0)).put("door/left", (0.0, -gap / 2 - left, 1.0))
 
 

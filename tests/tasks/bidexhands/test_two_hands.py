@@ -24,8 +24,8 @@ class Idle(TwoHandTask):
     Config = TwoHandConfig
 
     def __init__(self, cfg: TwoHandConfig, base_point: BasePoint = BasePoint.root) -> None:
-        hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), base_point=base_point, start={"THJ0": -1.0})
-        super().__init__("Idle", cfg, hands, [], tail_size=0)
+        self.hands = Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.15, 0.5)), base_point=base_point, start={"THJ0": -1.0})
+        super().__init__(cfg)
 
     def tail(self, engine: Engine) -> list[Tensor]:
         return []
