@@ -1,4 +1,4 @@
-"""Multi-Agent MuJoCo's speed beside gymnasium-robotics, Gymnasium's vectorised environments and EnvPool.
+"""Multi-Agent MuJoCo's speed beside a loop over gymnasium-robotics' environments and EnvPool, where it is installed.
 
 All variants of one case live in one process and take turns in short rounds; within a round they meet the same load
 of the machine, so the ratios are medians of the rounds' ratios. Bare stepping replays the physics of our own round.
@@ -22,6 +22,7 @@ from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.engine import bench_engine
 from dima_isaac.bench.timing import median_ratio
 from dima_isaac.config import RunConfig
+from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run.build import build_env_by_name
 from dima_isaac.run.resolve import cores
@@ -34,11 +35,12 @@ _OURS, _BARE = "dima-isaac", "bare stepping"
 
 @dataclass
 class Variant:
-    """One implementation of a case; ``prepare`` draws the actions of so many steps, ``play`` steps through them."""
+    """One implementation of a case, with the range of its actions; ``play`` takes (T, E, ...) of them."""
 
     name: str
-    prepare: Callable[[int], Any]
-    play: Callable[[Any], None]
+    low: np.ndarray
+    high: np.ndarray
+    play: Callable[[np.ndarray], None]
     close: Callable[[], None]
 
 
@@ -69,7 +71,11 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
 
 
 def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
-    variants, missing = _variants(task, size, seed)
+    env = build_env_by_name(task, size, "mujoco", seed, "cpu", {"agent_conf": PARTITIONS[task]})
+    variants, missing = [_ours(env), _robotics(task, size, seed)], {_ENVPOOL: "envpool is not installed"}
+    if importlib.util.find_spec("envpool") is not None:
+        variants, missing = [*variants, _envpool(task, size, seed)], {}
+    draws = np.random.default_rng(seed)
     try:
         rates: dict[str, list[float]] = {variant.name: [] for variant in variants}
         steps = {variant.name: 1 for variant in variants}
@@ -78,7 +84,8 @@ def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
         end = time.perf_counter() + seconds
         while rounds < 3 or time.perf_counter() < end:
             for variant in variants:
-                actions = variant.prepare(steps[variant.name])
+                shape = (steps[variant.name], size, *variant.low.shape)
+                actions = draws.uniform(variant.low, variant.high, shape).astype(variant.low.dtype)
                 started = time.perf_counter()
                 variant.play(actions)
                 spent = time.perf_counter() - started
@@ -87,7 +94,7 @@ def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
                 else:
                     steps[variant.name] = max(1, min(200, round(min(block, 0.7) * steps[variant.name] / spent)))
             rounds += 1
-        bare = _bare(task, size, seconds / 4.0, seed)
+        bare = bench_engine(env, seconds / 4.0)
     finally:
         for variant in variants:
             variant.close()
@@ -98,34 +105,15 @@ def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
     return {"env_steps_per_s": out, "ratio": ratio, "rounds": rounds - 1, "missing": missing}
 
 
-def _bare(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
-    env = build_env_by_name(task, size, "mujoco", seed, "cpu", {"agent_conf": PARTITIONS[task]})
-    try:
-        return bench_engine(env, seconds)
-    finally:
-        env.close()
-
-
-def _variants(task: str, size: int, seed: int) -> tuple[list[Variant], dict[str, str]]:
-    variants = [make(task, size, seed) for make in (_native, _robotics, _gymnasium)]
-    if importlib.util.find_spec("envpool") is None:
-        return variants, {_ENVPOOL: "envpool is not installed"}
-    return [*variants, _envpool(task, size, seed)], {}
-
-
-def _native(task: str, size: int, seed: int) -> Variant:
-    env = build_env_by_name(task, size, "mujoco", seed, "cpu", {"agent_conf": PARTITIONS[task]})
+def _ours(env: VecEnv) -> Variant:
     env.reset()
-    dims, draws = env.spec.dims, torch.Generator().manual_seed(seed)
+    one = np.ones((env.spec.dims.agents, env.spec.dims.action), dtype=np.float32)
 
-    def prepare(steps: int) -> torch.Tensor:
-        return torch.rand(steps, size, dims.agents, dims.action, generator=draws) * 2.0 - 1.0
-
-    def play(actions: torch.Tensor) -> None:
-        for action in actions:
+    def play(actions: np.ndarray) -> None:
+        for action in torch.from_numpy(actions):
             env.step(action)
 
-    return Variant(_OURS, prepare, play, env.close)
+    return Variant(_OURS, -one, one, play, env.close)
 
 
 def _robotics(task: str, size: int, seed: int) -> Variant:
@@ -134,21 +122,16 @@ def _robotics(task: str, size: int, seed: int) -> Variant:
         from gymnasium_robotics import mamujoco_v1
 
         envs = [mamujoco_v1.parallel_env(task, PARTITIONS[task]) for _ in range(size)]
-    draws = np.random.default_rng(seed)
     for i, env in enumerate(envs):
         env.reset(seed=seed + i)
     boxes = {name: envs[0].action_space(name) for name in envs[0].possible_agents}
+    ends = np.cumsum([box.shape[0] for box in boxes.values()])
+    own = {name: slice(end - box.shape[0], end) for (name, box), end in zip(boxes.items(), ends, strict=True)}
 
-    def draw(box: Any, steps: int) -> np.ndarray:
-        return draws.uniform(box.low, box.high, (steps, *box.shape)).astype(np.float32)
-
-    def prepare(steps: int) -> list[dict[str, np.ndarray]]:
-        return [{name: draw(box, steps) for name, box in boxes.items()} for _ in envs]
-
-    def play(actions: list[dict[str, np.ndarray]]) -> None:
-        for t in range(len(next(iter(actions[0].values())))):
-            for env, own in zip(envs, actions, strict=True):
-                env.step({name: action[t] for name, action in own.items()})
+    def play(actions: np.ndarray) -> None:
+        for tick in actions:
+            for env, action in zip(envs, tick, strict=True):
+                env.step({name: action[part] for name, part in own.items()})
                 if not env.agents:
                     env.reset()
 
@@ -156,17 +139,8 @@ def _robotics(task: str, size: int, seed: int) -> Variant:
         for env in envs:
             env.close()
 
-    return Variant("gymnasium-robotics loop", prepare, play, close)
-
-
-def _gymnasium(task: str, size: int, seed: int) -> Variant:
-    import gymnasium
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        env = gymnasium.make_vec(f"{task}-v5", num_envs=size, vectorization_mode="sync")
-    env.reset(seed=seed)
-    return _vectorised("gymnasium sync", env, env.single_action_space, size, seed)
+    low, high = (np.concatenate([getattr(box, end) for box in boxes.values()]) for end in ("low", "high"))
+    return Variant("gymnasium-robotics loop", low, high, play, close)
 
 
 def _envpool(task: str, size: int, seed: int) -> Variant:
@@ -174,18 +148,9 @@ def _envpool(task: str, size: int, seed: int) -> Variant:
 
     env = envpool.make_gymnasium(f"{task}-v5", num_envs=size, num_threads=cores(), seed=seed)
     env.reset()
-    return _vectorised(_ENVPOOL, env, env.action_space, size, seed)
-
-
-def _vectorised(name: str, env: Any, box: Any, size: int, seed: int) -> Variant:
-    """A vectorised environment of one robot each, whose actions are in ``box``."""
-    draws = np.random.default_rng(seed)
-
-    def prepare(steps: int) -> np.ndarray:
-        return draws.uniform(box.low, box.high, (steps, size, *box.shape)).astype(box.dtype)
 
     def play(actions: np.ndarray) -> None:
         for action in actions:
             env.step(action)
 
-    return Variant(name, prepare, play, env.close)
+    return Variant(_ENVPOOL, env.action_space.low, env.action_space.high, play, env.close)
