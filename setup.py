@@ -23,7 +23,7 @@ setup(
     ],
     package_dir={"dima_isaac": "dima_isaac", "dima_isaac.tasks": "tasks", "dima_isaac.cfg": "cfg"},
     package_data={
-        "dima_isaac": ["py.typed"],
+        "dima_isaac": ["py.typed", "run/renamed.yaml"],
         "dima_isaac.cfg": ["*.yaml", "**/*.yaml"],
         "dima_isaac.tasks": ["**/*.xml"],
     },
