@@ -13,7 +13,6 @@ import os
 import time
 from itertools import pairwise
 from multiprocessing.connection import wait
-from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
@@ -42,21 +41,20 @@ class ParallelEngine:
             WorkerError: one of them cannot make its environments.
         """
         self.cfg, self.num_envs, self.device = cfg, num_envs, torch.device("cpu")
-        self.layout = Layout(num_envs, layout.agents, layout.obs, layout.actions)
-        self._memory: SharedMemory | None = SharedMemory(create=True, size=self.layout.nbytes())
-        shared = self.layout.on(self._memory.buf)
-        self.arrays = {name: torch.from_numpy(value) for name, value in shared.items()}
+        self._context = multiprocessing.get_context("spawn")
+        self._layout, self._memory = layout, self._context.RawArray("b", num_envs * layout.row.itemsize)
+        rows = np.frombuffer(self._memory, layout.row)
+        self.arrays = {name: torch.from_numpy(rows[name]) for name in rows.dtype.names or ()}
         self.bad = torch.zeros(num_envs, dtype=torch.bool)
         self._staged = torch.zeros(num_envs, dtype=torch.bool)  # who starts anew at the next step
         self._restarts = 0
-        self._context = multiprocessing.get_context("spawn")
         count = min(cfg.workers or len(os.sched_getaffinity(0)), num_envs)
         bounds = [round(i * num_envs / count) for i in range(count + 1)]
         self.workers = [_Worker(f"worker {i}", a, b) for i, (a, b) in enumerate(pairwise(bounds))]
         # an engine that was never closed stops its workers before Python waits for them: they ignore SIGTERM
         multiprocessing.util.Finalize(self, _stop, (self.workers,), exitpriority=0)
         for worker in self.workers:
-            self._start(worker, self._memory.name)
+            self._start(worker)
         for worker in self.workers:
             self._wait(worker, cfg.start_patience, "making its environments")
 
@@ -109,7 +107,7 @@ class ParallelEngine:
     def _replace(self, worker: _Worker, failure: str) -> None:
         """A new process for a lost one's environments, which are flagged ``bad``; the second loss is final."""
         worker.kill()
-        if worker.replaced or self._memory is None:
+        if worker.replaced:
             self.close()
             raise WorkerError(
                 f"{worker} {failure}, and had been replaced before; {self.cfg.env_id} does not run reliably."
@@ -117,13 +115,13 @@ class ParallelEngine:
         _LOG.warning("%s %s; it is replaced once, and its environments start anew", worker, failure)
         worker.replaced = True
         self._restarts += 1
-        self._start(worker, self._memory.name)
+        self._start(worker)
         self._wait(worker, self.cfg.start_patience, "making its environments again")
         self.bad[worker.first : worker.last] = True
 
-    def _start(self, worker: _Worker, memory: str) -> None:
+    def _start(self, worker: _Worker) -> None:
         worker.pipe, theirs = self._context.Pipe()
-        what = (memory, self.cfg.env_id, dict(self.cfg.env_args), self.layout, worker.first, worker.last)
+        what = (self._memory, self.cfg.env_id, dict(self.cfg.env_args), self._layout, worker.first, worker.last)
         worker.process = self._context.Process(target=serve, args=(theirs, *what), name=worker.name, daemon=True)
         worker.process.start()
         theirs.close()
@@ -151,17 +149,11 @@ class ParallelEngine:
 
     def close(self) -> None:
         _stop(self.workers)
-        self.workers = []
-        if self._memory is not None:
-            for name, value in self.arrays.items():
-                self.arrays[name] = value.clone()  # the task holds this very dictionary
-            self._memory.unlink()
-            self._memory = None
 
 
 def _stop(workers: list[_Worker]) -> None:
-    for worker in workers:
-        worker.stop()
+    while workers:
+        workers.pop().stop()
 
 
 class _Worker:
@@ -205,10 +197,7 @@ class _Worker:
         self.pipe.close()
 
     def stop(self) -> None:
-        if self.process is None:
-            return
-        self.send(STOP)
-        self.process.join(0.5)
-        if self.process.is_alive():
-            self.process.kill()
-            self.process.join(1.0)
+        if self.process is not None:
+            self.send(STOP)
+            self.process.join(0.5)
+            self.kill()

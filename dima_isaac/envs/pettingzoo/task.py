@@ -49,7 +49,7 @@ class PettingZooTask(Task):
             if getattr(space, "shape", None) is None:
                 raise UsageError(f"{cfg.env_id}: {name} observes {space}; only spaces of arrays are supported.")
             sizes.append(int(np.prod(space.shape)))
-        self.layout = Layout(0, agents, tuple(sizes), tuple(action_size(probe.action_space(name)) for name in agents))
+        self.layout = Layout(agents, tuple(sizes), tuple(action_size(probe.action_space(name)) for name in agents))
         probe.close()
         width, longest = sum(sizes), max(sizes)
         columns, start = [], 0

@@ -1,6 +1,6 @@
 """A worker process with a part of the environments. Torch-free.
 
-A command is one byte; the answer is ``ok`` or a traceback. Everything else goes through the shared arrays.
+A command is one byte; the answer is ``ok`` or a traceback. Everything else goes through shared memory.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import signal
 import traceback
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
-from multiprocessing.shared_memory import SharedMemory
 from typing import Any
 
 import numpy as np
@@ -23,36 +22,23 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Layout:
-    """Sizes of the shared arrays, and of each agent's part in them."""
+    """What an environment and the learner tell each other, and each agent's part in it."""
 
-    envs: int
     agents: tuple[str, ...]
     obs: tuple[int, ...]  # numbers that each agent observes
     actions: tuple[int, ...]  # numbers of each agent's action
 
-    def arrays(self) -> dict[str, tuple[type, tuple[int, ...]]]:
-        """Name -> type and shape of every shared array, in the order of memory."""
-        return {
-            "seed": (np.int64, (self.envs,)),
-            "state": (np.float32, (self.envs, sum(self.obs))),
-            "action": (np.float32, (self.envs, len(self.agents), max(self.actions))),
-            "reward": (np.float32, (self.envs,)),
-            "mask": (np.bool_, (self.envs,)),
-            "terminal": (np.bool_, (self.envs,)),
-            "truncated": (np.bool_, (self.envs,)),
-        }
-
-    def nbytes(self) -> int:
-        """Bytes of all arrays."""
-        return sum(int(np.prod(shape)) * np.dtype(kind).itemsize for kind, shape in self.arrays().values())
-
-    def on(self, buffer: Any) -> dict[str, np.ndarray]:
-        """The arrays on a shared block."""
-        out, offset = {}, 0
-        for name, (kind, shape) in self.arrays().items():
-            out[name] = np.ndarray(shape, kind, buffer, offset)
-            offset += out[name].nbytes
-        return out
+    @property
+    def row(self) -> np.dtype:
+        """One environment's row of the shared memory."""
+        numbers = [
+            ("seed", np.int64),
+            ("state", np.float32, (sum(self.obs),)),
+            ("action", np.float32, (len(self.agents), max(self.actions))),
+            ("reward", np.float32),
+            *((name, np.bool_) for name in ("mask", "terminal", "truncated")),
+        ]
+        return np.dtype(numbers, align=True)  # as torch's strides need it
 
 
 def make_env(env_id: str, arguments: dict[str, Any]) -> Any:
@@ -112,76 +98,59 @@ def _discrete(space: Any) -> bool:
 
 
 class Environments:
-    """One process's environments and their rows of the shared arrays."""
+    """One process's environments and their ``rows`` of the shared memory."""
 
-    def __init__(self, envs: dict[int, Any], layout: Layout, shared: dict[str, np.ndarray]) -> None:
-        """``envs`` by their row."""
-        self.layout, self.shared, self.envs = layout, shared, envs
-        some = next(iter(envs.values()))
-        self.spaces = {name: some.action_space(name) for name in layout.agents}
+    def __init__(self, envs: list[Any], layout: Layout, rows: np.ndarray) -> None:
+        self.layout, self.rows, self.envs = layout, rows, envs
+        self.spaces = {name: envs[0].action_space(name) for name in layout.agents}
 
-    def reset(self) -> None:
-        """Start episodes where the mask says so."""
-        for row, env in self.envs.items():
-            if self.shared["mask"][row]:
-                self._reset_one(row, env)
+    def advance(self, command: bytes) -> None:
+        """Start episodes where the mask says so; with ``STEP`` the others take a control step."""
+        for row, env in zip(self.rows, self.envs, strict=True):
+            if row["mask"]:
+                obs, _ = env.reset(seed=int(row["seed"]))
+                self._write_state(row, obs)
+                row["reward"], row["terminal"], row["truncated"] = 0.0, False, False
+            elif command == STEP:
+                self._step(row, env)
 
-    def step(self) -> None:
-        """One control step; where the mask says so it is a reset."""
-        for row, env in self.envs.items():
-            if self.shared["mask"][row]:
-                self._reset_one(row, env)
-            else:
-                self._step_one(row, env)
-
-    def _reset_one(self, row: int, env: Any) -> None:
-        obs, _ = env.reset(seed=int(self.shared["seed"][row]))
-        self._write_state(row, obs)
-        self.shared["reward"][row] = 0.0
-        self.shared["terminal"][row] = self.shared["truncated"][row] = False
-
-    def _step_one(self, row: int, env: Any) -> None:
-        actions = {}
-        for k, name in enumerate(self.layout.agents):
-            if name in env.agents:
-                numbers = self.shared["action"][row, k, : self.layout.actions[k]]
-                actions[name] = decode_action(self.spaces[name], numbers)
+    def _step(self, row: Any, env: Any) -> None:
+        actions = {
+            name: decode_action(self.spaces[name], row["action"][k, : self.layout.actions[k]])
+            for k, name in enumerate(self.layout.agents)
+            if name in env.agents
+        }
         obs, rewards, terminations, truncations, _ = env.step(actions)
         self._write_state(row, obs)
-        self.shared["reward"][row] = np.mean(list(rewards.values())) if rewards else 0.0
+        row["reward"] = np.mean(list(rewards.values())) if rewards else 0.0
         over = not env.agents or all(terminations[a] or truncations[a] for a in terminations)
-        self.shared["terminal"][row] = over and any(terminations.values())
-        self.shared["truncated"][row] = over and not any(terminations.values())
+        row["terminal"] = over and any(terminations.values())
+        row["truncated"] = over and not any(terminations.values())
 
-    def _write_state(self, row: int, obs: dict[str, Any]) -> None:
+    def _write_state(self, row: Any, obs: dict[str, Any]) -> None:
         start = 0
         for name, size in zip(self.layout.agents, self.layout.obs, strict=True):
             seen = obs.get(name)  # an agent that has left observes zeros
-            self.shared["state"][row, start : start + size] = 0.0 if seen is None else np.asarray(seen).reshape(-1)
+            row["state"][start : start + size] = 0.0 if seen is None else np.asarray(seen).reshape(-1)
             start += size
 
 
 def serve(
-    pipe: Connection, block: str, env_id: str, arguments: dict[str, Any], layout: Layout, first: int, last: int
+    pipe: Connection, memory: Any, env_id: str, arguments: dict[str, Any], layout: Layout, first: int, last: int
 ) -> None:
     """The process's main: make environments ``first`` to ``last`` - 1, then execute commands until told to stop."""
     # a terminal and a scheduler send these to the learner's whole process group; the learner saves, still stepping, and
     # then sends STOP. A handler instead of SIG_IGN, which programs started by the environment would inherit
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, lambda *_: None)
-    memory = SharedMemory(block)
-    shared = layout.on(memory.buf)
-    own: Environments | None = None
     try:
-        own = Environments({i: make_env(env_id, arguments) for i in range(first, last)}, layout, shared)
+        rows = np.frombuffer(memory, layout.row)[first:last]
+        own = Environments([make_env(env_id, arguments) for _ in rows], layout, rows)
         pipe.send(OK)
         while (command := pipe.recv_bytes()) != STOP:
-            (own.step if command == STEP else own.reset)()
+            own.advance(command)
             pipe.send(OK)
     except EOFError:
         return  # the learner has ended
     except Exception:  # the environment is somebody else's code: whatever it raises is reported to the learner
         pipe.send(traceback.format_exc())
-    finally:
-        del own, shared  # they refer to the shared memory, which is closed when nothing does
-        pipe.close()
