@@ -4,8 +4,6 @@ It stands first in ``sys.meta_path``, before the finder of an editable install, 
 wheel carries both folders inside the package, and what lies beside that is somebody else's.
 """
 
-from __future__ import annotations
-
 import sys
 from importlib.machinery import ModuleSpec
 from importlib.util import spec_from_file_location

@@ -4,8 +4,6 @@ Torch-free, as is every ``config.py``: a wrong key is answered before torch is i
 resolved once, in ``run.build``, and stored with their reasons in the run folder's ``config.yaml``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum

@@ -4,8 +4,6 @@ The command line prints ``str(error)`` as one sentence and exits with ``error.ex
 shown, so a message names the value, the alternatives and the cure.
 """
 
-from __future__ import annotations
-
 import difflib
 from collections.abc import Iterable
 

@@ -5,8 +5,6 @@ run is refused before anything is built; the range of a list bounds its length. 
 field's, and the only text it takes is ``auto``. Torch-free.
 """
 
-from __future__ import annotations
-
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass

@@ -7,8 +7,6 @@ Axes    E parallel environments   N agents              D numbers in the global 
 Spaces  s raw state    z = (s - mean) / std    x = sigma_data * z    y what is diffused (world_model.target)
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol

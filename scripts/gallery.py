@@ -6,8 +6,6 @@
 The agent wanders: its actions are a random walk, slow enough for the eye.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -4,8 +4,6 @@ A task's module opens with what it is and a block of lines ``reward``, ``where``
 ``{field}`` in them is the field of the task's configuration.
 """
 
-from __future__ import annotations
-
 import argparse
 import inspect
 import re

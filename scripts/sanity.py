@@ -10,8 +10,6 @@ was ever inside a table or below the ground (m); and how far a free prop moved i
 hands (m), which is little when it starts at rest on a support. Exits 1 when something broke.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 import time

@@ -9,8 +9,6 @@ learn to exploit a dream that pays more than the simulator, or fails less. --err
 of world_model.error_scale than the run's own.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from dataclasses import replace

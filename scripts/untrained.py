@@ -9,8 +9,6 @@ step, with actions 0.01 (1 - 2 u); the spans are three rollouts of eight steps a
 ends goes on with its next one, as in a training log; the rows of resets, which pay nothing, are left out.
 """
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -7,8 +7,6 @@ ends    F_R or F_L >= {far:g} m
 solved  h > {success_height:g} m
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dima_isaac.envs.task import Outcome

@@ -1,7 +1,5 @@
 """The decentralised policy: one network that every agent runs on its own observation."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """Centralised critics that predict the distribution of the return (C51, Bellemare et al. 2017)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

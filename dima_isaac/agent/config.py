@@ -1,7 +1,5 @@
 """The agent's choices. Defaults are ours; ``preset=paper`` sets what DIMA published (Zhang et al. 2025). Torch-free."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated

@@ -1,7 +1,5 @@
 """The centralised value of the global state, in units normalised by running return statistics (PopArt-like)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Slow noise on the actions of a share of training's episodes, so that replay holds more than the policy does alone."""
 
-from __future__ import annotations
-
 import math
 
 import torch

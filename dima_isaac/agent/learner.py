@@ -4,8 +4,6 @@ A new learner is a module with a subclass of ``Learner``, its settings in ``agen
 ``AgentConfig`` and a member of ``LearnerKind`` that names the class), and nothing else.
 """
 
-from __future__ import annotations
-
 import importlib
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """PPO for a team: a shared actor and a centralised critic, improved on dreamt rollouts (MAPPO, Yu et al. 2022)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

@@ -1,7 +1,5 @@
 """Returns: lambda-returns over a dream, and the scale of real ones."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

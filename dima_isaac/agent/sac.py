@@ -4,8 +4,6 @@ The critics are categorical and batch-normalised, which is what lets them learn 
 returns are of n steps, and the entropy's weight is tuned to a target.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

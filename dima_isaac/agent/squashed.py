@@ -1,7 +1,5 @@
 """The decentralised policy of SAC: a Gaussian whose deviation depends on the observation, squashed by tanh."""
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The options of ``bench``. Torch-free."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 

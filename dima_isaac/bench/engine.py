@@ -5,8 +5,6 @@ alternate in short rounds. The bare part replays the very physics steps of the r
 controls, same resets. The ratio is the median of the rounds' ratios, which a busy machine moves little.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

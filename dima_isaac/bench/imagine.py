@@ -6,8 +6,6 @@ reward and continuation. Operations are counted, not estimated: every matrix pro
 dream.
 """
 
-from __future__ import annotations
-
 import statistics
 import time
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """``bench``: speed, as a table and one JSON line that names the machine and the versions it was measured with."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os

@@ -5,8 +5,6 @@ of the machine, so the ratios are medians of the rounds' ratios. Bare stepping r
 Every variant steps with uniform random actions, drawn outside the clock, and restarts fallen robots.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import statistics
 import time

@@ -4,8 +4,6 @@ Both rates are measured on the same device and number of threads, right after th
 load on the machine lowers both sides alike. Williams, Waterman and Patterson, 2009.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any

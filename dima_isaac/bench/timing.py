@@ -1,7 +1,5 @@
 """Times by a device's own clock, and of a GPU its memory, its utilisation and the waits of the host for it."""
 
-from __future__ import annotations
-
 import statistics
 import time
 import warnings

@@ -4,8 +4,6 @@ The loop is the trainer's own, method for method, in its steady state: learning 
 probes and checkpoints are left out. Time is exclusive: what a part spends in another part counts there only.
 """
 
-from __future__ import annotations
-
 import tempfile
 import time
 from collections.abc import Callable

@@ -5,8 +5,6 @@ their own and, without a checkpoint, take the keys of a run as well. A wrong nam
 second and one sentence; what passes is composed by hydra and checked again.
 """
 
-from __future__ import annotations
-
 import difflib
 import os
 import re

@@ -1,7 +1,5 @@
 """Hydra's part: composing a run's configuration from YAML files and words, and launching several runs (``-m``)."""
 
-from __future__ import annotations
-
 import os
 import sys
 from dataclasses import replace

@@ -3,8 +3,6 @@
 Everything else is a mistake of ours and keeps its traceback.
 """
 
-from __future__ import annotations
-
 import errno
 import re
 import traceback

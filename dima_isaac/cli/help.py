@@ -1,7 +1,5 @@
 """``--help`` of every command, from the dataclasses, their comments and the YAML files."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import textwrap

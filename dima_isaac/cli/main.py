@@ -4,8 +4,6 @@ Nothing heavy is imported until what was typed has been checked. Exit codes: 0 f
 4 simulation, 5 divergence, 6 worker, 75 saved and to be run again, 130 interrupted and saved.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import sys

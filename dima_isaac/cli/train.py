@@ -1,7 +1,5 @@
 """``train``: one run from its configuration to its exit code, or several (``-m``), or one checkpoint's test."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 from contextlib import closing

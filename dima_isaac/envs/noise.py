@@ -8,8 +8,6 @@ The arithmetic is that of signed 64-bit integers that wrap around, the same in t
 NumPy's, which takes a third of the time for the few environments that start at once.
 """
 
-from __future__ import annotations
-
 import math
 from functools import cached_property, lru_cache
 from typing import Any

@@ -1,7 +1,5 @@
 """Means over finished episodes, kept on the device until somebody reads them."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ The contract is this file. ``observe`` is a pure function of the state: the simu
 states only) and the dream use the same object, so that no observation can differ between them.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar

@@ -5,8 +5,6 @@ row is ``first`` and its reward 0. So every tick writes one row, the terminal st
 no side channel for final observations exists.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

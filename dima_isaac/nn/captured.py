@@ -10,8 +10,6 @@ function itself, random numbers included, if the function keeps these rules:
 Not verified on a GPU yet.
 """
 
-from __future__ import annotations
-
 import gc
 from collections.abc import Callable, Iterable
 from dataclasses import is_dataclass

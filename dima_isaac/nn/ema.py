@@ -1,7 +1,5 @@
 """An exponential moving average (EMA) of a network's weights."""
 
-from __future__ import annotations
-
 import copy
 from typing import TypeVar
 

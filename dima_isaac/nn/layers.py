@@ -1,7 +1,5 @@
 """Layers and multi-layer perceptrons that the world model and the agent build their networks from."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise

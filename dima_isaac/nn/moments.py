@@ -1,7 +1,5 @@
 """Running mean and variance in float64, merged batch by batch (Chan, Golub and LeVeque 1979) and saved with the run."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

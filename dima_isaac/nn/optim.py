@@ -1,7 +1,5 @@
 """Optimiser steps: AdamW with warm-up and clipping; a loss or gradient that is not finite changes nothing."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable
 from typing import Any

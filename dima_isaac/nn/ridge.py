@@ -1,7 +1,5 @@
 """Linear regression on a stream: exponentially weighted normal equations in float64, solved on request."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """What the replay keeps."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from dima_isaac.schema import Count

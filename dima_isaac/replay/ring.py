@@ -4,8 +4,6 @@ Every environment writes one row per tick. A window is T consecutive rows of one
 end; what lies before the start of the last row's episode, or before the oldest row kept, is zeroed and not valid.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

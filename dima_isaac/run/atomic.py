@@ -3,8 +3,6 @@
 That includes a loss of power: the content is on the disk before it gets its name, and so is the name in the end.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager

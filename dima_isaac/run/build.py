@@ -4,8 +4,6 @@ Threads, seeds, TF32 and determinism are set here and nowhere else. Code is foun
 files; a run folder or a checkpoint holds data only.
 """
 
-from __future__ import annotations
-
 import os
 import random
 from numbers import Integral

@@ -4,8 +4,6 @@ Only files found here may name Python code (``target: package.module:Class``). A
 holds values and names, never code.
 """
 
-from __future__ import annotations
-
 import importlib
 import os
 import traceback

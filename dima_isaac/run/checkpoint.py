@@ -4,8 +4,6 @@ checkpoints/step_<n>.pt      everything but the replay's rows (run.segments)
 checkpoints/last.pt          the newest of them (a hard link)
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import re

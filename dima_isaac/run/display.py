@@ -1,7 +1,5 @@
 """A run's progress on the screen: a live panel on a terminal, or one line of text per row elsewhere."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass

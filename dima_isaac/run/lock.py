@@ -4,8 +4,6 @@ The kernel releases the lock of a process that died. On a file system without lo
 decides, as far as it can be checked from this machine.
 """
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import os

@@ -4,8 +4,6 @@ Metrics are summed on the device that made them and fetched once per row, in one
 wrong with a display or a mirror can stop a run.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

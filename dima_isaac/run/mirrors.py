@@ -1,7 +1,5 @@
 """A run's rows and videos again elsewhere, at Weights & Biases or for TensorBoard; neither can stop the run."""
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping

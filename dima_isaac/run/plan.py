@@ -3,8 +3,6 @@
 Torch-free, and nothing is created: a folder that cannot be used is refused before torch is imported.
 """
 
-from __future__ import annotations
-
 import os
 import time
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Run folders and checkpoints are translated when they are read, so the rest of th
 ``renamed.yaml`` has the tables. Torch-free.
 """
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Every ``auto`` of a configuration becomes a value, with the reason for it."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from dataclasses import replace

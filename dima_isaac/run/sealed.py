@@ -5,8 +5,6 @@ be verified wherever it is copied and is still read by a plain ``torch.load(path
 written under a temporary name, synced and renamed: at any moment a name points to a whole file or to none.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import struct

@@ -5,8 +5,6 @@ Rows never change once written, so a save writes only those added since the one 
     checkpoints/replay_<a>_<b>.pt   rows number a to b - 1, counted from the start of the run
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What a run was made with: commit, Python and package versions, and nothing of the environment's variables."""
 
-from __future__ import annotations
-
 import platform
 import subprocess
 from importlib import metadata

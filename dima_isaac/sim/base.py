@@ -3,8 +3,6 @@
 A new engine derives from ``BaseEngine``, which checks arguments and leaves the physics to it.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import numpy as np

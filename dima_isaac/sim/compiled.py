@@ -7,8 +7,6 @@ is, in joint space, c times the mass matrix; its diagonal at rest is added to ``
 integrator used here), and the small coupling of base and fingers is left out.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 
 import mujoco

@@ -1,7 +1,5 @@
 """The engines' settings, and the reason for each value. Torch-free."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 

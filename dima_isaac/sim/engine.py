@@ -9,8 +9,6 @@ late as that, so leave it alone until then. Resets take a boolean mask (E,),
 never an index list: shapes stay static, nothing synchronises, and the whole step can be captured in a graph.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any, Protocol
 

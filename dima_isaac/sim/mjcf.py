@@ -1,7 +1,5 @@
 """Assets in MuJoCo's XML as scenes take them: one body tree, without what a scene does not want."""
 
-from __future__ import annotations
-
 from functools import lru_cache
 
 import mujoco

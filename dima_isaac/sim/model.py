@@ -10,8 +10,6 @@
   priority and (f + 1) / 2: exact against any actor of friction 1, the larger of the two means otherwise.
 """
 
-from __future__ import annotations
-
 from itertools import count
 
 import mujoco

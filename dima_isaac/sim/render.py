@@ -1,7 +1,5 @@
 """Pictures of one environment: offscreen through EGL or OSMesa, or live in MuJoCo's viewer."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import sys

@@ -1,7 +1,5 @@
 """Quaternions as tensors (..., 4), xyzw, unit length; active rotations, q p means first p, then q."""
 
-from __future__ import annotations
-
 import math
 from functools import lru_cache
 

@@ -3,8 +3,6 @@
 Lengths in metres, angles in radians, quaternions xyzw, z up. Nothing here depends on an engine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -18,8 +18,6 @@ What is multiplied or shifted in MuJoCo's model:
     scale         one factor for the whole of a box or ellipsoid; mass is drawn on its own, so inertia takes scale^2
 """
 
-from __future__ import annotations
-
 import math
 import zlib
 from typing import Any

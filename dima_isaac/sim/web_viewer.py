@@ -1,7 +1,5 @@
 """One environment in a web page, for machines without a display: viser serves it, any browser shows it."""
 
-from __future__ import annotations
-
 import importlib
 import time
 from typing import Any

@@ -1,7 +1,5 @@
 """The options of ``play``, ``evaluate`` and ``plot``. Torch-free."""
 
-from __future__ import annotations
-
 import contextlib
 import math
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """Learning curves of groups of runs, and what the world model's probes logged during training, as figures."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

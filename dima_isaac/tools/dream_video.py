@@ -4,8 +4,6 @@ A dream is as long as those that the policy learns in; then the next one starts 
 state is put into a second simulation, which never advances, and drawn like the first.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -4,8 +4,6 @@ Episodes start from seeds that neither training nor its evaluations use. Interva
 over episodes: they say how well this checkpoint is measured, not how much seeds of training differ.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import sys

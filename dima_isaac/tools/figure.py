@@ -1,7 +1,5 @@
 """What all figures share: colours, line styles, axes, legends, and writing the file."""
 
-from __future__ import annotations
-
 import io
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The open-loop figure: how far a dream departs from the simulator under the same actions."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Watch a policy: headless into a video, or live in MuJoCo's window or a web page."""
 
-from __future__ import annotations
-
 import importlib
 import time
 from collections.abc import Callable, Iterator

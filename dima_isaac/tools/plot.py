@@ -1,7 +1,5 @@
 """``plot``: figures of runs or of a checkpoint's dreams, and a Markdown table of what the runs reached."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The policies that the tools run: a checkpoint's, zero actions, or random ones."""
 
-from __future__ import annotations
-
 import torch
 
 from dima_isaac.envs.vec_env import VecEnv

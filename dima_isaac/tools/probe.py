@@ -1,7 +1,5 @@
 """A checkpoint's world model against the simulator on held-out episodes: open-loop error and action sensitivity."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

@@ -4,8 +4,6 @@ The checkpoint names task and engine and holds their values; the code behind tho
 never from the file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Runs read back from their folders, and grouped by the settings in which they differ."""
 
-from __future__ import annotations
-
 import json
 import os
 from collections.abc import Iterable

@@ -1,7 +1,5 @@
 """Averages that few seeds can carry: interquartile mean and bootstrap (Agarwal et al., NeurIPS 2021)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import numpy as np

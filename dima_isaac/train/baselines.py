@@ -7,8 +7,6 @@ The networks are left in ``checkpoints/rl_games_last.pth`` as plain tensors. A b
 command line refuses to.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import sys

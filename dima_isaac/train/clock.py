@@ -1,7 +1,5 @@
 """What is due at which environment step and how often, and how fast work is done."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager

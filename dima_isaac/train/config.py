@@ -4,8 +4,6 @@ Everything counts environment steps, and learning is a ratio to them, so that ``
 changing the algorithm.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 from dima_isaac.schema import Count, CountOrZero, Few, Size, UpdateRatio

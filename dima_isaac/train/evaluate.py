@@ -1,7 +1,5 @@
 """Deterministic episodes on environments of their own, with seeds of their own."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -1,7 +1,5 @@
 """What every training loop of ours does around its learning: act, store, evaluate, log, save, stop."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from typing import ClassVar
 

@@ -1,7 +1,5 @@
 """``algo=sac``: the off-policy learner on real transitions alone, without a world model."""
 
-from __future__ import annotations
-
 from dima_isaac.agent.sac import CRITIC_STEPS
 from dima_isaac.train.clock import Ratio
 from dima_isaac.train.loop import TrainingLoop

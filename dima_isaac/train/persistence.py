@@ -1,7 +1,5 @@
 """Saving a run and continuing it: a table of named parts, each with how its state is taken and restored."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ Both are measured on environments of their own, and leave training's random numb
 Errors are in z, one standard deviation of each state dimension.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """DIMA's training (algorithm 1): act and store (``TrainingLoop``), fit the world model, dream, improve the policies."""
 
-from __future__ import annotations
-
 import torch
 
 from dima_isaac.agent.learner import DreamLearner

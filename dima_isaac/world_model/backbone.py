@@ -1,7 +1,5 @@
 """The default denoiser's network: a residual MLP, about fifty times cheaper than the published U-Net and Perceiver."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

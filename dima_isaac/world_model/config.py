@@ -3,8 +3,6 @@
 ``docs/algorithm.md`` explains each of them. What nobody varies is a constant of the module that uses it.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Annotated

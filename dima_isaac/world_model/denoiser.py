@@ -1,7 +1,5 @@
 """The denoiser D(y; sigma, history, actions) and its loss (DIMA equations 9 and 10)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

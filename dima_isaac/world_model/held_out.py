@@ -9,8 +9,6 @@ certain than it is accurate, and a policy exploits that; two corrections with on
   their heavy tails and the dependence between dimensions.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -1,7 +1,5 @@
 """Imagined rollouts: the policy acts in the world model, and the simulator is not touched."""
 
-from __future__ import annotations
-
 import torch
 
 from dima_isaac.types import Policy, Rollout, Window

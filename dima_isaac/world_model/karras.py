@@ -3,8 +3,6 @@
 The constants are those of the released DIMA program; nothing was gained by changing one.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -3,8 +3,6 @@
 Of 398 numbers of two hands and an egg the egg's velocity decides the value; of the 105 of an ant 78 are contact forces.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -3,8 +3,6 @@
 Every mode is a mask, 1 where an agent's current action is visible.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Reward and continuation of a step: a head that sees (s, a, s'), or the published transformer."""
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

@@ -1,7 +1,5 @@
 """The reverse process, as a function of a denoiser (EDM algorithm 1 without churn and second-order correction)."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 

@@ -10,8 +10,6 @@ At 60 Hz a state hardly changes in one step, and most of its change is linear in
 a network's accuracy is worth spending on.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

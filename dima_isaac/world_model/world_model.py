@@ -12,8 +12,6 @@ A training window of history 3 with unroll 3, at pass j = 0 (one pass has four r
 Pass j moves one row to the right and finds the model's own predictions in place of the states it has passed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from typing import Any
 

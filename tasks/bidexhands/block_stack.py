@@ -12,8 +12,6 @@ differs published success is a last term above 1, which a cube held beside the o
         0.23 and 0.38
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

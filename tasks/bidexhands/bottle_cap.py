@@ -11,8 +11,6 @@
 The cap's place does not move with the cap, and the cap lifts without being turned, as published.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -11,8 +11,6 @@ The distance of a base from its place is measured at the palm link in Abreast an
 published.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from enum import Enum
 

@@ -13,8 +13,6 @@ CloseOutward's constants (6 and 3 where the others have 2 and 1.5) are as publis
 first, as published.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from enum import Enum

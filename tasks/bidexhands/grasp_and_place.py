@@ -10,8 +10,6 @@ differs published success is d < {success_distance:g} m, from 0.4 m at the start
         (root_orientation); bucket and cube start at rest on the table, not inside it
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

@@ -9,8 +9,6 @@ differs published success is e < {success_distance:g} m, for a bucket's point 4.
         (count_balls); the balls start apart inside the kettle, not inside each other above it
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -9,8 +9,6 @@ differs the pot starts at rest on the table, not 1.5 cm inside it; friction 3 is
         its shapes
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

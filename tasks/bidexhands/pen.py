@@ -8,8 +8,6 @@ solved  5 D > {success_pull:g}, the cap is 13 cm out
 differs the cap's published limits of 1 on speed and force are not kept: no engine here has them
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -9,8 +9,6 @@ differs the published reward and success take the left goal for both cubes (own_
         in either profile; the cubes start at rest on the table, not 2.5 cm inside it
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

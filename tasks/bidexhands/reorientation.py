@@ -11,8 +11,6 @@
 An episode's goal orientations are drawn at its start; after GOALS of them they repeat.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -6,8 +6,6 @@ ends    u < {least_opening:g}, or F_R or F_L >= {far:g} m
 solved  q > {success_angle:g} rad
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -9,8 +9,6 @@ differs the mug starts at rest on the table, not 8.4 cm inside it; friction 0.5 
         its shapes
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

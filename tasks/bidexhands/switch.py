@@ -11,8 +11,6 @@
 No spring returns a rocker; its own weight turns it up, as published.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

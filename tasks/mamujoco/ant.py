@@ -1,7 +1,5 @@
 """Ant: four legs on a free torso. Run forward, stay between 0.2 m and 1 m, pay for effort and for contact."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

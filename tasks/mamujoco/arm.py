@@ -1,7 +1,5 @@
 """Reacher and Pusher: arms that bring a tip, or an object, to a goal."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar

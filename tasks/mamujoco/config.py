@@ -1,7 +1,5 @@
 """Settings of the Multi-Agent MuJoCo tasks. Torch-free."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import Enum
 

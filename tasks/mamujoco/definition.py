@@ -3,8 +3,6 @@
 Nothing is copied: constants are the defaults of the constructors of the ``-v5`` environments, found by inspection.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -8,8 +8,6 @@ observation is a gather.
 Columns are encoded as multiples of 2^-20, which the clipping in upstream's graphs leaves unchanged.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

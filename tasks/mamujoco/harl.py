@@ -4,8 +4,6 @@ Every agent sees the whole state and its own number, standardised sample by samp
 shared out by joint names, but flat; rewards are those of Gym's -v2 on MuJoCo 2.1.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 
 import torch

@@ -1,7 +1,5 @@
 """Humanoid walks, HumanoidStandup gets up: 17 actuators, and a state with every body's inertia, velocity and forces."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 import torch

@@ -1,7 +1,5 @@
 """Chains of Ants and of Swimmer's links (FACMAC): A times B segments for the partition AxB, B of them per agent."""
 
-from __future__ import annotations
-
 import re
 import tempfile
 from abc import abstractmethod

@@ -1,7 +1,5 @@
 """Hopper and Walker2d: legs under a torso in the plane. Run forward and do not fall."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor

@@ -7,8 +7,6 @@ Which numbers an agent sees is found by running gymnasium-robotics' factorisatio
 (``factorisation``); from then on an observation is a gather.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from dataclasses import replace
 from types import SimpleNamespace

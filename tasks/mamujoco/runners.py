@@ -1,7 +1,5 @@
 """HalfCheetah and Swimmer: run or swim. Reward is forward speed less effort; an episode never ends by itself."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor

@@ -5,8 +5,6 @@ is the mean of the agents'. Actions are numbers in [-1, 1], mapped to a Box's bo
 an agent has n numbers, and the largest one chooses.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -3,8 +3,6 @@
 A command is one byte; the answer is ``ok`` or a traceback. Everything else goes through shared memory.
 """
 
-from __future__ import annotations
-
 import importlib
 import signal
 import traceback

@@ -4,8 +4,6 @@ Autoreset is NEXT_STEP, as ``VecEnv`` resets; ``autoreset="same_step"`` resets w
 observation in ``infos["final_obs"]``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import gymnasium

@@ -1,7 +1,5 @@
 """One environment as a PettingZoo ``ParallelEnv``: dictionaries by agent, each with its own sizes."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -4,8 +4,6 @@ rl-games resets within the step, and a finished episode's last observation is lo
 ``infos["time_outs"]`` asks for, uses the value before the step.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A ``VecEnv`` as Stable-Baselines3's ``VecEnv``: the team as one agent, resets within the step."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """A ``VecEnv`` as TorchRL's ``EnvBase``: batch (E,), agents in the group ``agents``, the state beside them."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

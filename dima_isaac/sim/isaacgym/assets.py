@@ -9,8 +9,6 @@ documented: afterwards the actor's pose and its root link's are the same. A root
 because NVIDIA's open importer fixes one without.
 """
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -1,7 +1,5 @@
 """A scene in Isaac Gym's terms: what its process is sent, and where the scene's parts are in its tensors."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any

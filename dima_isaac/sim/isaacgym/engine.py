@@ -7,8 +7,6 @@ cannot end the learner, and several simulations can run side by side.
 Not verified with a real Isaac Gym yet: its documented behaviour is what ``tests/sim/fake_isaacgym`` enforces.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import mujoco

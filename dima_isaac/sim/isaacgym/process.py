@@ -1,7 +1,5 @@
 """Isaac Gym's own process, and the commands that it carries out."""
 
-from __future__ import annotations
-
 import json
 import os
 import select

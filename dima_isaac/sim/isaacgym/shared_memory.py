@@ -1,7 +1,5 @@
 """Memory that this process and Isaac Gym's both map, as named float32 tensors."""
 
-from __future__ import annotations
-
 import ctypes
 import os
 import tempfile

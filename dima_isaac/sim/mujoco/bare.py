@@ -1,7 +1,5 @@
 """The baseline for the MuJoCo engine's speed: the same physics steps by ``mj_step`` loops, one per thread."""
 
-from __future__ import annotations
-
 import time
 from concurrent.futures import ThreadPoolExecutor
 

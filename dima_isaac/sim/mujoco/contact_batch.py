@@ -6,8 +6,6 @@ class uses the C interface (``mujoco/mjbatch.h``) through ctypes, with the part 
 engine needs. The call costs a twentieth of a step.
 """
 
-from __future__ import annotations
-
 import ctypes
 from pathlib import Path
 from typing import Any

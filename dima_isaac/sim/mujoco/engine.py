@@ -11,8 +11,6 @@ MuJoCo resets a simulation that turns non-finite to the model's defaults and onl
 after every step and become ``bad``.
 """
 
-from __future__ import annotations
-
 import ctypes
 import logging
 import os

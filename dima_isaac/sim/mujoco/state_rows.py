@@ -4,8 +4,6 @@ Few environments start in a control step, so a start costs as many operations as
 move: every write takes all of its environments and actors at once.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,7 +1,5 @@
 """MuJoCo-Warp's arrays and a scene's tables as the structures that the kernels take."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import mujoco

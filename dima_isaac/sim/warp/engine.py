@@ -14,8 +14,6 @@ except joint forces and contact forces, which belong to the last physics step; c
 link origin.
 """
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import logging

@@ -1,7 +1,5 @@
 """MuJoCo-Warp's model and data of a scene, with buffers sized for it."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Any
 

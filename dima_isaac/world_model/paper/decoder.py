@@ -1,7 +1,5 @@
 """The published decoder, state to observations: an autoencoder through an EMA codebook (van den Oord et al. 2017)."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -4,8 +4,6 @@ Dropout draws from the caller's generator, so that training continues bit for bi
 there is no dropout.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

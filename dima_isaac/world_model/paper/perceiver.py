@@ -1,7 +1,5 @@
 """The published encoders of joint actions, and the pre-norm attention layers that they are made of."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F

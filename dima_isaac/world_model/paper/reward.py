@@ -1,7 +1,5 @@
 """The published model of reward and continuation: a causal transformer over states and joint actions."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

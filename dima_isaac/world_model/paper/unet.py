@@ -4,8 +4,6 @@ Layout after DIAMOND (Alonso et al. 2024): adaptive group norm in every residual
 connections from a level's second block, first block and input, in that order.
 """
 
-from __future__ import annotations
-
 from typing import cast
 
 import torch

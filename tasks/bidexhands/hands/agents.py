@@ -1,7 +1,5 @@
 """Which agent holds which actions of the hands."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Settings that all two-handed tasks share; a task's YAML lists only those that it sets. Torch-free."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, field
 from enum import Enum
 

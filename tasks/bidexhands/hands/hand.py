@@ -4,8 +4,6 @@ The wheel's files name everything ``robot0:``; the text returned here has plain 
 any number of hands. Nothing is imported from the wheel: its package is slow to import and registers environments.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import xml.etree.ElementTree as ET
 from functools import lru_cache

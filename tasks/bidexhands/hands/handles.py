@@ -1,7 +1,5 @@
 """Tasks about points on objects that fingertips reach for: handles, grips, spouts and targets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 

@@ -3,8 +3,6 @@
 The layout is data: raw numbers are concatenated once, gathered by one index and scaled by one row.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import accumulate
 

@@ -6,8 +6,6 @@ objects do, so that the tasks' points hold for either. A link's collision meshes
 kettle or a bucket whose file has one mesh for all of its wall is closed.
 """
 
-from __future__ import annotations
-
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from pathlib import Path

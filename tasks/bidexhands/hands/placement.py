@@ -1,7 +1,5 @@
 """Where the two hands are and what holds them."""
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass, field
 from enum import Enum

@@ -1,7 +1,5 @@
 """What stands and lies beside the hands: authored objects, supports, eggs, cubes and their goal markers."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from dima_isaac.sim.rotations import from_rpy

@@ -4,8 +4,6 @@ On a CPU few environments start in one control step, and the number of operation
 of a start is one draw, and all roots are computed together.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field

@@ -15,8 +15,6 @@ State, 2 x 187 (fixed base) or 2 x 199 (free base) numbers and then the task's t
 An agent sees its hand's block and the tail.
 """
 
-from __future__ import annotations
-
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
