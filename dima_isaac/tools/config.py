@@ -87,7 +87,7 @@ class PlayConfig(PolicyConfig):
     width: Pixels = 320  # of one tile
     height: Pixels = 240
     fps: NonNegative = 0.0  # 0: real time
-    out: str = ""  # the video; .mp4 needs imageio-ffmpeg, .gif nothing
+    out: str = ""  # the video; .mp4 needs imageio-ffmpeg, .gif and .webp nothing
 
     def validate(self, catalog: Catalog) -> None:
         super().validate(catalog)

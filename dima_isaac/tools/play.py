@@ -50,7 +50,7 @@ def film(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored | 
             summary = dream_video.record(restored, env, policy, writer, cfg, steps)
         else:
             total = video.record(env, policy, writer, cfg.episode, steps, size)
-            summary = f"mean return {total:.2f}"
+            summary = f"mean return {video.number(total)}"
     print(f"{summary}, {writer.frames} frames in {time.perf_counter() - started:.1f} s")
     print(f"video       {path}")
     return 0

@@ -19,6 +19,7 @@ from dima_isaac.types import Controller
 
 Array = np.ndarray
 _INK, _SHADE = (255, 255, 255), (0, 0, 0)
+_GAP, _BORDER = 4, (32, 34, 38)  # pixels around every tile, even as MP4 has it, and their colour
 
 
 def can_write_mp4() -> bool:
@@ -27,7 +28,7 @@ def can_write_mp4() -> bool:
 
 
 class Writer:
-    """``with Writer(path, fps) as video: video.add(frame)``; the format is that of the suffix, .mp4 or .gif.
+    """``with Writer(path, fps) as video: video.add(frame)``; the format is that of the suffix: .mp4, .gif or .webp.
 
     A video appears under its name when it is complete; if anything fails, one that was there before stays.
     """
@@ -37,8 +38,8 @@ class Writer:
         self.path, self.fps, self.frames = path, fps, 0
         self._images: list[Image.Image] = []
         self._mp4: Any = None
-        if path.suffix not in (".mp4", ".gif"):
-            raise UsageError(f"out={path} is neither .mp4 nor .gif.")
+        if path.suffix not in (".mp4", ".gif", ".webp"):
+            raise UsageError(f"out={path} is neither .mp4 nor .gif nor .webp.")
         if path.suffix == ".mp4" and not can_write_mp4():
             raise UsageError(f"{path.name} needs ffmpeg: pip install imageio imageio-ffmpeg, or choose a .gif.")
         self._made = not path.parent.exists()
@@ -52,7 +53,7 @@ class Writer:
     def add(self, frame: Array) -> None:
         """(height, width, 3) uint8, all of one size."""
         self.frames += 1
-        if self.path.suffix == ".gif":
+        if self.path.suffix != ".mp4":
             self._images.append(Image.fromarray(frame))
             return
         if self._mp4 is None:
@@ -70,25 +71,37 @@ class Writer:
                 self._mp4.close()
             if self.frames and not failed:
                 if self._images:
-                    palette = [image.quantize(128) for image in self._images]
-                    # a GIF counts hundredths of a second in 16 bits, and players ignore less than two of them
-                    shown = min(max(20, 10 * round(100.0 / self.fps)), 655_350)
-                    palette[0].save(self._temporary, save_all=True, append_images=palette[1:], duration=shown, loop=0)
+                    self._save_images()
                 os.replace(self._temporary, self.path)
         finally:
             self._temporary.unlink(missing_ok=True)
             if self._made and not any(self.path.parent.iterdir()):
                 self.path.parent.rmdir()
 
+    def _save_images(self) -> None:
+        # a GIF counts hundredths of a second in 16 bits, and players ignore less than two of them
+        shown = min(max(20, 10 * round(100.0 / self.fps)), 655_350)
+        images = self._images
+        if self.path.suffix == ".gif":  # with one palette, frames store only what changes
+            some = [np.asarray(images[k]) for k in (0, len(images) // 2, -1)]
+            palette = Image.fromarray(np.concatenate(some)).quantize(256)
+            images = [image.quantize(palette=palette, dither=Image.Dither.NONE) for image in images]
+        images[0].save(self._temporary, save_all=True, append_images=images[1:], duration=shown, loop=0)
+
+
+def number(value: float) -> str:
+    """Two decimals, or three digits of what is smaller than 1: 12.35, 0.00213."""
+    return f"{value:.2f}" if abs(value) >= 1.0 else f"{value:.3g}"
+
 
 def tile(pictures: Sequence[Array], columns: int = 0) -> Array:
-    """Pictures (h, w, 3) of one size in a grid, as square as possible; empty places are black."""
+    """Pictures (h, w, 3) of one size in a grid, as square as possible, with borders; empty places are border, too."""
     columns = columns or math.ceil(math.sqrt(len(pictures)))
     rows = math.ceil(len(pictures) / columns)
     height, width, _ = pictures[0].shape
-    out = np.zeros((rows * height, columns * width, 3), dtype=np.uint8)
+    out = np.full((rows * (height + _GAP) + _GAP, columns * (width + _GAP) + _GAP, 3), _BORDER, dtype=np.uint8)
     for i, picture in enumerate(pictures):
-        y, x = i // columns * height, i % columns * width
+        y, x = _GAP + i // columns * (height + _GAP), _GAP + i % columns * (width + _GAP)
         out[y : y + height, x : x + width] = picture
     return out
 
@@ -131,7 +144,7 @@ def record(
         alive, totals, solved = running.tolist(), total.tolist(), env.success.tolist()
         for i in range(count):
             if alive[i]:
-                text = f"step {tick}  return {totals[i]:.2f}" + ("  solved" if solved[i] else "")
+                text = f"#{i}  step {tick}  return {number(totals[i])}" + ("  solved" if solved[i] else "")
                 pictures[i] = caption(env.engine.render(i, *size), text)
         writer.add(tile(pictures))
         running = running & ~step.last

@@ -57,6 +57,6 @@ def test_play_films_real_hands(tmp_path, monkeypatch, capsys):
         assert "no offscreen renderer works here" in capsys.readouterr().err
         pytest.skip("no renderer on this machine")
     film = Image.open(out)
-    assert film.n_frames == 3 and film.size == (128, 64)
+    assert film.n_frames == 3 and film.size == (2 * 68 + 4, 72)
     assert str(out) in capsys.readouterr().out
     assert len(np.unique(np.asarray(film.convert("L")))) > 10

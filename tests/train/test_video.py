@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from dima_isaac.train import video
 from tests.toy import toy_env
@@ -21,8 +22,25 @@ def test_tiles_stay_where_they_are(tmp_path):
     writer = type("W", (), {"add": lambda self, frame: frames.append(frame)})()
     env = Painted(3)
     video.record(env, lambda obs: obs[:, :, :1] * 0, writer, 1, 4, (40, 30))
-    assert len(frames) == 5 and frames[0].shape == (60, 80, 3)
-    assert [frames[-1][y, x, 0] for y, x in ((25, 35), (25, 75), (55, 35), (55, 75))] == [50, 100, 150, 0]
+    assert len(frames) == 5 and frames[0].shape == (2 * 34 + 4, 2 * 44 + 4, 3)  # 30 x 40 and a border of 4
+    assert [frames[-1][y, x, 0] for y, x in ((30, 40), (30, 84), (64, 40), (64, 84))] == [50, 100, 150, 32]
+    assert {*frames[-1][:, 46, 0]} == {*frames[-1][36, :, 0]} == {32}
+
+
+@pytest.mark.parametrize("suffix", ["gif", "webp"])
+def test_a_film_holds_every_frame_at_its_pace(tmp_path, suffix):
+    with video.Writer(tmp_path / f"film.{suffix}", 25.0) as writer:
+        for shade in (0, 100, 200):
+            writer.add(np.full((20, 20, 3), shade, dtype=np.uint8))
+    film = Image.open(tmp_path / f"film.{suffix}")
+    film.seek(2)
+    film.load()
+    assert film.n_frames == 3 and film.info["duration"] == 40
+    assert abs(film.convert("RGB").getpixel((9, 9))[0] - 200) < 5
+
+
+def test_small_returns_keep_their_digits():
+    assert [video.number(x) for x in (0.0, 0.002, -0.12345, 1.005, 27.567)] == ["0", "0.002", "-0.123", "1.00", "27.57"]
 
 
 def test_a_film_that_fails_never_stops_training(tmp_path):
