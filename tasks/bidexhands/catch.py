@@ -72,7 +72,7 @@ LAYOUTS = {
         Hands(pos=((0.0, 0.0, 0.5), (0.0, -1.0, 0.5)), free=False),
         eggs=((0.0, -0.39, 0.54),),
         goals=((0.0, -0.64, 0.54),),
-        camera=((0.75, -0.5, 1.0), (0.0, -0.5, 0.52)),
+        camera=((0.54, -0.5, 0.82), (0.0, -0.5, 0.51)),
     ),
     Throw.underarm: Layout(_UNDERARM, eggs=((0.0, -0.39, 0.54),), goals=((0.0, -0.79, 0.54),)),
     Throw.two_underarm: Layout(
