@@ -1,6 +1,6 @@
 """A diffusion-inspired multi-agent world model, and policies that learn inside its dreams.
 
-``from dima_isaac import make`` builds a vectorised environment; ``dima_isaac.cli.main`` is the command line.
+``from dima_isaac import make, train``; ``dima_isaac.cli.main`` is the command line.
 Importing the package imports neither torch nor a physics engine.
 
 A map of the code. A line may import those above it (``config.py`` also every package's ``config.py``);
@@ -52,6 +52,7 @@ nothing imports a task.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from dima_isaac import _checkout as _checkout
@@ -77,3 +78,29 @@ def make(
     from dima_isaac.run.build import build_env_by_name  # torch is imported only once an environment is wanted
 
     return build_env_by_name(task, num_envs=num_envs, engine=engine, seed=seed, device=device, overrides=overrides)
+
+
+def train(
+    cfg: Mapping[str, Any] | None = None,
+    *,
+    callbacks: Iterable[Callable[[dict[str, float | None]], Any]] = (),
+    **overrides: Any,
+) -> Generator[dict[str, float | None], None, None]:
+    """Train, and give each row of metrics as it is written to the run folder; leaving early saves a checkpoint.
+
+    >>> for row in train(task="ShadowHandOver", algo="sac", max_env_steps=300_000):
+    ...     print(row["env_steps"], row.get("eval/return"))
+
+    Args:
+        cfg: keys of the command line with their values, dotted ones too: {"agent.gamma": 0.96}.
+        overrides: the same, and they win.
+        callbacks: each is called with every row; algo=ppo and mappo give their rows to callbacks in time, and to
+            the iteration at the end.
+
+    Raises:
+        UsageError: a wrong key or value, at the call; a folder that cannot be used, with the first row.
+        CheckpointError, SimulationError, DivergenceError, WorkerError: as a run on the command line ends.
+    """
+    from dima_isaac.cli.train import train_rows
+
+    return train_rows({**(cfg or {}), **overrides}, callbacks)

@@ -1,16 +1,17 @@
 """``train``: one run from its configuration to its exit code, or several (``-m``), or one checkpoint's test."""
 
 import sys
-from collections.abc import Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, closing, nullcontext
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import yaml
 from omegaconf import DictConfig
 from termcolor import colored
 
-from dima_isaac.cli.args import Args
+from dima_isaac.cli.args import Args, parse
 from dima_isaac.cli.compose import command_line, compose, multirun, structured
 from dima_isaac.cli.main import announce, guarded
 from dima_isaac.config import Algo, RunConfig
@@ -18,14 +19,18 @@ from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, described
 from dima_isaac.run.folder import RESUME, RunFolder, find, read_config
 from dima_isaac.run.plan import plan
+from dima_isaac.run.signals import Signals
 from dima_isaac.schema import as_dict
+
+Row = dict[str, float | None]
+"""A row of metrics.jsonl: always with env_steps and wall_time; None is what was not finite."""
+Callback = Callable[[Row], Any]
 
 
 def train(args: Args) -> int:
     """Train, continue a run, or with ``test=True`` evaluate a checkpoint."""
     catalog = Catalog(args.config_dir)
-    if not any(text.startswith("task=") for text in args.overrides):
-        raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
+    _check_task(args, catalog)
     if args.multirun and args.show_config:
         raise UsageError("--cfg prints the values of one run; leave -m out.")
     if args.multirun:
@@ -44,6 +49,17 @@ def train(args: Args) -> int:
     return run(cfg, catalog)
 
 
+def train_rows(values: Mapping[str, Any], callbacks: Iterable[Callback]) -> Generator[Row, None, None]:
+    """``dima_isaac.train``: what the command line does with ``values`` as its key=value words, checked at once."""
+    args = parse("train", [f"{key}={'null' if value is None else value}" for key, value in values.items()])
+    catalog = Catalog(args.config_dir)
+    _check_task(args, catalog)
+    cfg = compose(args)
+    if cfg.test:
+        raise UsageError("test=True trains nothing; in Python that is load_policy(checkpoint).")
+    return rows(cfg, catalog, callbacks)
+
+
 def job(cfg: DictConfig) -> int:
     """One run of a multirun; hydra calls it, here or on a cluster node."""
     sys.argv = command_line()  # from which the command that continues the run is made
@@ -55,18 +71,31 @@ def job(cfg: DictConfig) -> int:
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
     """One training run from a checked configuration; returns the exit code."""
+    signals = Signals()
+    for _ in rows(cfg, catalog, (), signals):
+        pass
+    return signals.exit_code
+
+
+def rows(
+    cfg: RunConfig, catalog: Catalog, callbacks: Iterable[Callback], signals: Signals | None = None
+) -> Generator[Row, None, None]:
+    """One training run, giving each row of metrics once it is written; a baseline gives them all at its end.
+
+    ``callbacks`` get each row at once. With ``signals`` it is the command line's run, which also says what it does.
+    """
     place, baseline, named = plan(cfg), cfg.algo in (Algo.ppo, Algo.mappo), cfg.checkpoint not in ("", *RESUME)
     if baseline and (place.stored is not None or named):
         what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
         raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
     if cfg.tensorboard and find_spec("tensorboard") is None:
         raise UsageError("tensorboard=True needs tensorboard: pip install 'dima-isaac[tensorboard]'.")
-    announce(cfg.checkpoint)
+    if signals is not None:
+        announce(cfg.checkpoint)
     from dima_isaac.run import build, checkpoint
     from dima_isaac.run.display import say
     from dima_isaac.run.logger import Logger
     from dima_isaac.run.resolve import resolve_run
-    from dima_isaac.run.signals import Signals
     from dima_isaac.tools.play import training_window
     from dima_isaac.train.model_free import ModelFree
     from dima_isaac.train.trainer import Trainer
@@ -76,6 +105,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
         checkpoint.check_task(file, checkpoint.read(file), cfg.task["name"])
     cfg, reasons = resolve_run(cfg, catalog, place.stored)
     build.set_global_state(cfg)
+    watched: AbstractContextManager[Signals] = nullcontext(Signals()) if signals is None else signals
     with (
         closing(build.build_env(cfg, int(cfg.num_envs), cfg.seed, cfg.train.learn.episode)) as env,
         closing(build.build_env(cfg, cfg.train.eval.episodes, cfg.seed + 1_000_003)) as eval_env,
@@ -84,28 +114,39 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
         with (
             training_window(env, not cfg.headless),
             RunFolder(place.path) if place.stored or cfg.run_dir else RunFolder.fresh(place.path) as folder,
-            Signals() as signals,
+            watched as stopped,
         ):
             if place.stored is None and read_config(folder.path) is not None:  # since it was planned
                 raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
             folder.write_config(cfg, reasons)
             again = "" if baseline else folder.resume_command
-            _print_head(cfg, reasons, folder.path, env.spec.notes, again)
-            with closing(Logger(folder, cfg, cfg.max_env_steps)) as logger:
+            if signals is not None:
+                _print_head(cfg, reasons, folder.path, env.spec.notes, again)
+            with closing(Logger(folder, cfg, cfg.max_env_steps, show=signals is not None)) as logger:
+                written: list[Row] = []
+                logger.callbacks += [written.append, *callbacks]
                 if baseline:
                     from dima_isaac.train.baselines import train_baseline  # needs rl-games
 
-                    train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, signals)
+                    train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, stopped)
                 else:
                     loop = ModelFree if cfg.algo is Algo.sac else Trainer
-                    loop(cfg, folder, env, eval_env, logger, signals).run()
-            if signals.stop:
+                    with closing(loop(cfg, folder, env, eval_env, logger, stopped).steps()) as steps:
+                        for _ in steps:
+                            yield from written
+                            written.clear()
+                yield from written
+            if stopped.stop:
                 again = "" if baseline else folder.resume_command  # it may have moved
-                say(f"{signals.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
-            elif not baseline:
+                say(f"{stopped.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
+            elif signals is not None and not baseline:
                 say(f"{colored('finished', 'green')}    measure it: {folder.command('evaluate')}")
                 say(f"            film it:    {folder.command('play')}")
-            return signals.exit_code
+
+
+def _check_task(args: Args, catalog: Catalog) -> None:
+    if not any(text.startswith("task=") for text in args.overrides):
+        raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
 
 
 def _print_head(cfg: RunConfig, reasons: dict[str, str], path: Path, notes: Sequence[str], again: str) -> None:

@@ -9,7 +9,7 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -29,9 +29,13 @@ _PACE_ROWS = 10  # whose mean pace tells how long the rest will take
 class Logger:
     """``add`` metrics as they come, ``write`` a row when it is time."""
 
-    def __init__(self, run: RunFolder, cfg: RunConfig, total_steps: int) -> None:
-        """Append to ``run``'s metrics.jsonl; ``total_steps`` is where the run will end."""
-        self.run, self.total_steps = run, total_steps
+    def __init__(self, run: RunFolder, cfg: RunConfig, total_steps: int, show: bool = True) -> None:
+        """Append to ``run``'s metrics.jsonl; ``total_steps`` is where the run will end.
+
+        Without ``show`` rows are not shown, and notes still are.
+        """
+        self.run, self.total_steps, self._show = run, total_steps, show
+        self.callbacks: list[Callable[[dict[str, float | None]], Any]] = []  # called with every row
         self._sums: dict[str, Tensor | float] = {}
         self._counts: dict[str, int] = {}
         self._latest: dict[str, float | None] = {}
@@ -45,7 +49,7 @@ class Logger:
         self._display: Lines | Panel = Lines()
         wanted: tuple[tuple[bool, type[Mirror]], ...] = ((cfg.wandb_activate, Wandb), (cfg.tensorboard, TensorBoard))
         self._mirrors = [mirror(run, cfg, self.note) for active, mirror in wanted if active]
-        if sys.stdout.isatty():
+        if show and sys.stdout.isatty():
             self._display = Panel(f"{cfg.task.get('name', '')}  {run.path}")
 
     def add(self, metrics: Mapping[str, Tensor | float], prefix: str = "") -> None:
@@ -65,7 +69,8 @@ class Logger:
         self._last_time, self._last_steps = now, env_steps
         row = self._write_row(env_steps)
         progress = Progress(env_steps, self.total_steps, row["wall_time"] or 0.0, self._seconds_left(now, env_steps))
-        self._display.show(self._latest, progress)
+        if self._show:
+            self._display.show(self._latest, progress)
         return row
 
     def _seconds_left(self, now: float, env_steps: int) -> float | None:
@@ -140,6 +145,8 @@ class Logger:
         self._latest.update({name: value for name, value in row.items() if value is not None})
         for mirror in self._mirrors:
             mirror.log(row, env_steps)
+        for callback in self.callbacks:
+            callback(row)
         return row
 
     def _means(self) -> dict[str, float]:

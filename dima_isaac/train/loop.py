@@ -1,6 +1,7 @@
 """What every training loop of ours does around its learning: act, store, evaluate, log, save, stop."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
 from typing import ClassVar
 
 import torch
@@ -101,9 +102,14 @@ class TrainingLoop(ABC):
             DivergenceError: the losses stayed non-finite.
             WorkerError: the environments are lost; what was learnt is saved.
         """
+        for _ in self.steps():
+            pass
+
+    def steps(self) -> Generator[None, None, None]:
+        """As ``run``, pausing after every step of all environments; what was learnt is saved if that is left early."""
         try:
-            self.loop()
-        except WorkerError:
+            yield from self.loop()
+        except (WorkerError, GeneratorExit):
             self.save(final=True)
             raise
         saved = self.save(final=True)
@@ -116,7 +122,7 @@ class TrainingLoop(ABC):
                 f" Make room, then: {self.run_folder.resume_command}"
             )
 
-    def loop(self) -> None:
+    def loop(self) -> Iterator[None]:
         """Act and learn, with evaluations and checkpoints in between."""
         schedule = self.schedule
         while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
@@ -126,6 +132,7 @@ class TrainingLoop(ABC):
             self.learn()
             if schedule.checkpoint_due(self.env_steps):
                 self.save()
+            yield
 
     def collect(self) -> None:
         """Act once in every environment and store the row acted on."""
