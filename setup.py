@@ -1,4 +1,4 @@
-"""Ship the top-level tasks/ and cfg/ folders as sub-packages of dima_isaac."""
+"""Ship the top-level tasks/, cfg/ and zoo/ folders as sub-packages of dima_isaac."""
 
 from setuptools import find_packages, setup
 
@@ -8,6 +8,7 @@ GPU = ["mujoco-warp>=3.17,<5", "warp-lang>=1.15"]
 TENSORBOARD, VIEWER = ["tensorboard>=2.14"], ["viser>=1.0"]
 SLURM = ["hydra-submitit-launcher>=1.2"]
 TORCHRL, SB3 = ["torchrl>=0.14"], ["stable-baselines3>=2.3"]  # the views of those names
+ONNX = ["onnx>=1.17", "onnxscript>=0.5", "onnxruntime>=1.20"]  # for export; a policy's .pt needs none of them
 TEST = ["pytest>=8", "pytest-timeout>=2.2", "ruff>=0.6", "mypy>=1.11", "isaacgym-stubs==1.1rc4"]
 
 setup(
@@ -18,14 +19,18 @@ setup(
     python_requires=">=3.11",
     packages=[
         *find_packages(include=["dima_isaac", "dima_isaac.*"]),
-        *("dima_isaac.tasks", "dima_isaac.cfg"),
+        *("dima_isaac.tasks", "dima_isaac.cfg", "dima_isaac.zoo"),
         *("dima_isaac.tasks." + package for package in find_packages("tasks")),
     ],
-    package_dir={"dima_isaac": "dima_isaac", "dima_isaac.tasks": "tasks", "dima_isaac.cfg": "cfg"},
+    package_dir={
+        **{"dima_isaac": "dima_isaac", "dima_isaac.tasks": "tasks"},
+        **{"dima_isaac.cfg": "cfg", "dima_isaac.zoo": "zoo"},
+    },
     package_data={
         "dima_isaac": ["py.typed", "run/renamed.yaml"],
         "dima_isaac.cfg": ["*.yaml", "**/*.yaml"],
         "dima_isaac.tasks": ["**/*.xml"],
+        "dima_isaac.zoo": ["*/*.pt", "*/*.onnx", "*/*.yaml", "*/*.csv", "*/*.png"],
     },
     install_requires=[
         "torch>=2.6",  # 2.6 closed a hole in weights_only loading
@@ -49,8 +54,9 @@ setup(
         "slurm": SLURM,
         "torchrl": TORCHRL,
         "sb3": SB3,
-        "test": [*TEST, *PLOT, *TENSORBOARD, *GPU, *TORCHRL, *SB3],
-        "all": [*VIDEO, *PLOT, *TENSORBOARD, *VIEWER, *SLURM, *TEST, *TORCHRL, *SB3],
+        "onnx": ONNX,
+        "test": [*TEST, *PLOT, *TENSORBOARD, *GPU, *TORCHRL, *SB3, *ONNX],
+        "all": [*VIDEO, *PLOT, *TENSORBOARD, *VIEWER, *SLURM, *TEST, *TORCHRL, *SB3, *ONNX],
     },
     entry_points={"console_scripts": ["dima=dima_isaac.cli.main:main"]},
 )

@@ -1,6 +1,6 @@
 """A diffusion-inspired multi-agent world model, and policies that learn inside its dreams.
 
-``from dima_isaac import make, train``; ``dima_isaac.cli.main`` is the command line.
+``from dima_isaac import make, train, load_policy`` (docs/python.md); ``dima_isaac.cli.main`` is the command line.
 Importing the package imports neither torch nor a physics engine.
 
 A map of the code. A line may import those above it (``config.py`` also every package's ``config.py``);
@@ -42,12 +42,13 @@ nothing imports a task.
     run/                         one run: configuration to objects, folder, checkpoints, log, signals
     train/                       learning: the loop, evaluation, probes of the world model, baselines
     train/trainer.py             the algorithm's box: collect, learn the world, learn in dreams
-    tools/                       evaluate, play and plot
+    tools/                       evaluate, play, export and plot
     bench/                       speed of engines, dreams and the whole loop
     cli/                         from the words typed to a run or a tool
 
     tasks/                       the Markov games, one file each (the checkout's top-level folder)
     cfg/                         their values and the presets', in YAML (the checkout's top-level folder)
+    zoo/                         small trained policies (the checkout's top-level folder)
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ from dima_isaac import _checkout as _checkout
 
 if TYPE_CHECKING:
     from dima_isaac.envs.vec_env import VecEnv
+    from dima_isaac.tools.policies import Policy
 
 __version__ = "0.1.0"
 
@@ -104,3 +106,18 @@ def train(
     from dima_isaac.cli.train import train_rows
 
     return train_rows({**(cfg or {}), **overrides}, callbacks)
+
+
+def load_policy(checkpoint: str, device: str = "cpu") -> Policy:
+    """A trained team: ``act(obs)`` gives the deterministic action (..., N, A) for obs (..., N, O), ``spec`` the task's.
+
+    >>> policy = load_policy("zoo:ShadowHandOver")   # or a run folder, a .pt file, an exported folder, latest
+    >>> action = policy.act(step.obs)
+
+    Raises:
+        CheckpointError: missing, torn or altered, or of a task that is not known here.
+        UsageError: the zoo has no such policy; the message lists those that it has.
+    """
+    from dima_isaac.tools.policies import load_policy as load
+
+    return load(checkpoint, device)

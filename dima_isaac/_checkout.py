@@ -1,7 +1,7 @@
-"""Import the top-level tasks/ and cfg/ folders as ``dima_isaac.tasks`` and ``dima_isaac.cfg`` from a source checkout.
+"""Import the top-level tasks/, cfg/ and zoo/ folders as ``dima_isaac.tasks`` and so on from a source checkout.
 
 It stands first in ``sys.meta_path``, before the finder of an editable install, which may belong to another clone. A
-wheel carries both folders inside the package, and what lies beside that is somebody else's.
+wheel carries these folders inside the package, and what lies beside that is somebody else's.
 """
 
 import sys
@@ -14,12 +14,12 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 class CheckoutFinder:
-    """Meta-path finder for ``dima_isaac.tasks`` and ``dima_isaac.cfg``."""
+    """Meta-path finder for ``dima_isaac.tasks``, ``dima_isaac.cfg`` and ``dima_isaac.zoo``."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
         package, _, folder = name.rpartition(".")
-        if package != "dima_isaac" or folder not in ("tasks", "cfg"):
+        if package != "dima_isaac" or folder not in ("tasks", "cfg", "zoo"):
             return None
         init, inside = _ROOT / folder / "__init__.py", _ROOT / package / folder
         if inside.is_dir() or not init.is_file():

@@ -80,7 +80,7 @@ def compare(run: str, steps: int, envs: int, after: list[int], seed: int, scales
     """The table of all starts."""
     restored = restore(EvaluateConfig(checkpoint=run), Catalog())
     env = restored.build_env(envs, seed)
-    agent, worlds = restored.agent(env), world_models(restored, env, scales)
+    agent, worlds = restored.agent(env.task), world_models(restored, env, scales)
     out = []
     for start in after:
         recorded = probes.record(env, agent.act, episode=start, ticks=start, seed=seed)

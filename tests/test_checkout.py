@@ -1,4 +1,4 @@
-"""Whose ``tasks/`` and ``cfg/`` are imported."""
+"""Whose ``tasks/``, ``cfg/`` and ``zoo/`` are imported."""
 
 import shutil
 import subprocess

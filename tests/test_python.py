@@ -1,6 +1,10 @@
-"""``train``: its rows are those of the run folder."""
+"""``make``, ``train`` and ``load_policy``: their page and the notebook run, and rows are those of the run folder."""
 
 import json
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -9,6 +13,9 @@ from dima_isaac.errors import UsageError
 from dima_isaac.run import checkpoint
 from tests.tools.toy_runs import TOY
 
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+SNIPPETS = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text(encoding="utf-8"), re.DOTALL)
+NOTEBOOK = json.loads((DOCS / "first_steps.ipynb").read_text(encoding="utf-8"))
 SMALL = {"task": "Toy", "engine": "toy", "preset": "smoke", "threads": 1, "train.probe_every": 0}
 
 
@@ -16,6 +23,37 @@ SMALL = {"task": "Toy", "engine": "toy", "preset": "smoke", "threads": 1, "train
 def toy_catalogue(monkeypatch, tmp_path):
     monkeypatch.setenv("DIMA_CONFIG_DIR", TOY[1])
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("code", SNIPPETS, ids=range(len(SNIPPETS)))
+def test_the_page_runs(code, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if "onnxruntime" in code:
+        pytest.importorskip("onnxruntime")
+    names: dict = {}
+    exec(compile(code, "docs/python.md", "exec"), names)
+    if "best" in names:
+        assert names["best"] and names["best"][-1]["env_steps"] == 512
+    if "total" in names:
+        assert names["total"].mean() > 20.0
+
+
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MPLBACKEND", "Agg")
+    names: dict = {}
+    for cell in NOTEBOOK["cells"]:
+        if cell["cell_type"] == "code":
+            try:
+                exec(compile("".join(cell["source"]), f"first_steps.ipynb {cell['id']}", "exec"), names)
+            except UsageError as error:
+                if "no offscreen renderer works here" in str(error):
+                    pytest.skip("no renderer on this machine")
+                raise
+    assert names["total"].mean() > 20.0 and len(names["rows"]) > 2 and names["rows"][-1]["env_steps"] == 512
 
 
 def test_a_mistake_is_raised_at_the_call(toy_catalogue, tmp_path):
@@ -49,3 +87,13 @@ def test_what_is_left_early_is_saved_and_continues(toy_catalogue, tmp_path):
     assert checkpoint.read(tmp_path / "run" / "checkpoints" / "last.pt")["env_steps"] == left
     rows = list(train(SMALL, run_dir=str(tmp_path / "run"), checkpoint="auto"))
     assert rows[0]["env_steps"] > left and rows[-1]["env_steps"] == 512
+
+
+def test_the_name_is_a_function_before_and_after_its_package_is_imported():
+    """``dima_isaac.train`` is a package, too, whose import takes the name."""
+    code = "import dima_isaac; before = dima_isaac.train; import dima_isaac.train.clock; after = dima_isaac.train\n"
+    code += "for train in (before, after):\n"
+    code += "    try: train()\n"
+    code += "    except dima_isaac.errors.UsageError as error: print(error)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.count("no task was given") == 2

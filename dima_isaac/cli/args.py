@@ -17,19 +17,23 @@ from typing import Any, get_origin
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError, unknown
+from dima_isaac.run import zoo
 from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
 from dima_isaac.run.renamed import advice
 from dima_isaac.schema import AUTO, alternatives, check_range, expected, field_types, schema
-from dima_isaac.tools.config import EvaluateConfig, PlayConfig, PlotConfig
+from dima_isaac.tools.config import Agent, EvaluateConfig, ExportConfig, PlayConfig, PlotConfig, PolicyConfig
 
 OPTIONS: dict[str, type | None] = {
     "train": None,
     "play": PlayConfig,
     "evaluate": EvaluateConfig,
+    "export": ExportConfig,
     "plot": PlotConfig,
     "bench": BenchConfig,
 }
 """Command -> the dataclass of its own keys."""
+
+_ALONE = ("plot", "export")  # those that read runs and change none of their keys
 
 _FLAGS = {
     **dict.fromkeys(("-h", "--help"), "help"),
@@ -89,7 +93,12 @@ def parse(command: str, argv: Sequence[str]) -> Args:
         else:
             raise UsageError(f"'{word}' is not of the form key=value, such as task=ShadowHandOver.")
     given = {name: text for name, text, _ in pairs}
-    fixed = command == "plot" or bool(cls and given.get("checkpoint"))  # a checkpoint brings its run's configuration
+    if cls and issubclass(cls, PolicyConfig) and not given.get("checkpoint"):
+        trained = given.get("agent", Agent.trained.name) == Agent.trained.name
+        if name := zoo.best(given.get("task", "")) if trained else "":
+            given["checkpoint"] = zoo.PREFIX + name
+            pairs.append(("checkpoint", given["checkpoint"], ""))
+    fixed = command in _ALONE or bool(cls and given.get("checkpoint"))  # a checkpoint brings its run's configuration
     keys = {} if fixed else _run_keys(args, given, catalog)
     for name, text, word in pairs:
         hint = _hint(name, keys)
@@ -99,7 +108,7 @@ def parse(command: str, argv: Sequence[str]) -> Args:
             args.overrides.append(word)
         elif hint is not None:
             args.overrides.append(_override(args, name, text, hint))
-        elif fixed and command != "plot" and name.startswith(("task.", "engine.")):
+        elif fixed and command not in _ALONE and name.startswith(("task.", "engine.")):
             args.changes[name] = text
         elif name not in own:
             raise _unknown_key(name, command, {**keys, **own}, catalog)
@@ -227,7 +236,7 @@ def _unknown_key(name: str, command: str, keys: dict[str, Any], catalog: Catalog
     shown = f"Keys of {branch or command}: {', '.join(below or own)}."
     if name == branch:
         return UsageError(f"{name} is a group of keys. {shown}")
-    if not branch and name.startswith("task.") and command != "plot":
+    if not branch and name.startswith("task.") and command not in _ALONE:
         return UsageError(f"{name} needs a task: task=NAME. Known: {', '.join(catalog.names('task'))}.")
     if not branch and name.partition(".")[0] in field_types(RunConfig) and command != "plot":
         return UsageError(f"{name} of a checkpoint's run cannot be changed. {shown}")

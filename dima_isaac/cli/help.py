@@ -15,7 +15,7 @@ _NOTES = {
     "train": """
 flags: -m (several runs: seed=1,2,3), --config-dir DIR (your own YAML), --cfg (print every value and stop)
 layers: world_model.denoiser.reveal=joint, agent.gamma=0.96, train.eval.every=10000, task.KEY, engine.KEY""",
-    "plot": "",
+    **{"plot": "", "export": ""},
     "bench": "\nalso every key of scripts/train.py",
 }
 _OTHERWISE = "\nwithout a checkpoint also every key of scripts/train.py; with one also task.KEY and engine.KEY"

@@ -1,4 +1,4 @@
-"""The command line: ``train``, ``evaluate``, ``play``, ``plot`` and ``bench``.
+"""The command line: ``train``, ``evaluate``, ``play``, ``export``, ``plot`` and ``bench``.
 
 Nothing heavy is imported until what was typed has been checked. Exit codes: 0 finished, 2 usage, 3 checkpoint,
 4 simulation, 5 divergence, 6 worker, 75 saved and to be run again, 130 interrupted and saved.

@@ -22,6 +22,7 @@ from typing import Any
 
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.run import zoo
 from dima_isaac.run.atomic import write_atomic
 from dima_isaac.run.lock import FolderLock
 from dima_isaac.run.renamed import renamed_config
@@ -132,16 +133,19 @@ class RunFolder:
 
 
 def find(where: str) -> Path:
-    """The checkpoint file that a user means by a file, a run folder or its checkpoints folder.
+    """The checkpoint file that a user means by a file, a run folder, its checkpoints folder, an export or zoo:NAME.
 
     Raises:
         CheckpointError: nothing there.
+        UsageError: the zoo has no such policy.
     """
+    if where.startswith(zoo.PREFIX):
+        return zoo.weights(where.removeprefix(zoo.PREFIX))
     path = Path(os.path.expanduser(where))  # Path.expanduser raises for a user who does not exist
-    for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt"):
+    for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt", path / zoo.WEIGHTS):
         if candidate.is_file():
             return candidate
-    raise CheckpointError(f"there is no checkpoint {where} (a .pt file or a run folder).")
+    raise CheckpointError(f"there is no checkpoint {where} (a .pt file, a run folder or zoo:NAME).")
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:

@@ -1,1 +1,1 @@
-"""Programs over finished or running runs: evaluate, play, plot."""
+"""Programs over finished or running runs: evaluate, play, export, plot."""

@@ -1,4 +1,4 @@
-"""The options of ``play``, ``evaluate`` and ``plot``. Torch-free."""
+"""The options of ``play``, ``evaluate``, ``export`` and ``plot``. Torch-free."""
 
 import contextlib
 import math
@@ -7,6 +7,7 @@ from enum import Enum
 from typing import Annotated
 
 from dima_isaac.errors import UsageError
+from dima_isaac.run import zoo
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.schema import AUTO, Count, CountOrZero, Few, NonNegative, Range, Seed, Size
 
@@ -47,7 +48,7 @@ class Viewer(Enum):
 class ToolConfig:
     """What all of them take."""
 
-    checkpoint: str = ""  # a run folder, a .pt file, or latest (the newest under runs/)
+    checkpoint: str = ""  # a run folder, a .pt file, zoo:NAME, or latest (the newest under runs/)
     seed: Seed = 0
     engine: str = AUTO
     sim_device: str = AUTO
@@ -59,7 +60,7 @@ class ToolConfig:
 class PolicyConfig(ToolConfig):
     """Which policy acts in which task."""
 
-    task: str = ""  # without a checkpoint: which task
+    task: str = ""  # without a checkpoint: which task; trained is then the zoo's best policy for it
     agent: Agent = Agent.trained  # trained, zero, random
     explore: bool = False  # draw actions instead of taking the policy's mode
 
@@ -68,9 +69,12 @@ class PolicyConfig(ToolConfig):
         if self.checkpoint:
             return
         if not self.task:
-            raise UsageError("checkpoint=RUN|FILE|latest is missing, or task=NAME agent=zero|random.")
+            raise UsageError("checkpoint=RUN|FILE|zoo:NAME|latest is missing, or task=NAME agent=zero|random.")
         if self.agent is Agent.trained:
-            raise UsageError(f"task={self.task} without a checkpoint needs agent=zero or agent=random.")
+            raise UsageError(
+                f"task={self.task} without a checkpoint needs agent=zero or agent=random: the zoo has no policy for it,"
+                f" only {', '.join(zoo.names())}."
+            )
 
 
 @dataclass
@@ -108,6 +112,21 @@ class EvaluateConfig(PolicyConfig):
         super().validate(catalog)
         if self.probe and not self.checkpoint:
             raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
+
+
+@dataclass
+class ExportConfig(ToolConfig):
+    """Write a run's policy as a folder: ONNX, TorchScript, weights, curve, and a card with what it is worth."""
+
+    num_envs: Size = 64
+    episodes: Count = 128  # fresh ones, for the card
+    out: str = ""  # the folder; policy/ in the run's folder
+    commit: str = ""  # the code that trained it, for the card; what the run has noted
+
+    def validate(self, catalog: Catalog) -> None:
+        """Raise ``UsageError`` unless there is something to export."""
+        if not self.checkpoint:
+            raise UsageError("checkpoint=RUN|FILE|latest is missing.")
 
 
 @dataclass

@@ -13,7 +13,7 @@ from torch import Tensor
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
-from dima_isaac.run import build
+from dima_isaac.run import build, zoo
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import dream_video
 from dima_isaac.tools.config import PlayConfig, Viewer, World
@@ -120,5 +120,7 @@ def _default_path(env: VecEnv, cfg: PlayConfig, restored: Restored | None) -> Pa
     dream = "-dream" if cfg.world is World.dream else ""
     if restored is None:
         return Path("videos") / f"{env.spec.name}-{cfg.agent.name}.{suffix}"
+    if cfg.checkpoint.startswith(zoo.PREFIX):
+        return Path("videos") / f"{restored.path.parent.name}-zoo.{suffix}"
     who = "" if cfg.agent.name == "trained" else f"-{cfg.agent.name}"
     return restored.run_folder / "videos" / f"play-{restored.env_steps}{who}{dream}.{suffix}"

@@ -25,7 +25,7 @@ def probe(restored: Restored, num_envs: int, seed: int) -> Probe:
     horizon = probes.HORIZON
     env = restored.build_env(num_envs, seed + restored.cfg.seed)
     try:
-        world, agent = restored.world(env), restored.agent(env)
+        world, agent = restored.world(env), restored.agent(env.task)
         linear = probes.LinearModel(world, restored.replay(env.spec))
         held_out = probes.record(env, agent.act, 1, max(2 * env.spec.episode_length, 3 * horizon), seed)
         loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import nn
 
 from dima_isaac.agent.learner import Learner, build_learner
 from dima_isaac.config import Algo, RunConfig, typed
@@ -21,11 +22,13 @@ from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog, code, settings
-from dima_isaac.run.folder import ROOT, find
+from dima_isaac.run.folder import LATEST, ROOT, find
 from dima_isaac.run.resolve import resolve_run
+from dima_isaac.run.sealed import State
 from dima_isaac.run.segments import load_rows
 from dima_isaac.schema import AUTO
 from dima_isaac.tools.config import PolicyConfig, ToolConfig
+from dima_isaac.types import Game
 from dima_isaac.world_model.world_model import WorldModel
 
 HELD_OUT = 2_000_003
@@ -57,11 +60,14 @@ class Restored:
         """``num_envs`` copies of the task, with starts held out from training."""
         return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
 
-    def agent(self, env: VecEnv) -> Learner:
-        """Its agents."""
+    def agent(self, game: Game) -> Learner:
+        """Its agents; of an exported policy only the actor is trained."""
         clip = self.cfg.world_model.clip_actions
-        agent = build_learner(self.cfg.agent, env.task, self.device, clip_actions=clip)
-        self._load(agent, "agent")
+        agent = build_learner(self.cfg.agent, game, self.device, clip_actions=clip)
+        if "policy" in self.state:
+            self._load(agent.actor, "policy")
+        else:
+            self._load(agent, "agent")
         return agent
 
     def world(self, env: VecEnv) -> WorldModel:
@@ -73,6 +79,8 @@ class Restored:
         """
         if self.cfg.algo is not Algo.dima:
             raise UsageError(f"{self.path} is of algo={self.cfg.algo.name}, which has no world model.")
+        if "world" not in self.state:
+            raise UsageError(f"{self.path} is a policy alone, without the world model that it was trained in.")
         world = WorldModel(self.cfg.world_model, env.task, self.device)
         self._load(world, "world")
         return world.eval()
@@ -92,7 +100,7 @@ class Restored:
         kept.load_state_dict({**stored, "rows": kept.rows})
         return kept
 
-    def _load(self, module: Learner | WorldModel, part: str) -> None:
+    def _load(self, module: nn.Module, part: str) -> None:
         try:
             module.load_state_dict(self.state[part])
         except (RuntimeError, KeyError) as error:
@@ -101,7 +109,7 @@ class Restored:
 
 
 def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = None) -> Restored:
-    """Read ``cfg.checkpoint``: a file, a run folder (its newest intact checkpoint), or ``latest``.
+    """Read ``cfg.checkpoint``: a file, a run folder (its newest intact checkpoint), zoo:NAME, or ``latest``.
 
     An ``engine``, ``sim_device``, ``rl_device`` or ``threads`` of ``auto`` is the checkpoint's engine and this
     machine's devices; ``changes`` are values of task.KEY and engine.KEY, as typed.
@@ -110,10 +118,8 @@ def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = 
         CheckpointError: missing, torn or altered, or of a task that is not in the catalogue.
         UsageError: a change that the task or engine refuses, a device or engine that is not there.
     """
-    path, state = checkpoint.read_newest(newest(ROOT) if cfg.checkpoint in ("latest", AUTO) else find(cfg.checkpoint))
-    stored = state["config"]
-    engine = dict(stored["engine"]) if cfg.engine == AUTO else {"name": cfg.engine}
-    stored = {**stored, "task": _code(stored["task"], "task", catalog, path), "engine": engine, "checkpoint": str(path)}
+    path, state, stored = read_run(cfg.checkpoint, catalog)
+    stored["engine"] = dict(stored["engine"]) if cfg.engine == AUTO else {"name": cfg.engine}
     for key, text in (changes or {}).items():
         group, _, name = key.partition(".")
         try:
@@ -124,6 +130,18 @@ def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = 
     resolved, _ = resolve_run(run, catalog)
     build.set_global_state(resolved)
     return Restored(path, resolved, state)
+
+
+def read_run(where: str, catalog: Catalog) -> tuple[Path, State, dict[str, Any]]:
+    """The checkpoint that ``where`` names: file, content, and its run's configuration with the catalogue's code.
+
+    Raises:
+        CheckpointError: missing, torn or altered, or of a task that is not in the catalogue.
+        UsageError: the zoo has no such policy.
+    """
+    path, state = checkpoint.read_newest(newest(ROOT) if where in (LATEST, AUTO) else find(where))
+    stored = state["config"]
+    return path, state, {**stored, "task": _code(stored["task"], "task", catalog, path), "checkpoint": str(path)}
 
 
 def restore_or_compose(

@@ -13,7 +13,7 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
 from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.folder import RESUME, RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.train.clock import Ratio, Schedule
@@ -55,9 +55,11 @@ class TrainingLoop(ABC):
         self.env_steps = 0
         self._nonfinite = 0
         self.step: Step
-        self.persistence = Persistence(cfg, run, logger, self.parts())
+        self.persistence = Persistence(cfg, run, logger, self.parts(), self.agent.actor)
         if not self.persistence.resume():
             self.step = env.reset()
+            if cfg.checkpoint not in ("", *RESUME):  # of a policy alone: a kill before the first save would lose it
+                self.save()
         if cfg.compile is True:
             self.capture()
 

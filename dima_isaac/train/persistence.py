@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+from torch import nn
+
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run.checkpoint import Checkpoints
@@ -31,9 +33,14 @@ def optim_state(owner: Any) -> Part:
 class Persistence:
     """The parts of a run, saved together and restored together: all that a continuation needs."""
 
-    def __init__(self, cfg: RunConfig, run: RunFolder, logger: Logger, parts: dict[str, Part]) -> None:
-        """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" and "replay" are among them."""
-        self.cfg, self.run, self.logger, self.parts = cfg, run, logger, parts
+    def __init__(
+        self, cfg: RunConfig, run: RunFolder, logger: Logger, parts: dict[str, Part], actor: nn.Module
+    ) -> None:
+        """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" and "replay" are among them.
+
+        ``actor`` is what an exported policy, which is that alone, has the weights of.
+        """
+        self.cfg, self.run, self.logger, self.parts, self.actor = cfg, run, logger, parts, actor
         self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
         self._missed = False
 
@@ -78,6 +85,8 @@ class Persistence:
     def resume(self) -> bool:
         """Continue from the checkpoint that the configuration names; False if there is none to continue from.
 
+        An exported policy gives the actors their weights, and then the run begins.
+
         Raises:
             CheckpointError: torn, altered, of another task, or of other sizes than this run's.
         """
@@ -85,12 +94,20 @@ class Persistence:
         if state is None:
             self.logger.rewind(0)
             return False
+        alone = "policy" in state
         try:
-            self.load_state_dict(state)
+            if alone:
+                self.actor.load_state_dict(state["policy"])
+            else:
+                self.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
             reason = " ".join(str(error).split())[:300]
             which = self.cfg.checkpoint
             raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
+        if alone:
+            self.logger.rewind(0)
+            self.logger.note("the actors begin with the weights of that policy; all else begins anew")
+            return False
         env_steps = int(state["env_steps"])
         self.logger.rewind(env_steps)
         self.logger.note(f"continuing at {env_steps:,} environment steps")

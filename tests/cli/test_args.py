@@ -40,7 +40,7 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
     [
         ("play", ["chekpoint=x"], "did you mean checkpoint?"),
         ("play", ["task=Toy"], "needs agent=zero or agent=random"),
-        ("play", [], "checkpoint=RUN|FILE|latest is missing, or task=NAME"),
+        ("play", [], "checkpoint=RUN|FILE|zoo:NAME|latest is missing, or task=NAME"),
         ("play", ["task=Toy", "agent=zer0"], "did you mean zero?"),
         ("play", ["task=Toy", "agent=zero", "width=1"], "width=1 is not between 16 and 8_192"),
         ("play", ["task=Toy", "agent=zero", "headless=maybe"], "expected True or False"),
@@ -170,3 +170,11 @@ def test_garbage_never_becomes_a_traceback():
             overrides(f"{key}={value}")
         except UsageError as error:
             assert str(error)
+
+
+def test_a_task_without_a_checkpoint_is_the_zoo_s_best_policy_for_it(monkeypatch):
+    monkeypatch.setattr("dima_isaac.run.zoo.best", {"ShadowHandOver": "Over2"}.get)
+    args = parse("play", ["task=ShadowHandOver", "task.profile=compat", "num_envs=2"])
+    assert args.options.checkpoint == "zoo:Over2" and args.changes == {"task.profile": "compat"}
+    assert parse("evaluate", ["task=ShadowHandOver", "agent=zero"]).options.checkpoint == ""
+    assert parse("evaluate", ["task=ShadowHandOver", "checkpoint=runs/x"]).options.checkpoint == "runs/x"

@@ -66,8 +66,8 @@ def test_a_missing_dependency_is_one_line(tmp_path):
         (["trian", "task=Toy"], 2, "error: unknown command 'trian'; did you mean train? Known: bench, evaluate,"),
         (["--version"], 0, "dima-isaac 0."),
         (["play", "--version"], 0, "dima-isaac 0."),
-        (["--help"], 0, "usage: dima {train,play,evaluate,plot,bench}"),
-        ([], 2, "usage: dima {train,play,evaluate,plot,bench}"),
+        (["--help"], 0, "usage: dima {train,play,evaluate,export,plot,bench}"),
+        ([], 2, "usage: dima {train,play,evaluate,export,plot,bench}"),
     ],
 )
 def test_a_command_is_needed(words, code, said, capsys):
