@@ -13,10 +13,10 @@ from dima_isaac.cli.compose import compose
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-COMMANDS = sorted(  # (script, words) of README.md and docs/running.md
+COMMANDS = sorted(  # (script, words)
     {
         (found[1] or found[2], found[3].strip())
-        for page in (ROOT / "README.md", ROOT / "docs" / "running.md")
+        for page in (ROOT / "README.md", ROOT / "docs" / "running.md", ROOT / "docs" / "python.md")
         for found in re.finditer(r"(?:scripts/(\w+)\.py|\bdima (\w+)) ([^`#|\n]+)", page.read_text())
     }
 )

@@ -65,10 +65,35 @@ def main(cfg: ExportConfig, _: dict[str, str], compose: Callable[..., RunConfig]
     run = replace(restored.cfg, run_dir="", experiment="", checkpoint="", wandb=WandbConfig())
     write(policy.cpu(), obs, run, restored.env_steps, out)
     write_atomic(out / "card.yaml", yaml.safe_dump(card, sort_keys=False))
+    if out.resolve().parent == zoo.folder():
+        write_atomic(zoo.folder() / "README.md", index())
     success = f", success {100 * measured['success']:.1f} %" if "success" in measured else ""
     print(f"exported    {out}  ({sum(path.stat().st_size for path in out.iterdir()) / 1e6:.2f} MB)")
     print(f"            return {measured['return_mean']:.4g}{success} over {cfg.episodes} episodes")
     return 0
+
+
+def index() -> str:
+    """The zoo's page, from its cards."""
+    lines = [
+        "# Trained policies",
+        "",
+        "`python scripts/play.py checkpoint=zoo:NAME`; more in [python.md](../docs/python.md).",
+        "",
+    ]
+    lines += [
+        "| name | task | algorithm | environment steps | minutes | return | success |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for name in zoo.names():
+        card = zoo.card(name)
+        seen = card["evaluation"]
+        success = f"{100 * seen['success']:.1f} %" if "success" in seen else "-"
+        spread = f" ± {seen['return_std']:.3g}" if seen["return_std"] else ", all episodes alike"
+        cells = (card["task"], card["algorithm"], f"{card['env_steps']:,}", card.get("minutes", "-"))
+        cells += (f"{seen['return_mean']:.4g}{spread}", success)
+        lines.append(f"| [{name}]({name}/card.yaml) | {' | '.join(map(str, cells))} |")
+    return "\n".join([*lines, ""])
 
 
 def write(policy: Policy, obs: Tensor, run: RunConfig, env_steps: int, out: Path) -> None:

@@ -1,14 +1,18 @@
 """The policies that come with the library are whole, small, and what their files say."""
 
 import json
+import shlex
 import shutil
 
 import numpy as np
 import pytest
 import torch
 
+from dima_isaac.cli.args import parse
+from dima_isaac.cli.compose import compose
 from dima_isaac.errors import UsageError
 from dima_isaac.run import zoo
+from dima_isaac.tools.export import index
 from dima_isaac.tools.policies import load_policy
 
 NAMES = zoo.names()
@@ -24,7 +28,11 @@ def test_there_are_policies_and_every_folder_is_one():
 def test_a_card_says_what_the_policy_is_and_is_worth(name):
     card, folder = zoo.card(name), zoo.folder() / name
     assert {"task", "algorithm", "env_steps", "minutes", "command", "commit", "seed", "evaluation"} <= card.keys()
-    assert card["commit"] and f"task={card['task']}" in card["command"] and card["evaluation"]["episodes"] == 128
+    assert card["commit"] and card["evaluation"]["episodes"] == 128
+    program, script, *words = shlex.split(card["command"])
+    run = compose(parse("train", words))  # still a run that the program takes
+    assert (program, script, run.task["name"]) == ("python", "scripts/train.py", card["task"])
+    assert (run.algo.name, run.seed, run.max_env_steps) == (card["algorithm"], card["seed"], card["env_steps"])
     files = {path.name for path in folder.iterdir()}
     assert {"policy.onnx", "policy.pt", "weights.pt", "config.yaml", "card.yaml", "curve.csv"} <= files
     assert (folder / "weights.pt").stat().st_size < 1e6
@@ -47,6 +55,10 @@ def test_its_files_are_one_policy(name):
     onnx = pytest.importorskip("onnxruntime")
     (found,) = onnx.InferenceSession(folder / "policy.onnx").run(None, {"obs": obs.numpy()})
     np.testing.assert_allclose(found, action.numpy(), rtol=0.0, atol=1e-5)
+
+
+def test_the_page_is_what_the_cards_say():
+    assert (zoo.folder() / "README.md").read_text(encoding="utf-8") == index()
 
 
 def test_the_best_policy_of_a_task_has_the_highest_return(tmp_path, monkeypatch):
