@@ -75,24 +75,18 @@ def main(cfg: ExportConfig, _: dict[str, str], compose: Callable[..., RunConfig]
 
 def index() -> str:
     """The zoo's page, from its cards."""
-    lines = [
-        "# Trained policies",
-        "",
-        "`python scripts/play.py checkpoint=zoo:NAME`; more in [python.md](../docs/python.md).",
-        "",
-    ]
-    lines += [
-        "| name | task | algorithm | environment steps | minutes | return | success |",
-        "|---|---|---|---|---|---|---|",
-    ]
+    head = (
+        "# Trained policies\n\n`python scripts/play.py checkpoint=zoo:NAME`; more in [python.md](../docs/python.md).\n"
+    )
+    lines = [head, "| name | task | algorithm | environment steps | minutes | return | success |", "|---" * 7 + "|"]
     for name in zoo.names():
         card = zoo.card(name)
         seen = card["evaluation"]
-        success = f"{100 * seen['success']:.1f} %" if "success" in seen else "-"
         spread = f" ± {seen['return_std']:.3g}" if seen["return_std"] else ", all episodes alike"
-        cells = (card["task"], card["algorithm"], f"{card['env_steps']:,}", card.get("minutes", "-"))
-        cells += (f"{seen['return_mean']:.4g}{spread}", success)
-        lines.append(f"| [{name}]({name}/card.yaml) | {' | '.join(map(str, cells))} |")
+        success = f"{100 * seen['success']:.1f} %" if "success" in seen else "-"
+        cells = [card["task"], card["algorithm"], f"{card['env_steps']:,}", str(card.get("minutes", "-"))]
+        cells += [f"{seen['return_mean']:.4g}{spread}", success]
+        lines.append(f"| [{name}]({name}/card.yaml) | {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
 
