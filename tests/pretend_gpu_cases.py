@@ -25,7 +25,7 @@ from dima_isaac.run import build, resolve
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.tools.dream_video import record
+from dima_isaac.tools.dream import record
 from dima_isaac.train.loop import TrainingLoop
 from dima_isaac.train.model_free import ModelFree
 from dima_isaac.train.trainer import Trainer

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -16,6 +17,8 @@ from dima_isaac.sim.scene import Scene
 
 _NEAR, _LENGTHS = 4.0, 1.5  # m, and lengths of a robot: the distance of a camera that follows one is the larger
 _RENDERING_OFF = ("disable", "disabled", "off", "false", "0")  # values of MUJOCO_GL
+_ELSEWHERE = "play viewer=web shows a policy in a browser, headless=True needs no display"
+_BACKSPACE = 259  # GLFW's number
 _CURE = "install libegl1 or libosmesa6, or set capture_video=False"
 
 
@@ -128,8 +131,18 @@ def _length(model: mujoco.MjModel, root: int) -> float:
     return float(np.linalg.norm(data.xpos[own] - data.xpos[root], axis=1).max())
 
 
+@dataclass
+class Controls:
+    """What the user of a live viewer asks for; whoever steps the environments reads it."""
+
+    paused: bool = False
+    restart: bool = False  # once: the reader sets it back
+    speed: float = 1.0  # in units of real time
+    horizon: int = 0  # imagined steps of a dream; 0: as it was
+
+
 class Viewer:
-    """MuJoCo's window on one environment; ``[`` and ``]`` walk through them."""
+    """MuJoCo's window on one environment; ``[`` and ``]`` walk through them, space pauses, backspace restarts."""
 
     def __init__(self, engine: Engine) -> None:
         """Open the window on an engine with the capability ``viewer``.
@@ -139,9 +152,9 @@ class Viewer:
         """
         problem = display_problem()
         if problem:
-            raise UsageError(f"the viewer needs a display: {problem}; use headless=True.")
+            raise UsageError(f"the window needs a display: {problem}; {_ELSEWHERE}.")
         viewer = importlib.import_module("mujoco.viewer")
-        self._engine, self.env = engine, 0
+        self._engine, self.env, self.controls = engine, 0, Controls()
         self._model = compile_visuals(engine.scene)
         self._data = mujoco.MjData(self._model)
         try:
@@ -149,7 +162,7 @@ class Viewer:
                 self._model, self._data, key_callback=self._key, show_left_ui=False, show_right_ui=False
             )
         except Exception as error:  # glfw reports a missing display as a bare RuntimeError or its own type
-            raise UsageError(f"the viewer needs a display ({error}); use headless=True.") from error
+            raise UsageError(f"the window needs a display ({error}); {_ELSEWHERE}.") from error
         start = camera(engine.scene, self._model)
         with self._handle.lock():
             self._handle.cam.type, self._handle.cam.trackbodyid = start.type, start.trackbodyid
@@ -160,6 +173,12 @@ class Viewer:
     def _key(self, code: int) -> None:
         step = {ord("["): -1, ord("]"): 1}.get(code, 0)
         self.env = (self.env + step) % self._engine.num_envs
+        self.controls.paused ^= code == ord(" ")
+        self.controls.restart |= code == _BACKSPACE
+
+    def tell(self, text: str) -> None:
+        """Write ``text`` in the window's corner."""
+        self._handle.set_texts((mujoco.mjtFontScale.mjFONTSCALE_150, mujoco.mjtGridPos.mjGRID_TOPLEFT, text, ""))
 
     def show(self) -> bool:
         """Draw the current state; False once the window was closed."""

@@ -3,7 +3,7 @@
 import importlib
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build, zoo
 from dima_isaac.run.catalog import Catalog
-from dima_isaac.tools import dream_video
+from dima_isaac.tools import dream as dreams
+from dima_isaac.tools import table
 from dima_isaac.tools.config import PlayConfig, Viewer, World
+from dima_isaac.tools.dream import Dream
 from dima_isaac.tools.policies import controller
 from dima_isaac.tools.restore import HELD_OUT, Restored, restore_or_compose
 from dima_isaac.train import video
@@ -32,7 +34,7 @@ def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunCon
     try:
         policy = controller(cfg, restored, env)
         if cfg.viewer is Viewer.web or not cfg.headless:
-            return watch(env, policy, cfg)
+            return watch(env, policy, cfg, restored)
         return film(env, policy, cfg, restored)
     finally:
         env.close()
@@ -47,7 +49,7 @@ def film(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored | 
     with video.Writer(path, fps) as writer:
         if cfg.world is World.dream:
             assert restored is not None
-            summary = dream_video.record(restored, env, policy, writer, cfg, steps)
+            summary = dreams.record(restored, env, policy, writer, cfg, steps)
         else:
             total = video.record(env, policy, writer, cfg.episode, steps, size)
             summary = f"mean return {video.number(total)}"
@@ -56,29 +58,59 @@ def film(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored | 
     return 0
 
 
-def watch(env: VecEnv, policy: Controller, cfg: PlayConfig) -> int:
+def watch(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored | None = None) -> int:
     """Episode after episode in a window or a page, in real time, until it is closed or interrupted.
 
     Raises:
-        UsageError: no display, no viser, or an engine without a viewer.
+        UsageError: no display, no viser, an engine without a viewer, or a dream in a window.
     """
-    if cfg.world is World.dream:
-        raise UsageError("world=dream is a video; leave headless=True.")
     _check_live(env)
-    if cfg.viewer is Viewer.web:
-        viewer = importlib.import_module("dima_isaac.sim.web_viewer").WebViewer(env.engine, cfg.port)
-        print(f"viewer: {viewer.address} shows it; Ctrl-C stops.", flush=True)
-    else:
-        viewer = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
-        print("viewer: [ and ] walk through the environments; close the window to stop.", flush=True)
-    speed = cfg.fps * env.spec.control_dt if cfg.fps else 1.0
-    with closing(viewer), torch.no_grad():
-        step = env.reset(cfg.episode)
+    dream, speed, episode = None, cfg.fps * env.spec.control_dt if cfg.fps else 1.0, cfg.episode
+    with ExitStack() as stack, torch.no_grad():
+        if cfg.world is World.dream:
+            assert restored is not None
+            if cfg.viewer is not Viewer.web:
+                raise UsageError("world=dream is shown by viewer=web, or filmed with headless=True.")
+            dream = stack.enter_context(closing(Dream(restored, env, cfg.seed)))
+        viewer: Any
+        if cfg.viewer is Viewer.web:
+            of_dream = (dream.display.engine, dream.horizon) if dream else (None, 0)
+            web = importlib.import_module("dima_isaac.sim.web_viewer").WebViewer
+            viewer = stack.enter_context(closing(web(env.engine, cfg.port, env.spec.name, *of_dream)))
+            print(f"viewer: {viewer.address} shows it; Ctrl-C stops.", flush=True)
+        else:
+            viewer = stack.enter_context(closing(importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)))
+            print("viewer: [ and ] walk through the environments, space pauses, backspace restarts; close it to stop.")
+        controls = viewer.controls
+        step, total = env.reset(episode), torch.zeros(env.num_envs, device=env.device)
         while viewer.show():
-            due = time.perf_counter() + env.spec.control_dt / speed
-            step = env.step(policy(step.obs))
+            due = time.perf_counter() + env.spec.control_dt / (speed * controls.speed)
+            if controls.restart:
+                controls.restart, episode = False, episode + 1
+                step = env.reset(episode)
+                total.zero_()
+            elif not controls.paused:
+                action = policy(step.obs)
+                if dream is not None:
+                    dream.horizon = controls.horizon
+                    dream.advance(step, action)
+                step = env.step(action)
+                total = (total + step.reward).masked_fill(step.first, 0.0)
+            text = f"return {video.number(float(total[viewer.env]))}"
+            if dream is not None:
+                text += _errors(env, dream, dream.show(step)[viewer.env])
+            viewer.tell(text)
             time.sleep(max(0.0, due - time.perf_counter()))
     return 0
+
+
+def _errors(env: VecEnv, dream: Dream, error: Tensor) -> str:
+    """A Markdown table of the largest errors (D,) in one dreamt state."""
+    largest = error.abs().topk(min(8, len(error)))
+    rows = [[env.task.describe(i), f"{e:.2f}"] for e, i in zip(*map(Tensor.tolist, largest), strict=True)]
+    size = float(error.square().mean().sqrt())
+    head = f"dream: step {dream.age} of {dream.horizon}, error {size:.2f} (standard deviations)"
+    return f"\n\n{head}\n\n" + table.markdown(["state", "error"], rows)
 
 
 @contextmanager

@@ -9,7 +9,10 @@ from PIL import Image
 
 from dima_isaac.cli import main as cli
 from dima_isaac.errors import UsageError
+from dima_isaac.sim.render import Controls, Viewer
 from dima_isaac.tools import play
+from dima_isaac.tools.config import PlayConfig, World
+from dima_isaac.train.video import number
 from tests.toy import toy_env
 
 
@@ -48,6 +51,52 @@ def test_a_window_is_refused_where_there_is_none_and_not_opened_unasked(monkeypa
         pass
     with pytest.raises(UsageError, match="no live viewer"), play.training_window(toy_env(2), True):
         pass
+
+
+class Remote(Pane):
+    """A window whose user pauses, goes on and restarts."""
+
+    def __init__(self, engine, *rest) -> None:
+        super().__init__(life=8)
+        self.controls, self.env, self.told, self.address = Controls(speed=1e6), 0, [], "here"
+
+    def show(self) -> bool:
+        self.controls.paused = self.shown in (2, 3)
+        self.controls.restart = self.shown == 6
+        return super().show()
+
+    def tell(self, text: str) -> None:
+        self.told.append(text)
+
+
+def test_a_watched_policy_pauses_and_restarts(monkeypatch):
+    panes = []
+    monkeypatch.setattr("dima_isaac.sim.render.Viewer", lambda engine: panes.append(Remote(engine)) or panes[0])
+    env = toy_env(2)
+    env.engine.capabilities = replace(env.engine.capabilities, viewer=True)
+    rewards, resets, plain_step, plain_reset = [], [], env.step, env.reset
+    env.step = lambda action: rewards.append(row := plain_step(action)) or row
+    env.reset = lambda episode: resets.append(episode) or plain_reset(episode)
+    play.watch(env, lambda obs: 0 * obs[:, :, :1], PlayConfig(headless=False, episode=3))
+    [pane] = panes
+    rewards = [row for row in rewards if not row.first.any()]  # a reset takes a tick
+    assert resets == [3, 4] and len(rewards) == 5 and pane.closed
+    returns = np.cumsum([float(row.reward[0]) for row in rewards[:4]])
+    shown = [f"return {number(value)}" for value in (returns[0], returns[1], returns[1], returns[1], *returns[2:])]
+    assert pane.told == [*shown, "return 0", f"return {number(float(rewards[4].reward[0]))}"]
+
+
+def test_a_dream_is_not_shown_in_a_window():
+    env = toy_env(2)
+    env.engine.capabilities = replace(env.engine.capabilities, viewer=True)
+    with pytest.raises(UsageError, match="viewer=web"):
+        play.watch(env, lambda obs: obs, PlayConfig(world=World.dream, headless=False), object())
+
+
+def test_without_a_display_the_page_is_offered(monkeypatch):
+    monkeypatch.setattr("dima_isaac.sim.render.display_problem", lambda: "DISPLAY is not set")
+    with pytest.raises(UsageError, match="DISPLAY is not set; play viewer=web shows a policy in a browser"):
+        Viewer(toy_env(2).engine)
 
 
 def test_play_films_real_hands(tmp_path, monkeypatch, capsys):
