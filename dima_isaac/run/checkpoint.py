@@ -82,8 +82,14 @@ class Checkpoints:
         which = self.cfg.checkpoint
         if not which:
             return None
-        if which not in RESUME:
-            return self._read(find(which))
+        return self.newest() if which in RESUME else self._read(find(which))
+
+    def newest(self) -> State | None:
+        """The newest intact checkpoint of this folder, if there is one.
+
+        Raises:
+            CheckpointError: there are checkpoints, but no intact one.
+        """
         damaged: list[Path] = []
         for path in reversed(steps_in(self.folder)):
             try:

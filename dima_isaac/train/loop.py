@@ -10,7 +10,7 @@ from dima_isaac.agent.explore import Explorer
 from dima_isaac.agent.learner import Learner, build_learner
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
+from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError, WorkerError
 from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.run.folder import RESUME, RunFolder
@@ -101,7 +101,7 @@ class TrainingLoop(ABC):
 
         Raises:
             CheckpointError: the state at the end could not be saved.
-            DivergenceError: the losses stayed non-finite.
+            DivergenceError: losses or weights were not finite, again after going back to the newest checkpoint.
             WorkerError: the environments are lost; what was learnt is saved.
         """
         for _ in self.steps():
@@ -110,11 +110,14 @@ class TrainingLoop(ABC):
     def steps(self) -> Generator[None, None, None]:
         """As ``run``, pausing after every step of all environments; what was learnt is saved if that is left early."""
         try:
-            yield from self.loop()
+            try:
+                saved = yield from self.to_the_end()
+            except DivergenceError as error:
+                self.go_back(error)
+                saved = yield from self.to_the_end()
         except (WorkerError, GeneratorExit):
             self.save(final=True)
             raise
-        saved = self.save(final=True)
         if not self.signals.stop:  # after the save: a continuation evaluates when its own schedule says so
             self.evaluate()
             self.log_metrics()
@@ -123,6 +126,28 @@ class TrainingLoop(ABC):
                 f"the run stopped at {self.env_steps:,} environment steps and could not be saved there."
                 f" Make room, then: {self.run_folder.resume_command}"
             )
+
+    def to_the_end(self) -> Generator[None, None, bool]:
+        """Train and save; returns whether it could be saved."""
+        try:
+            yield from self.loop()
+        except SimulationError:
+            self.persistence.check_finite(self.env_steps)  # weights that are not make actions that are not
+            raise
+        return self.save(final=True)
+
+    def go_back(self, error: DivergenceError) -> None:
+        """Continue from the newest checkpoint with other random numbers, once.
+
+        Raises:
+            DivergenceError: ``error``, where that is not possible.
+        """
+        self.persistence.go_back(error)
+        for number, generator in enumerate(self.generators(), self.cfg.seed + self.env_steps):
+            generator.manual_seed(number)
+        self._nonfinite = 0
+        if self.cfg.compile is True:
+            self.capture()
 
     def loop(self) -> Iterator[None]:
         """Act and learn, with evaluations and checkpoints in between."""
@@ -174,6 +199,7 @@ class TrainingLoop(ABC):
         """From now on play the updates as graphs, with the same results (``compile``)."""
         for owner, names in self.captured():
             for name in names:
+                vars(owner).pop(name, None)  # an earlier graph, whose optimiser states are no longer used
                 setattr(owner, name, Captured(getattr(owner, name), self.generators))
 
     def save(self, final: bool = False) -> bool:

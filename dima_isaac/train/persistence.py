@@ -6,13 +6,16 @@ from typing import Any
 from torch import nn
 
 from dima_isaac.config import RunConfig
-from dima_isaac.errors import CheckpointError, UsageError
+from dima_isaac.errors import CheckpointError, DivergenceError, UsageError
+from dima_isaac.nn.captured import tree_leaves
 from dima_isaac.run.checkpoint import Checkpoints
 from dima_isaac.run.folder import RESUME, RunFolder
 from dima_isaac.run.logger import Logger
 
 Part = tuple[Callable[[], Any], Callable[[Any], Any]]
 """How a part's state is taken, and how it is restored."""
+LEARNT = ("agent", "agent_optim", "world", "world_optim", "rl_games")
+"""Parts whose numbers are finite as long as learning goes on."""
 
 
 def attribute(owner: object, name: str) -> Part:
@@ -42,7 +45,8 @@ class Persistence:
         """
         self.cfg, self.run, self.logger, self.parts, self.actor = cfg, run, logger, parts, actor
         self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
-        self._missed = False
+        self._missed = self._went_back = False
+        self._saved_at: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to continue bit for bit on a deterministic engine."""
@@ -56,14 +60,51 @@ class Persistence:
     def save(self, env_steps: int, final: bool = False) -> bool:
         """Save everything, so that a kill costs at most the steps since; returns whether it could be written.
 
-        Where the run's folder is gone, the next save tries it again. If it is still gone then, or this is the ``final``
-        save, the run moves to a new folder beside it.
+        What was saved at these ``env_steps`` before is not written again: it might not succeed a second time. Where
+        the run's folder is gone, the next save tries it again. If it is still gone then, or this is the ``final`` save,
+        the run moves to a new folder beside it.
+
+        Raises:
+            DivergenceError: weights that are not finite; the checkpoints stay as they are.
         """
         self.logger.flush(env_steps)  # an evaluation since the last row: no continuation would make it again
-        if not self.run.in_place() and not self._move(final):
+        in_place = self.run.in_place()
+        if in_place and self._saved_at == env_steps:
+            return True
+        self.check_finite(env_steps)
+        if not in_place and not self._move(final):
             return False
         self._missed = False
-        return self.checkpoints.save(env_steps, self.state_dict())
+        saved = self.checkpoints.save(env_steps, self.state_dict())
+        if saved:
+            self._saved_at = env_steps
+        return saved
+
+    def check_finite(self, env_steps: int) -> None:
+        """Raise ``DivergenceError`` where what was learnt is not finite."""
+        parts = {name: tree_leaves(self.parts[name][0]()) for name in LEARNT if name in self.parts}
+        lost = [name for name, leaves in parts.items() if not all(bool(leaf.isfinite().all()) for leaf in leaves)]
+        if lost:
+            raise DivergenceError(
+                f"there are numbers that are not finite in {' and '.join(lost)} at {env_steps:,} environment steps;"
+                " they were not saved. Lower the learning rate."
+            )
+
+    def go_back(self, error: DivergenceError) -> None:
+        """Continue from the newest checkpoint of this run after ``error``, once.
+
+        The caller changes the random numbers: the same ones would lead there again.
+
+        Raises:
+            DivergenceError: ``error``, at the second call, or where there is no checkpoint.
+        """
+        state = None if self._went_back else self.checkpoints.newest()
+        if state is None:
+            raise error
+        self._went_back, self._saved_at = True, None
+        self.load_state_dict(state)
+        self.logger.rewind(int(state["env_steps"]))
+        self.logger.note(f"{error} Going back to {state['env_steps']:,} environment steps, this once.")
 
     def _move(self, now: bool) -> bool:
         """Go on in a new folder ``now`` or at the second call; returns whether the run has one."""

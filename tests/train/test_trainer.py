@@ -19,7 +19,8 @@ from dima_isaac.agent.config import (
     SacConfig,
 )
 from dima_isaac.config import Algo, RunConfig
-from dima_isaac.errors import CheckpointError, DivergenceError, WorkerError
+from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError, WorkerError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.run import checkpoint
 from dima_isaac.run.folder import RunFolder
@@ -281,6 +282,81 @@ def test_the_held_out_error_is_of_rows_that_no_update_has_seen(tmp_path):
     for before, now, state in seen:
         rows = trainer.replay.state[before // 4 : now // 4].flatten(0, 1)
         assert now - before == 40 and sorted(state.tolist()) == sorted(rows.tolist())
+
+
+def spoilt(folder, cfg: RunConfig, times: int, at: int = 100) -> Trainer:
+    """A run in which one weight of the actor becomes NaN at ``at`` environment steps, as often as ``times``."""
+    torch.manual_seed(0)
+    left = [times]
+    with RunFolder(folder) as run:
+        logger = Logger(run, cfg, cfg.max_env_steps)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        collect = trainer.collect
+
+        def watched() -> None:
+            collect()
+            if trainer.env_steps == at and left[0]:
+                left[0] -= 1
+                with torch.no_grad():
+                    next(trainer.agent.actor.parameters())[0] = torch.nan
+
+        trainer.collect = watched
+        try:
+            trainer.run()
+        finally:
+            logger.close()
+    return trainer
+
+
+@pytest.mark.parametrize("captured", [False, True])
+def test_weights_that_are_not_finite_are_not_saved_and_cost_the_steps_since_the_last_checkpoint(
+    tmp_path, monkeypatch, capsys, captured
+):
+    use_tapes(monkeypatch)
+    trainer = spoilt(tmp_path, replace(config(240, eval_every=0), compile=captured), times=1)
+    said = capsys.readouterr().out
+    assert "not finite in agent" in said and "Going back to 80 environment steps" in said
+    assert trainer.env_steps == 240 and torch.isfinite(trainer.agent.actor.mode(trainer.step.obs)).all()
+    steps = [json.loads(line)["env_steps"] for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert steps == sorted(steps)
+    rows = trainer.replay.action[: trainer.replay.size]
+    assert torch.isfinite(rows).all() and trainer.replay.size == 60
+
+
+def test_the_second_time_ends_the_run_with_a_good_checkpoint(tmp_path):
+    with pytest.raises(DivergenceError, match="not finite in agent and world at 160 "):
+        spoilt(tmp_path, config(240, eval_every=0), times=2)
+    kept = checkpoint.read(tmp_path / "checkpoints" / "last.pt")
+    assert kept["env_steps"] == 80 and all(value.isfinite().all() for value in kept["agent"].values())
+
+
+def test_a_weight_that_is_not_finite_is_not_blamed_on_physics(tmp_path, monkeypatch):
+    cfg = config(240, eval_every=0)
+    cfg.train.checkpoint.every = 0
+
+    def step(env, action):
+        if ticks[0] == 4:
+            raise SimulationError("are the actions finite?")
+        ticks[0] += 1
+        return real(env, action)
+
+    real, ticks = VecEnv.step, [0]
+    monkeypatch.setattr(VecEnv, "step", step)
+    with pytest.raises(SimulationError):
+        spoilt(tmp_path / "a", cfg, times=0)
+    ticks[0] = 0
+    with pytest.raises(DivergenceError, match="not finite in agent"):
+        spoilt(tmp_path / "b", cfg, times=1, at=8)
+
+
+def test_what_is_saved_is_not_written_again(tmp_path, monkeypatch):
+    """Saves are due at 80 and 160, where the run ends as well."""
+    written, save = [], checkpoint.Checkpoints.save
+    monkeypatch.setattr(
+        checkpoint.Checkpoints, "save", lambda self, n, state: written.append(n) or save(self, n, state)
+    )
+    trained(tmp_path, config(160))
+    assert written == [80, 160]
 
 
 def test_ten_nonfinite_rows_end_a_run_only_in_a_row(tmp_path):
