@@ -25,7 +25,7 @@ class FolderLock:
             OSError: the file cannot be written.
         """
         self._path = folder / _NAME
-        self._file = open(self._path, "a+", encoding="utf-8")  # noqa: SIM115  held until release()
+        self._file = open(self._path, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115  held until release()
         self.holder = _lock(self._file)
         if self.holder:
             self._file.close()
@@ -52,7 +52,7 @@ class FolderLock:
 def holder(folder: Path) -> str:
     """The process that has locked ``folder``, or ''."""
     try:
-        with open(folder / _NAME, "r+", encoding="utf-8") as file:
+        with open(folder / _NAME, "r+", encoding="utf-8", errors="replace") as file:
             return _lock(file)
     except OSError:
         return ""

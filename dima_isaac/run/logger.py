@@ -162,9 +162,10 @@ class Logger:
 
 
 def _parse(text: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl, or None for one that a kill cut short."""
+    """A line of metrics.jsonl, or None for one that a kill cut short or that is damaged."""
     try:
         row = json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
-    return row if isinstance(row, dict) and "env_steps" in row and "wall_time" in row else None
+    whole = isinstance(row, dict) and all(isinstance(row.get(key), int | float) for key in ("env_steps", "wall_time"))
+    return row if whole else None

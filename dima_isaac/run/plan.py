@@ -35,14 +35,20 @@ def plan(cfg: RunConfig) -> Plan:
         UsageError: in use, not writable, holding another run, or made with other settings.
     """
     if cfg.run_dir:
-        return _plan_named(cfg, Path(os.path.expanduser(cfg.run_dir)))
+        named = os.path.expanduser(cfg.run_dir)
+        if named.startswith("~"):
+            raise UsageError(f"run_dir={cfg.run_dir}: there is no user {named[1:].partition('/')[0]}; ./~ is a folder.")
+        return _plan_named(cfg, Path(named))
     parent = ROOT / (cfg.experiment or str(cfg.task["name"]))
+    if ROOT not in Path(os.path.normpath(parent)).parents:
+        raise UsageError(f"experiment={cfg.experiment} is not a folder in {ROOT}; run_dir=PATH puts one run anywhere.")
     _check_writable(parent)
     if cfg.checkpoint in RESUME and parent.is_dir():
         for folder in sorted(_runs(parent), key=_last_written, reverse=True):
             try:
                 stored = read_config(folder)
-                check_expressible(stored or {}, folder)
+                if stored is not None:
+                    _check_whole(stored, folder)
             except CheckpointError as error:  # it was not asked for by name
                 print(f"{error} That run is passed over.")
                 continue
@@ -79,7 +85,7 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
         return Plan(folder, None)
     if cfg.checkpoint not in RESUME:
         raise UsageError(f"{folder} holds a run; add checkpoint=auto to continue it, or choose another run_dir.")
-    check_expressible(stored, folder)
+    _check_whole(stored, folder)
     changed = changes(stored, cfg)
     if changed:
         listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])
@@ -89,6 +95,13 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
             f" checkpoint={folder} there starts from what was learnt here."
         )
     return Plan(folder, stored)
+
+
+def _check_whole(stored: dict[str, Any], folder: Path) -> None:
+    """Raise ``CheckpointError`` unless a run can be continued from what ``folder``'s config.yaml ``stored``."""
+    if not isinstance(stored.get("num_envs"), int) or not dict(leaves(stored)).get("engine.name"):
+        raise CheckpointError(f"{folder / 'config.yaml'} is not a run's whole configuration.")
+    check_expressible(stored, folder)
 
 
 def _runs(parent: Path) -> list[Path]:

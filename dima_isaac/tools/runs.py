@@ -113,9 +113,9 @@ def _read(path: Path) -> Run:
     for line in (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
-        except json.JSONDecodeError:
+        except (ValueError, RecursionError):
             continue  # a line that a kill cut short
-        if isinstance(row, dict) and row.get("env_steps") is not None:
+        if isinstance(row, dict) and isinstance(row.get("env_steps"), int | float):
             rows.append(row)
     return Run(path, read_config(path) or {}, rows)
 

@@ -77,6 +77,10 @@ def test_a_file_in_the_way_and_a_torn_config():
     Path("torn/config.yaml").write_text("task: [")
     with pytest.raises(CheckpointError, match="cannot be read"):
         plan(run_config(run_dir="torn", checkpoint="auto"))
+    for text in ("", "task: {name: Toy}", "task: {name: Toy}\nengine: {name: toy}\nnum_envs: many"):
+        Path("torn/config.yaml").write_text(text)
+        with pytest.raises(CheckpointError, match=r"is not a run's (whole )?configuration"):
+            plan(run_config(run_dir="torn", checkpoint="auto"))
 
 
 def test_a_folder_without_permission_is_refused_before_anything_starts(monkeypatch):
@@ -91,3 +95,16 @@ def test_latest_demands_a_run_where_auto_would_start_one(tmp_path):
     with pytest.raises(CheckpointError, match="holds no run"):
         plan(RunConfig(task={"name": "Toy"}, checkpoint="latest", run_dir=str(tmp_path / "new")))
     assert plan(RunConfig(task={"name": "Toy"}, checkpoint="auto")).stored is None
+
+
+@pytest.mark.parametrize("name", ["../../x", "..", ".", "/tmp/x", "a/../../x"])
+def test_an_experiment_stays_among_the_runs(name):
+    with pytest.raises(UsageError, match="run_dir=PATH"):
+        plan(run_config(experiment=name))
+    assert plan(run_config(experiment="a/b")).path.parent == Path("runs/a/b")
+
+
+def test_the_home_of_an_unknown_user_is_no_folder_of_that_name():
+    with pytest.raises(UsageError, match="there is no user nobody-here;"):
+        plan(run_config(run_dir="~nobody-here/run"))
+    assert plan(run_config(run_dir="./~nobody-here/run")).path == Path("~nobody-here/run")
