@@ -42,9 +42,8 @@ def bench_engine(
     environment steps.
 
     Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
-    ``bare_steps_per_s`` and their ``ratio`` (None without the capability ``bare_physics``), ``ratio_of_ceiling``
-    against physics that runs each environment's round in one go, ``limit`` (``roofline.bound``), and what the engine
-    counted.
+    ``bare_steps_per_s`` and their ``ratio`` (None without the capability ``bare_physics``), ``limit``
+    (``roofline.bound``), and what the engine counted.
     """
     dims, engine = env.spec.dims, env.engine
     generator = torch.Generator(device=env.device).manual_seed(seed)
@@ -52,7 +51,6 @@ def bench_engine(
     bare = engine.bare_physics() if engine.capabilities.bare_physics else None
     whole: list[float] = []
     physics: list[float] = []
-    ceiling: list[float] = []
     env.reset()
     rate = steps * env.num_envs
     end = time.perf_counter() + seconds
@@ -67,8 +65,7 @@ def bench_engine(
         synchronize(env.engine.device)
         whole.append(time.perf_counter() - started)
         if bare is not None:
-            physics.append(bare.replay(closed_loop=True))
-            ceiling.append(bare.replay(closed_loop=False))
+            physics.append(bare.replay())
     if bare is not None:
         bare.close()
     taken = gpu_memory(engine.device)
@@ -77,7 +74,6 @@ def bench_engine(
         "env_steps_per_s": rate / statistics.median(whole),
         "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
         "ratio": median_ratio(physics, whole) if physics else None,
-        "ratio_of_ceiling": median_ratio(ceiling, whole) if ceiling else None,
         "rounds": len(whole),
         "env_steps": rate * len(whole),
         "num_envs": env.num_envs,

@@ -38,11 +38,10 @@ class BarePhysics(Protocol):
     def record(self) -> None:
         """Note what the engine's control steps start from, from now on; earlier notes are dropped."""
 
-    def replay(self, closed_loop: bool) -> float:
+    def replay(self) -> float:
         """Stop recording and return the seconds that the recorded physics steps take.
 
-        With ``closed_loop`` every environment finishes a control step before the next one begins, as anything must
-        that waits for actions; without it each environment runs all its steps at once, which is a ceiling.
+        Every environment finishes a control step before the next one begins, as anything must that waits for actions.
         """
 
     def close(self) -> None:

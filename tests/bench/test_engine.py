@@ -25,17 +25,15 @@ def test_a_replay_ends_where_the_engine_ended() -> None:
     generator = torch.Generator().manual_seed(0)
     for _ in range(9):  # five steps, a reset, three steps
         step = env.step(torch.randn(3, 2, 20, generator=generator))
-    assert bare.replay(closed_loop=True) > 0.0
-    assert bare.replay(closed_loop=False) > 0.0
+    assert bare.replay() > 0.0
     bare.close()
     assert not step.first.any()
-    for data, qpos in zip(bare._own, env.engine.batch.bind("qpos"), strict=True):
+    for data, qpos in zip(bare._data, env.engine.batch.bind("qpos"), strict=True):
         assert np.array_equal(data.qpos, qpos)
-    assert any(np.array_equal(bare._shared[0].qpos, qpos) for qpos in env.engine.batch.bind("qpos"))
 
 
 def test_the_bench_reports_rates_and_their_ratio() -> None:
     out = bench_engine(make(2, length=75), seconds=0.0, steps=2)
     assert out["rounds"] == 3 and out["num_envs"] == 2 and out["substeps"] == 4
-    assert out["env_steps_per_s"] > 0.0 and out["ratio"] > 0.0 and out["ratio_of_ceiling"] > 0.0
+    assert out["env_steps_per_s"] > 0.0 and out["ratio"] > 0.0
     assert out["stats"] == {"nonfinite": 0, "contact_overflow": 0}

@@ -12,19 +12,14 @@ _INPUTS = int(mujoco.mjtState.mjSTATE_CTRL) | int(mujoco.mjtState.mjSTATE_XFRC_A
 
 
 class BareMujoco:
-    """Repeats what an engine did, with no packing, observations or rewards; see ``BarePhysics``.
-
-    In a closed loop each environment has its own MjData. Otherwise each thread runs all steps of one environment after
-    the other in one warm MjData.
-    """
+    """Repeats what an engine did, with no packing, observations or rewards; see ``BarePhysics``."""
 
     def __init__(self, model: mujoco.MjModel, num_envs: int, substeps: int, threads: int) -> None:
         self.recording = False
         self._model, self._substeps = model, substeps
         self._steps: list[tuple[Array, Array]] = []  # state rows (E, nstate) and held environments (E,)
         self._chunks = np.array_split(np.arange(num_envs), threads)
-        self._own = [mujoco.MjData(model) for _ in range(num_envs)]
-        self._shared = [mujoco.MjData(model) for _ in self._chunks]
+        self._data = [mujoco.MjData(model) for _ in range(num_envs)]
         self._pool = ThreadPoolExecutor(threads)
 
     def record(self) -> None:
@@ -35,38 +30,26 @@ class BareMujoco:
         """Note the state rows (E, nstate) at the start of a control step, and which environments are ``held`` (E,)."""
         self._steps.append((rows.copy(), held.copy()))
 
-    def replay(self, closed_loop: bool) -> float:
+    def replay(self) -> float:
         """Stop recording; the seconds that its physics steps take. Controls are extracted before the clock starts."""
         self.recording = False
         inputs = [self._inputs(rows) for rows, _ in self._steps]
         started = time.perf_counter()
-        if closed_loop:
-            for step in range(len(self._steps)):
-                # blocks until every thread is done, as a control step does
-                list(self._pool.map(lambda envs, k=step: self._advance(envs, inputs, k), self._chunks))
-        else:
-            list(self._pool.map(lambda data, envs: self._trajectories(data, envs, inputs), self._shared, self._chunks))
+        for step in range(len(self._steps)):
+            # blocks until every thread is done, as a control step does
+            list(self._pool.map(lambda envs, k=step: self._advance(envs, inputs, k), self._chunks))
         return time.perf_counter() - started
 
     def _advance(self, envs: Array, inputs: list[Array], step: int) -> None:
-        for env in envs:
-            self._step(self._own[env], env, step, inputs)
-
-    def _trajectories(self, data: mujoco.MjData, envs: Array, inputs: list[Array]) -> None:
-        for env in envs:
-            for step in range(len(self._steps)):
-                self._step(data, env, step, inputs)
-
-    def _step(self, data: mujoco.MjData, env: int, step: int, inputs: list[Array]) -> None:
-        """One control step, from the recorded row after a reset and from where ``data`` is otherwise."""
+        """One control step, from the recorded row after a reset and from where the environment is otherwise."""
         rows, held = self._steps[step]
-        if held[env]:
-            return
-        if step == 0 or self._steps[step - 1][1][env]:
-            mujoco.mj_setState(self._model, data, rows[env], _ROW)
-        else:
-            mujoco.mj_setState(self._model, data, inputs[step][env], _INPUTS)
-        mujoco.mj_step(self._model, data, self._substeps)
+        for env in envs[~held[envs]]:
+            data = self._data[env]
+            if step == 0 or self._steps[step - 1][1][env]:
+                mujoco.mj_setState(self._model, data, rows[env], _ROW)
+            else:
+                mujoco.mj_setState(self._model, data, inputs[step][env], _INPUTS)
+            mujoco.mj_step(self._model, data, self._substeps)
 
     def _inputs(self, rows: Array) -> Array:
         out = np.empty((len(rows), mujoco.mj_stateSize(self._model, _INPUTS)))
