@@ -10,15 +10,17 @@ import xml.etree.ElementTree as ET
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
+import torch
+from torch import Tensor
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.scene import Actor, Mjcf
+from dima_isaac.sim.rotations import from_rpy, quat_conj, quat_div, rotate
+from dima_isaac.sim.scene import IDENTITY, Actor, Mjcf
 
-Array = np.ndarray
 DENSITY = 500.0  # kg/m^3 of links that have no inertial, as published
 MOVING = ("revolute", "prismatic", "continuous")
 COLLIDER = {"contype": "1", "conaffinity": "0", "condim": "4", "friction": "1 0.005 0.0001", "density": str(DENSITY)}
+ORIGIN = torch.tensor(IDENTITY, dtype=torch.float64), torch.zeros(3, dtype=torch.float64)
 LOOK = {"contype": "0", "conaffinity": "0", "group": "1", "mass": "0", "rgba": "0.7 0.7 0.72 1"}
 
 
@@ -98,7 +100,7 @@ class _Converter:
         self.assets = ET.SubElement(self.model, "asset")
         body = ET.SubElement(ET.SubElement(self.model, "worldbody"), "body", name=name)
         for base in self.links.keys() - children:
-            self._fill(body, base, np.eye(3), np.zeros(3))
+            self._fill(body, base, *ORIGIN)
         if self.bodies or self.names:
             raise UsageError(f"{path} has no moving link for {', '.join([*self.bodies, *self.names])}.")
 
@@ -106,7 +108,7 @@ class _Converter:
         """The MJCF."""
         return ET.tostring(self.model, encoding="unicode")
 
-    def _fill(self, body: ET.Element, link: str, turn: Array, at: Array) -> None:
+    def _fill(self, body: ET.Element, link: str, turn: Tensor, at: Tensor) -> None:
         """Add a link whose frame is ``turn``, ``at`` from the body's, and all that hangs on it."""
         element = self.links[link]
         self._inertial(body, element, turn, at)
@@ -118,13 +120,13 @@ class _Converter:
             self._mesh(body, shape, turn, at, {**COLLIDER, "group": "3" if looks else "0"}, "convex")
         for joint in self.joints.get(link, []):
             step, offset = _frame(joint)
-            place = at + turn @ offset
+            place = at + rotate(turn, offset)
             if joint.get("type") not in MOVING:
-                self._fill(body, _end(joint, "child"), turn @ step, place)
+                self._fill(body, _end(joint, "child"), _product(turn, step), place)
             else:
-                self._hang(body, joint, turn @ step, place)
+                self._hang(body, joint, _product(turn, step), place)
 
-    def _hang(self, parent: ET.Element, joint: ET.Element, turn: Array, at: Array) -> None:
+    def _hang(self, parent: ET.Element, joint: ET.Element, turn: Tensor, at: Tensor) -> None:
         """Add a moving link; one without a shape is only a step to the next, whose joint is added to its own."""
         if not self.bodies:
             raise self._too_many(joint)
@@ -134,24 +136,25 @@ class _Converter:
         while not self.links[link].findall("collision") and len(self.joints.get(link, [])) == 1:
             joint = self.joints[link][0]
             step, offset = _frame(joint)
-            if joint.get("type") not in MOVING or np.abs(offset).max() > 1e-9:
+            if joint.get("type") not in MOVING or bool(offset.abs().max() > 1e-9):
                 break
-            turn, link = turn @ step, _end(joint, "child")
+            turn, link = _product(turn, step), _end(joint, "child")
             self._joint(body, joint, turn)
-        self._fill(body, link, turn, np.zeros(3))
+        self._fill(body, link, turn, ORIGIN[1])
 
     def _too_many(self, joint: ET.Element) -> UsageError:
         expected = ", ".join(self.original.joints) or "none"
         return UsageError(f"{self.path} has another moving joint, {joint.get('name')}, besides {expected}.")
 
-    def _joint(self, body: ET.Element, joint: ET.Element, turn: Array) -> None:
+    def _joint(self, body: ET.Element, joint: ET.Element, turn: Tensor) -> None:
         if not self.names:
             raise self._too_many(joint)
         name, kind = self.names.pop(0), joint.get("type")
         axis, limit = joint.find("axis"), joint.find("limit")
-        direction = _floats(axis.get("xyz") if axis is not None else None, (1.0, 0.0, 0.0))
+        along = _floats(axis.get("xyz") if axis is not None else None, (1.0, 0.0, 0.0))
+        direction = torch.tensor(along, dtype=torch.float64)
         out = ET.SubElement(body, "joint", name=name, type="slide" if kind == "prismatic" else "hinge")
-        out.set("axis", _numbers(turn @ direction))
+        out.set("axis", _numbers(rotate(turn, direction)))
         out.set("damping", self.damping.get(name, "0"))
         if kind != "continuous" and limit is not None:
             out.set("limited", "true")
@@ -160,7 +163,7 @@ class _Converter:
             out.set("armature", "0.00001")  # about the axis of something thin there is next to no inertia
 
     def _mesh(
-        self, body: ET.Element, shape: ET.Element, turn: Array, at: Array, look: dict[str, str], inertia: str
+        self, body: ET.Element, shape: ET.Element, turn: Tensor, at: Tensor, look: dict[str, str], inertia: str
     ) -> None:
         mesh = shape.find("geometry/mesh")
         if mesh is None:
@@ -172,22 +175,23 @@ class _Converter:
         asset = ET.SubElement(self.assets, "mesh", name=name, file=str(file), inertia=inertia)
         asset.set("scale", mesh.get("scale", "1 1 1"))
         step, offset = _frame(shape)
-        where = {"pos": _numbers(at + turn @ offset), "quat": _numbers(_quat(turn @ step))}
+        where = {"pos": _numbers(at + rotate(turn, offset)), "quat": _numbers(_product(turn, step)[[3, 0, 1, 2]])}
         ET.SubElement(body, "geom", {"type": "mesh", "mesh": name, **where, **look})
 
-    def _inertial(self, body: ET.Element, link: ET.Element, turn: Array, at: Array) -> None:
+    def _inertial(self, body: ET.Element, link: ET.Element, turn: Tensor, at: Tensor) -> None:
         inertial = link.find("inertial")
         mass = inertial.find("mass") if inertial is not None else None
         inertia = inertial.find("inertia") if inertial is not None else None
         if inertial is None or mass is None or inertia is None:
             return
         step, offset = _frame(inertial)
-        tensor = [inertia.get(key, "0") for key in ("ixx", "iyy", "izz", "ixy", "ixz", "iyz")]
-        xx, yy, zz, xy, xz, yz = map(float, tensor)
-        whole = turn @ step @ np.array([[xx, xy, xz], [xy, yy, yz], [xz, yz, zz]]) @ (turn @ step).T
-        six = (whole[0, 0], whole[1, 1], whole[2, 2], whole[0, 1], whole[0, 2], whole[1, 2])
-        out = ET.SubElement(body, "inertial", pos=_numbers(at + turn @ offset), mass=mass.get("value", "0"))
-        out.set("fullinertia", _numbers(six))
+        values = {key: float(inertia.get(key, "0")) for key in ("ixx", "ixy", "ixz", "iyy", "iyz", "izz")}
+        rows = ("ixx", "ixy", "ixz"), ("ixy", "iyy", "iyz"), ("ixz", "iyz", "izz")
+        tensor = torch.tensor([[values[key] for key in row] for row in rows], dtype=torch.float64)
+        axes = rotate(_product(turn, step), torch.eye(3, dtype=torch.float64))  # rows are the turned x, y and z
+        whole = axes.T @ tensor @ axes
+        out = ET.SubElement(body, "inertial", pos=_numbers(at + rotate(turn, offset)), mass=mass.get("value", "0"))
+        out.set("fullinertia", _numbers(torch.cat([whole.diagonal(), whole[[0, 0, 1], [1, 2, 2]]])))
 
 
 def _end(joint: ET.Element, end: str) -> str:
@@ -195,39 +199,24 @@ def _end(joint: ET.Element, end: str) -> str:
     return found.get("link", "") if found is not None else ""
 
 
-def _floats(text: str | None, default: tuple[float, ...]) -> Array:
-    return np.array([float(number) for number in text.split()] if text else default)
+def _floats(text: str | None, default: tuple[float, ...] = (0.0, 0.0, 0.0)) -> tuple[float, ...]:
+    return tuple(map(float, text.split())) if text else default
 
 
-def _numbers(values: object) -> str:
-    return " ".join(f"{value:.9g}" for value in np.asarray(values, dtype=float))
+def _numbers(values: Tensor) -> str:
+    return " ".join(f"{value:.9g}" for value in values.tolist())
 
 
-def _frame(element: ET.Element) -> tuple[Array, Array]:
-    """Rotation (3, 3) and translation (3,) of an element's ``origin``: Rz(yaw) Ry(pitch) Rx(roll)."""
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """First ``b``, then ``a``."""
+    return quat_div(a, quat_conj(b))
+
+
+def _frame(element: ET.Element) -> tuple[Tensor, Tensor]:
+    """Rotation (4,) and translation (3,) of an element's ``origin``."""
     origin = element.find("origin")
     if origin is None:
-        return np.eye(3), np.zeros(3)
-    (cr, cp, cy), (sr, sp, sy) = (f(_floats(origin.get("rpy"), (0.0, 0.0, 0.0))) for f in (np.cos, np.sin))
-    turn = np.array(
-        [
-            [cy * cp, cy * sp * sr - sy * cr, cy * sp * cr + sy * sr],
-            [sy * cp, sy * sp * sr + cy * cr, sy * sp * cr - cy * sr],
-            [-sp, cp * sr, cp * cr],
-        ]
-    )
-    return turn, _floats(origin.get("xyz"), (0.0, 0.0, 0.0))
-
-
-def _quat(turn: Array) -> Array:
-    """wxyz of a rotation matrix: the eigenvector of the largest eigenvalue of Bar-Itzhack's matrix."""
-    (xx, xy, xz), (yx, yy, yz), (zx, zy, zz) = turn
-    matrix = np.array(
-        [
-            [xx + yy + zz, zy - yz, xz - zx, yx - xy],
-            [zy - yz, xx - yy - zz, yx + xy, zx + xz],
-            [xz - zx, yx + xy, yy - xx - zz, zy + yz],
-            [yx - xy, zx + xz, zy + yz, zz - xx - yy],
-        ]
-    )
-    return np.linalg.eigh(matrix)[1][:, -1]
+        return ORIGIN
+    roll, pitch, yaw = _floats(origin.get("rpy"))
+    turn, offset = from_rpy(roll, pitch, yaw), _floats(origin.get("xyz"))
+    return torch.tensor(turn, dtype=torch.float64), torch.tensor(offset, dtype=torch.float64)
