@@ -4,6 +4,7 @@ The critics are categorical and batch-normalised, which is what lets them learn 
 returns are of n steps, and the entropy's weight is tuned to a target.
 """
 
+import copy
 import math
 from typing import Any
 
@@ -15,7 +16,6 @@ from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.learner import Learner
 from dima_isaac.agent.returns import ReturnScale
 from dima_isaac.agent.squashed import SquashedActor
-from dima_isaac.nn.ema import ema_copy
 from dima_isaac.nn.optim import optimizer_step
 from dima_isaac.types import Game, Metrics, Step, Transitions
 
@@ -44,7 +44,7 @@ class SAC(Learner):
         dims, mask = game.spec.dims, game.spec.action_mask
         self.actor = SquashedActor(cfg.actor, dims)
         self.critics = CategoricalCritics(dims, cfg.critic.hidden)
-        self.target_critics = ema_copy(self.critics).requires_grad_(False)
+        self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_weight = nn.Parameter(torch.tensor(math.log(ENTROPY_WEIGHT)))
         self.scale = ReturnScale(cfg.gamma, LIMIT)
         used = torch.ones(dims.agents, dims.action) if mask is None else mask.float()

@@ -8,6 +8,7 @@ controls, same resets. The ratio is the median of the rounds' ratios, which a bu
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import closing
 from typing import Any
 
 import torch
@@ -24,11 +25,8 @@ from dima_isaac.tools import table
 def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
     """``suite=engine``: measure, print a table, and return the values for the JSON line."""
     run = resolved()
-    env = build.build_env(run, int(run.num_envs), run.seed)
-    try:
+    with closing(build.build_env(run, int(run.num_envs), run.seed)) as env:
         result = bench_engine(env, cfg.seconds, seed=cfg.seed, at_least=cfg.env_steps)
-    finally:
-        env.close()
     rows = [[name, _number(value)] for name, value in result.items() if isinstance(value, (int, float))]
     print(table.text(["engine " + run.engine["name"], run.task["name"]], rows))
     print(roofline.sentence("environment step", result["limit"]))

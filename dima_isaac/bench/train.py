@@ -7,6 +7,7 @@ probes and checkpoints are left out. Time is exclusive: what a part spends in an
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.roofline import weight_bytes
-from dima_isaac.bench.timing import (
-    count_synchronizations,
-    gpu_memory,
-    gpu_utilization,
-    synchronize,
-)
+from dima_isaac.bench.timing import count_synchronizations, gpu_memory, gpu_utilization, synchronize
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.nn.captured import WARM
@@ -42,13 +38,11 @@ PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream
 def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
     """``suite=train``: measure, print a table, and return the values for the JSON line."""
     run = steady(resolved())
-    env = build.build_env(run, int(run.num_envs), run.seed)
-    eval_env = build.build_env(run, 1, run.seed + 1_000_003)
-    try:
+    with (
+        closing(build.build_env(run, int(run.num_envs), run.seed)) as env,
+        closing(build.build_env(run, 1, run.seed + 1_000_003)) as eval_env,
+    ):
         result = bench_train(run, env, eval_env, cfg.seconds, cfg.trace)
-    finally:
-        env.close()
-        eval_env.close()
     rows = [[name, f"{100 * share:.1f} %"] for name, share in {**result["share"], "other": result["other"]}.items()]
     print(table.text(["part", "share of time"], rows))
     print(roofline.sentence("environment step", result["limit"]))

@@ -1,20 +1,7 @@
 """An exponential moving average (EMA) of a network's weights."""
 
-import copy
-from typing import TypeVar
-
 import torch
 from torch import nn
-
-Net = TypeVar("Net", bound=nn.Module)
-
-
-def ema_copy(net: Net) -> Net:
-    """A copy of ``net`` for ``ema_update``; it belongs to no optimiser.
-
-    Its weights keep ``requires_grad``: autocast caches casts to bfloat16 for such weights only.
-    """
-    return copy.deepcopy(net)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,18 +53,15 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
     checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
     if cfg.headless:
         return report(own, restored, restored.cfg)
-    env = restored.build_env(own.num_envs, own.seed)
-    try:
+    with closing(restored.build_env(own.num_envs, own.seed)) as env:
         return play.watch(env, controller(own, restored, env), PlayConfig())
-    finally:
-        env.close()
 
 
 def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> int:
     """Measure, print the tables and, last, one JSON line."""
     count = min(cfg.num_envs, cfg.episodes)
-    env = restored.build_env(count, cfg.seed + run.seed) if restored else build.build_env(run, count, cfg.seed)
-    try:
+    built = restored.build_env(count, cfg.seed + run.seed) if restored else build.build_env(run, count, cfg.seed)
+    with closing(built) as env:
         notes = f"  ({', '.join(env.spec.notes)})" if env.spec.notes else ""
         print(f"task        {described(run.task)}{notes}")
         print(f"engine      {described(run.engine)}")
@@ -76,8 +74,6 @@ def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> in
             names |= {Agent.zero.name: Agent.zero, Agent.random.name: Agent.random}
         policies = {name: controller(replace(cfg, agent=agent), restored, env) for name, agent in names.items()}
         results = {name: measure(env, policy, cfg.episodes) for name, policy in policies.items()}
-    finally:
-        env.close()
     print(_results_table(results))
     line: dict[str, Any] = {
         "task": run.task["name"],

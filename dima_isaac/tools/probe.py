@@ -1,5 +1,6 @@
 """A checkpoint's world model against the simulator on held-out episodes: open-loop error and action sensitivity."""
 
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,15 +24,12 @@ class Probe:
 def probe(restored: Restored, num_envs: int, seed: int) -> Probe:
     """Measure the world model of ``restored`` on ``num_envs`` environments that start as ``seed`` says."""
     horizon = probes.HORIZON
-    env = restored.build_env(num_envs, seed + restored.cfg.seed)
-    try:
+    with closing(restored.build_env(num_envs, seed + restored.cfg.seed)) as env:
         world, agent = restored.world(env), restored.agent(env.task)
         linear = probes.LinearModel(world, restored.replay(env.spec))
         held_out = probes.record(env, agent.act, 1, max(2 * env.spec.episode_length, 3 * horizon), seed)
         loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
         return Probe(env.task, loop, probes.sensitivity(world, env, agent.act, 1))
-    finally:
-        env.close()
 
 
 def report(found: Probe, restored: Restored) -> dict[str, Any]:

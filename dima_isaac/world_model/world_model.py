@@ -12,13 +12,14 @@ A training window of history 3 with unroll 3, at pass j = 0 (one pass has four r
 Pass j moves one row to the right and finds the model's own predictions in place of the states it has passed.
 """
 
+import copy
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dima_isaac.nn.ema import ema_copy, ema_update
+from dima_isaac.nn.ema import ema_update
 from dima_isaac.nn.optim import Optimiser, Trainable
 from dima_isaac.types import Game, Metrics, Window
 from dima_isaac.world_model import karras, reveal
@@ -60,7 +61,8 @@ class WorldModel(Trainable):
         self.window = cfg.history + cfg.unroll
         self.target = build_target(cfg, spec)
         self.denoiser = Denoiser(cfg, spec.dims)
-        self.ema_denoiser = ema_copy(self.denoiser) if cfg.denoiser.ema else None
+        # it keeps requires_grad, because autocast caches casts to bfloat16 for such weights only
+        self.ema_denoiser = copy.deepcopy(self.denoiser) if cfg.denoiser.ema else None
         self.loss_weights = LossWeights(spec.dims.state, cfg.value_weight)
         # a policy must not rely on what the regression smooths: output-only dimensions err by whole errors
         scale = torch.where(self.target.input_mask > 0, cfg.error_scale, 1.0)
