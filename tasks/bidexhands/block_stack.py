@@ -32,8 +32,6 @@ PADDING = 4  # zeros that end the published observation
 
 @dataclass
 class ShadowHandBlockStackConfig(TwoHandConfig):
-    """The published numbers."""
-
     near: float = 0.5
     far: float = 0.75
     stack_near: float = 0.07

@@ -28,8 +28,6 @@ PLACE, BOTTLE, CAP = 0, 1, 2
 
 @dataclass
 class ShadowHandBottleCapConfig(TwoHandConfig):
-    """The published numbers."""
-
     near: float = 0.3
     drop_height: float = 0.5
     far_right: float = 0.5

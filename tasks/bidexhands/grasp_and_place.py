@@ -30,8 +30,6 @@ LINK = from_rpy(math.pi / 2.0, 0.0, -math.pi / 2.0)  # the original's one link, 
 
 @dataclass
 class ShadowHandGraspAndPlaceConfig(TwoHandConfig):
-    """The published numbers."""
-
     far: float = 1.5
     success_distance: float = 0.2
     inside_radius: float = 0.04

@@ -33,8 +33,6 @@ WATER = (0.3, 0.6, 0.9, 1.0)
 
 @dataclass
 class ShadowHandKettleConfig(TwoHandConfig):
-    """The published numbers."""
-
     balls: int = 30
     near: float = 0.7
     drop_height: float = 0.2

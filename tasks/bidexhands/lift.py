@@ -27,8 +27,6 @@ GOAL: Vec3 = (0.0, -0.6, 0.85)
 
 @dataclass
 class ShadowHandLiftUnderarmConfig(TwoHandConfig):
-    """The published numbers."""
-
     near: float = 0.08
     far: float = 0.2
     drop_height: float = 0.3

@@ -22,8 +22,6 @@ from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
 @dataclass
 class ShadowHandPenConfig(TwoHandConfig):
-    """The published numbers."""
-
     near: float = 0.75
     far: float = 1.5
     success_pull: float = 1.5

@@ -28,8 +28,6 @@ PADDING = 5  # zeros that end the published observation
 
 @dataclass
 class ShadowHandPushBlockConfig(TwoHandConfig):
-    """The published numbers."""
-
     far: float = 1.2
     success_distance: float = 0.1
     own_goals: bool | None = None

@@ -37,8 +37,6 @@ BLOCK, BLOCK_GOAL = (Mjcf(path=str(ASSETS / f"{name}.xml")) for name in ("block"
 
 @dataclass
 class ShadowHandReOrientationConfig(TwoHandConfig):
-    """The published numbers."""
-
     distance_scale: float = -10.0
     rotation_eps: float = 0.1
     action_scale: float = -0.0002

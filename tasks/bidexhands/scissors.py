@@ -22,8 +22,6 @@ SHUT = 0.59  # rad below zero
 
 @dataclass
 class ShadowHandScissorsConfig(TwoHandConfig):
-    """The published numbers."""
-
     near: float = 0.7
     far: float = 1.75
     least_opening: float = -0.5

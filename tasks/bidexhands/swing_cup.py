@@ -27,8 +27,6 @@ GOAL_YAW = 1.5 * math.pi  # half a turn from the start
 
 @dataclass
 class ShadowHandSwingCupConfig(TwoHandConfig):
-    """The published numbers."""
-
     rotation_scale: float = 5.0
     rotation_eps: float = 0.1
     near: float = 0.4

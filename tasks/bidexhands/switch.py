@@ -29,8 +29,6 @@ REST = 0.5585  # rad, the upper stop
 
 @dataclass
 class ShadowHandSwitchConfig(TwoHandConfig):
-    """The published numbers."""
-
     pressed_angle: float = 0.1
 
 

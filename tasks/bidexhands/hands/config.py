@@ -22,7 +22,10 @@ class LeftHand(Enum):
 
 @dataclass
 class TwoHandConfig:
-    """Settings of every two-handed task. ``None`` means: what the profile says."""
+    """Settings of every two-handed task. ``None`` means: what the profile says.
+
+    A task adds its own, which are the published numbers.
+    """
 
     profile: Profile = Profile.fixed
     episode_length: Count = 75  # control steps
