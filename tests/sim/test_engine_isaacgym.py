@@ -442,7 +442,8 @@ def test_the_worker_is_python_3_8() -> None:
     imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import)]
     names = {alias.name.split(".")[0] for node in imports for alias in node.names}
     names |= {node.module.split(".")[0] for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
-    standard = {"__future__", "ctypes", "json", "mmap", "os", "signal", "sys", "traceback", "typing"}
+    standard = {"__future__", "contextlib", "ctypes", "json", "mmap", "multiprocessing", "os", "signal", "sys"}
+    standard |= {"traceback", "typing"}
     assert names <= standard | {"isaacgym"}  # neither torch nor gymtorch
     old = shutil.which("python3.8")
     if old and subprocess.run([old, "--version"], capture_output=True, check=False).returncode == 0:

@@ -1,13 +1,12 @@
 """Isaac Gym's own process, and the commands that it carries out."""
 
 import json
+import multiprocessing
 import os
-import select
 import shutil
 import signal
 import subprocess
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,7 @@ def interpreter(cfg: IsaacGymConfig) -> str:
 
 
 class WorkerProcess:
-    """The process with its two pipes, its folder of assets and its log."""
+    """The process with its pipe, its folder of assets and its log."""
 
     def __init__(self, python: str) -> None:
         """Start the worker under the interpreter ``python``.
@@ -45,25 +44,23 @@ class WorkerProcess:
         """
         self.folder = Path(tempfile.mkdtemp(prefix="dima_isaacgym_"))
         self._log = (self.folder / "isaacgym.log").open("w+b")
-        self._read_to, self._overflows, self._rest = 0, 0, b""
-        commands, self._commands = os.pipe()
-        self._answers, answers = os.pipe()
+        self._read_to, self._overflows = 0, 0
+        self._pipe, theirs = multiprocessing.Pipe()
         try:
             self._process = subprocess.Popen(
                 # -u: C buffers PhysX's messages up to 4 kB, and a crash would lose them
-                [python, "-u", str(_WORKER), str(commands), str(answers)],
+                [python, "-u", str(_WORKER), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=self._log,
                 stderr=self._log,
                 env=_environment(python),
-                pass_fds=(commands, answers),
+                pass_fds=(theirs.fileno(),),
             )
         except OSError as error:
             self.remove_folder()
             raise UsageError(f"{python} cannot be started: {error.strerror}.") from error
         finally:
-            os.close(commands)
-            os.close(answers)
+            theirs.close()
 
     def call(self, command: dict[str, Any], timeout: float) -> dict[str, Any]:
         """Have the worker carry out ``command``, wait for it and return its answer.
@@ -72,21 +69,12 @@ class WorkerProcess:
             WorkerError: it failed, died or did not answer within ``timeout`` seconds.
         """
         try:
-            _write(self._commands, json.dumps(command).encode() + b"\n")
-        except BrokenPipeError:
-            raise WorkerError(self._died()) from None
-        deadline = time.monotonic() + timeout
-        while b"\n" not in self._rest:
-            left = deadline - time.monotonic()
-            if left <= 0:
+            self._pipe.send_bytes(json.dumps(command).encode())
+            if not self._pipe.poll(timeout):
                 raise WorkerError(f"Isaac Gym did not answer within {timeout:g} s.{self._tail()}")
-            if select.select([self._answers], [], [], left)[0]:
-                piece = os.read(self._answers, 1 << 16)
-                if not piece:
-                    raise WorkerError(self._died())
-                self._rest += piece
-        line, self._rest = self._rest.split(b"\n", 1)
-        answer: dict[str, Any] = json.loads(line)
+            answer: dict[str, Any] = json.loads(self._pipe.recv_bytes())
+        except (EOFError, ConnectionError):
+            raise WorkerError(self._died()) from None
         if "error" in answer:
             raise WorkerError(f"Isaac Gym could not {command['do']}: {answer['error']}.{self._tail()}")
         return answer
@@ -122,21 +110,13 @@ class WorkerProcess:
         """Ask the process to end, and kill it if it does not."""
         if self._process.poll() is None:
             try:
-                _write(self._commands, b'{"do": "close"}\n')
+                self._pipe.send_bytes(b'{"do": "close"}')
                 self._process.wait(5.0)
-            except (BrokenPipeError, subprocess.TimeoutExpired):
+            except (ConnectionError, subprocess.TimeoutExpired):
                 self._process.kill()
                 self._process.wait()
-        for end in (self._commands, self._answers):
-            if end >= 0:
-                os.close(end)
-        self._commands = self._answers = -1
+        self._pipe.close()
         self._log.close()
-
-
-def _write(end: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(end, data) :]
 
 
 def _environment(python: str) -> dict[str, str]:

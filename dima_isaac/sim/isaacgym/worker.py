@@ -1,12 +1,12 @@
 """Isaac Gym Preview 4 in a process of its own: runs under the user's Python 3.8 and imports nothing of this package.
 
-    python3.8 worker.py READ_FD WRITE_FD
+    python3.8 worker.py FD
 
-Commands come as lines of JSON on the first descriptor and are answered on the second. Numbers are in buffers that both
-processes map: a file of shared memory, or GPU memory opened through CUDA IPC. This process computes nothing with them:
-it hands buffers to Isaac Gym's setters and copies Isaac Gym's tensors into buffers, whole and in their own order. So it
-needs neither torch, whose last release for Python 3.8 has no kernels for newer GPUs, nor gymtorch, which has to be
-compiled. What the numbers mean is ``engine.py``'s part.
+Commands come as JSON through the descriptor of a ``multiprocessing`` pipe and are answered there. Numbers are in
+buffers that both processes map: a file of shared memory, or GPU memory opened through CUDA IPC. This process computes
+nothing with them: it hands buffers to Isaac Gym's setters and copies Isaac Gym's tensors into buffers, whole and in
+their own order. So it needs neither torch, whose last release for Python 3.8 has no kernels for newer GPUs, nor
+gymtorch, which has to be compiled. What the numbers mean is ``engine.py``'s part.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import os
 import signal
 import sys
 import traceback
+from contextlib import suppress
+from multiprocessing.connection import Connection
 from typing import Any, Dict, List, Optional, Tuple
 
 from isaacgym import gymapi
@@ -35,10 +37,11 @@ def main(argv: List[str]) -> None:
     # they are sent to all processes of a run: the other one saves and ends, and needs physics until then
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
-    with os.fdopen(int(argv[1]), "r") as commands, os.fdopen(int(argv[2]), "w") as answers:
-        worker: Any = None
-        for line in commands:
-            command = json.loads(line)
+    pipe: Any = Connection(int(argv[1]))
+    worker: Any = None
+    with suppress(EOFError, OSError):  # the other process has ended
+        while True:
+            command = json.loads(pipe.recv_bytes())
             answer: Spec = {}
             try:
                 if command["do"] == "close":
@@ -51,8 +54,7 @@ def main(argv: List[str]) -> None:
             except Exception as error:  # whatever it is, the other process has to be told
                 traceback.print_exc()
                 answer = {"error": str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"}
-            answers.write(json.dumps(answer) + "\n")
-            answers.flush()
+            pipe.send_bytes(json.dumps(answer).encode())
     # Isaac Gym is known to crash while the interpreter ends
     os._exit(0)
 
