@@ -68,26 +68,22 @@ def with_original(actor: Actor, root: str) -> Actor:
     if authored.stem not in ORIGINALS:
         return actor
     damping = {joint.get("name", ""): joint.get("damping", "0") for joint in ET.parse(authored).getroot().iter("joint")}
-    folder = Path(root).expanduser().absolute()
-    return replace(actor, asset=Mjcf(xml=convert(authored.stem, folder, damping)))
-
-
-def convert(name: str, root: Path, damping: dict[str, str]) -> str:
-    """The URDF of ``name`` as MJCF text with our names; joints take ``damping`` from the authored object."""
-    original = ORIGINALS[name]
-    path = original.file(root)
+    path = ORIGINALS[authored.stem].file(Path(root).expanduser().absolute())
     try:
         robot = ET.parse(path).getroot()
     except ET.ParseError as error:
         raise UsageError(f"{path} is not a URDF: {error}.") from error
-    return _Converter(name, original, path, robot, damping).text()
+    model = _Converter(authored.stem, path, robot, damping).model
+    return replace(actor, asset=Mjcf(xml=ET.tostring(model, encoding="unicode")))
 
 
 class _Converter:
-    """Walks a URDF's tree; every frame is kept in the axes of its base."""
+    """A URDF as the MJCF ``model`` with our names: its tree is walked, every frame kept in the axes of its base."""
 
-    def __init__(self, name: str, original: Original, path: Path, robot: ET.Element, damping: dict[str, str]) -> None:
-        self.path, self.original, self.damping = path, original, damping
+    def __init__(self, name: str, path: Path, robot: ET.Element, damping: dict[str, str]) -> None:
+        """Joints take ``damping`` from the authored object."""
+        original = self.original = ORIGINALS[name]
+        self.path, self.damping = path, damping
         self.links = {link.get("name", ""): link for link in robot.iter("link")}
         self.joints: dict[str, list[ET.Element]] = {}
         children = set()
@@ -103,10 +99,6 @@ class _Converter:
             self._fill(body, base, *ORIGIN)
         if self.bodies or self.names:
             raise UsageError(f"{path} has no moving link for {', '.join([*self.bodies, *self.names])}.")
-
-    def text(self) -> str:
-        """The MJCF."""
-        return ET.tostring(self.model, encoding="unicode")
 
     def _fill(self, body: ET.Element, link: str, turn: Tensor, at: Tensor) -> None:
         """Add a link whose frame is ``turn``, ``at`` from the body's, and all that hangs on it."""
