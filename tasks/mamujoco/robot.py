@@ -59,7 +59,9 @@ class Robot(Task):
             UsageError: a partition, depth, constant or protocol that this robot does not have.
         """
         self.cfg = cfg
-        old = self._old = self._protocol()
+        old = self._old = None if cfg.protocol is Protocol.v5 else self.harl
+        if cfg.protocol is Protocol.harl and old is None:
+            raise UsageError(f"{self.scenario} was never played under protocol=harl; use protocol=v5.")
         changes = {**(old.constants if old else {}), **cfg.constants}
         self.definition = define(self.template or self.scenario, changes)
         if old and old.state_fields is not None:
@@ -76,7 +78,7 @@ class Robot(Task):
             self.graph, conf = custom_graph(self.scenario, cfg.partition, self.partitions), "custom"
         else:
             self.graph = self._graph(conf)
-        depth = None if old else _depth(cfg.agent_obsk)
+        depth = None if old or cfg.agent_obsk == "full" else _depth(cfg.agent_obsk)
         local = cfg.local_categories or [[f for f in level if f not in hidden] for level in self.local_categories]
         parts = factorise(self.graph, self._columns(), self._width, depth, local, cfg.global_categories)
         self._index = None if depth is None else _padded(parts.columns, self._width)
@@ -98,14 +100,6 @@ class Robot(Task):
         )
 
     # ---- construction ------------------------------------------------------------------------------------------
-
-    def _protocol(self) -> Harl | None:
-        """What protocol ``harl`` changes, None under ``v5``."""
-        if self.cfg.protocol is Protocol.v5:
-            return None
-        if self.harl is None:
-            raise UsageError(f"{self.scenario} was never played under protocol=harl; use protocol=v5.")
-        return self.harl
 
     def _notes(self, conf: str, actuators: list[list[int]], widths: list[int]) -> tuple[str, ...]:
         labels = {node.act_ids: node.label for part in self.graph.parts for node in part}
@@ -331,9 +325,7 @@ class Robot(Task):
         engine.set_field(mask, "ctrl", self._rest)
 
 
-def _depth(obsk: str) -> int | None:
-    if obsk == "full":
-        return None
+def _depth(obsk: str) -> int:
     if not obsk.isdecimal():
         raise UsageError(f"agent_obsk={obsk} is neither a depth (0, 1, 2, ...) nor full.")
     return int(obsk)
