@@ -10,6 +10,7 @@ nothing imports a task.
     types.py                     the letters of the axes; Step, Window, Rollout: the tensors that cross packages
     errors.py                    what a user can mend, with its exit code
     schema.py                    dataclasses as schemas: types and ranges of settings
+    ranks.py                     several processes that train one run: sums and means over them, what all agree on
 
     sim/                         physics: E copies of a scene as tensors; knows nothing of rewards
     sim/engine.py                the contract of an engine: views, staged writes, units, frames

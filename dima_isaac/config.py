@@ -5,14 +5,14 @@ resolved once, in ``run.build``, and stored with their reasons in the run folder
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Any
 
 from dima_isaac.agent.config import AgentConfig, LearnerKind
 from dima_isaac.errors import UsageError
 from dima_isaac.replay.config import ReplayConfig
-from dima_isaac.schema import AUTO, Count, CountOrZero, Few, Seed, Size, from_dict
+from dima_isaac.schema import AUTO, All, Count, CountOrZero, Few, Seed, Size, from_dict
 from dima_isaac.train.config import TrainConfig
 from dima_isaac.world_model.config import Backbone, RewardKind, WorldModelConfig
 
@@ -57,7 +57,8 @@ class RunConfig:
     max_env_steps: Count = 1_000_000  # over all environments
     seed: Seed = 0
     # where
-    num_envs: Size | str = AUTO
+    num_envs: Size | str = AUTO  # over all GPUs
+    gpus: Few | All = 1  # of this machine, each with a process and a share of the environments (docs/cluster.md)
     sim_device: str = AUTO  # cpu, cuda:0
     rl_device: str = AUTO
     threads: Few | str = AUTO  # of the learner on the CPU
@@ -84,11 +85,29 @@ class RunConfig:
 
 
 FREE = (
-    *("max_env_steps", "sim_device", "rl_device", "threads", "compile", "headless", "experiment", "run_dir"),
+    *("max_env_steps", "gpus", "sim_device", "rl_device", "threads", "compile", "headless", "experiment", "run_dir"),
     *("checkpoint", "test", "capture_video", "capture_video_freq", "capture_video_len", "tensorboard"),
     *("wandb_activate", "wandb", "train.eval", "train.checkpoint", "train.probe_every"),
 )
 """What may differ between a run and its continuation in the same folder."""
+
+
+def per_rank(cfg: RunConfig, ranks: int) -> RunConfig:
+    """What each of ``ranks`` processes does of a resolved ``cfg``: its share of environments, replay and batches.
+
+    Shares of batches are rounded up.
+    """
+    if ranks == 1:
+        return cfg
+    learn, sac = cfg.train.learn, cfg.agent.sac
+    share = {name: -(-getattr(learn, name) // ranks) for name in ("dynamics_batch", "reward_batch", "dreams")}
+    return replace(
+        cfg,
+        num_envs=int(cfg.num_envs) // ranks,
+        replay=replace(cfg.replay, capacity=cfg.replay.capacity // ranks),
+        agent=replace(cfg.agent, sac=replace(sac, batch=max(2, -(-sac.batch // ranks)))),
+        train=replace(cfg.train, learn=replace(learn, **share)),
+    )
 
 
 def typed(cfg: Mapping[str, Any]) -> RunConfig:

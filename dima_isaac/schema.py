@@ -2,7 +2,7 @@
 
 A field's annotation carries its range, ``gamma: Fraction = 0.99``, so that a number that would fail in the middle of a
 run is refused before anything is built; the range of a list bounds its length. The first type of ``A | str`` is the
-field's, and the only text it takes is ``auto``. Torch-free.
+field's, and the only text it takes is ``auto``, or ``all`` for ``A | All``. Torch-free.
 """
 
 import types
@@ -16,6 +16,9 @@ from dima_isaac.errors import UsageError, unknown
 T = TypeVar("T")
 
 AUTO = "auto"
+
+
+All = Annotated[str, "all"]
 
 
 class Range(NamedTuple):
@@ -88,7 +91,7 @@ def check_ranges(config: Any, prefix: str = "") -> None:
 def check_range(key: str, value: Any, hint: Any) -> None:
     """Raise ``UsageError`` unless ``value``, or each of its elements, is in the range of the type ``hint``."""
     if len(alternatives(hint)) > 1:
-        if isinstance(value, str) and value != AUTO:
+        if isinstance(value, str) and value != text_of(hint):
             raise UsageError(f"{key}={value}: expected {expected(hint)}.")
         hint = get_args(hint)[0]
     hint, allowed = get_args(hint) if get_origin(hint) is Annotated else (hint, _FINITE)
@@ -109,9 +112,18 @@ def alternatives(hint: Any) -> tuple[Any, ...]:
     return tuple(get_args(option)[0] if get_origin(option) is Annotated else option for option in options)
 
 
+def text_of(hint: Any) -> str | None:
+    """The only text that is a value of ``A | str``."""
+    for option in get_args(hint) if len(alternatives(hint)) > 1 else ():
+        if option is str or get_args(option)[:1] == (str,):
+            return str((get_args(option) or (str, AUTO))[1])
+    return None
+
+
 def expected(hint: Any) -> str:
     """What is written for a field of the type ``hint``: "a whole number or auto"."""
-    words = {int: "a whole number", float: "a number", bool: "True or False", str: AUTO, types.NoneType: "null"}
+    words = {int: "a whole number", float: "a number", bool: "True or False", types.NoneType: "null"}
+    words[str] = str(text_of(hint))
     return " or ".join(words.get(option, str(option)) for option in alternatives(hint))
 
 

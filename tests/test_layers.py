@@ -12,11 +12,12 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "dima_isaac"
 
-BASE = {"types", "errors", "schema"}
+BASE = {"types", "errors", "schema", "ranks"}
 MAY = {  # layer -> what it may import beside itself
     "types": set(),
     "errors": set(),
     "schema": {"errors"},
+    "ranks": {"errors"},
     "sim": BASE,
     "envs": BASE | {"sim"},
     "replay": BASE,

@@ -18,7 +18,8 @@ class CategoricalCritics(nn.Module):
     """Two critics, each state s (B, D) and joint action (B, N, A) -> logits (B, ATOMS).
 
     Every layer is batch-normalised (XQC, Palenicek et al. 2026; CrossQ, Bhatt et al. 2024): in training mode with the
-    moments of the batch, so current and next states belong into one call; in evaluation mode with running ones.
+    moments of the batch, so current and next states belong into one call; in evaluation mode with running ones. A rank
+    normalises with its own part of the batch, and running moments are averaged.
     """
 
     atoms: Tensor

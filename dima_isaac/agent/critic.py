@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
 from dima_isaac.agent.config import CriticConfig
 from dima_isaac.nn.layers import orthogonal_mlp
 from dima_isaac.types import Dims
@@ -25,8 +26,8 @@ class ValueNorm(nn.Module):
 
     def update(self, target: Tensor, weight: Tensor) -> None:
         """Average in targets with ``weight`` of the same shape, unless their mean or mean square is not finite."""
-        total = weight.sum().clamp_min(1e-8)
-        mean, square = ((value * weight).sum() / total for value in (target, target**2))
+        total, *sums = ranks.total(weight.sum(), *((value * weight).sum() for value in (target, target**2)))
+        mean, square = (value / total.clamp_min(1e-8) for value in sums)
         good = mean.isfinite() & square.isfinite()  # an infinity would stay in the average for ever
         for own, value in ((self.mean, mean), (self.square, square), (self.weight, torch.ones_like(mean))):
             own.lerp_(torch.where(good, value, own), 1.0 - self.decay)

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dima_isaac import ranks
 from dima_isaac.agent.actor import Actor
 from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.critic import Critic
@@ -132,9 +133,10 @@ class PPO(DreamLearner):
 
 
 def _mean(value: Tensor, weight: Tensor) -> Tensor:
-    return (value * weight).sum() / weight.sum().clamp_min(1e-8)
+    """The weighted mean; with several ranks it is the mean of theirs that is the weighted one."""
+    return (value * weight).sum() / ranks.mean(weight.sum()).clamp_min(1e-8)
 
 
 def _standardise(value: Tensor, weight: Tensor, eps: float) -> Tensor:
-    centred = value - _mean(value, weight)
-    return centred / (_mean(centred**2, weight).sqrt() + eps)
+    centred = value - ranks.mean(_mean(value, weight))
+    return centred / (ranks.mean(_mean(centred**2, weight)).sqrt() + eps)

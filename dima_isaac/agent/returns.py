@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
 from dima_isaac.nn.moments import Moments
 
 
@@ -49,7 +50,7 @@ class ReturnScale(nn.Module):
             self.running = torch.zeros_like(reward)
         self.running = torch.where(first, 0.0, self.gamma * self.running + reward)
         self.moments.update(self.running.unsqueeze(-1))
-        self.largest.copy_(torch.maximum(self.largest, self.running.abs().max()))
+        self.largest.copy_(torch.maximum(self.largest, ranks.maximum(self.running.abs().max())))
 
     def forward(self) -> Tensor:
         """The scale, 0-dimensional."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
 from dima_isaac.agent.categorical import LIMIT, CategoricalCritics
 from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.learner import Learner
@@ -98,6 +99,7 @@ class SAC(Learner):
         loss = _mean(-(target * logits.log_softmax(-1)).sum(-1), batch.counted).sum()
         norm = optimizer_step(self.optimisers["critics"], self.critics.parameters(), loss, GRAD_CLIP)
         with torch.no_grad():
+            ranks.average_(buffer for buffer in self.critics.nets.buffers() if buffer.is_floating_point())
             targets: list[Tensor] = list(self.target_critics.parameters())
             torch._foreach_lerp_(targets, list[Tensor](self.critics.parameters()), TARGET_STEP)
             for old, new in zip(self.target_critics.buffers(), self.critics.buffers(), strict=True):
@@ -134,6 +136,9 @@ class SAC(Learner):
 
 
 def _mean(value: Tensor, counted: Tensor) -> Tensor:
-    """Mean over the last dimension of ``value`` (..., B), of the rows that ``counted`` (B,)."""
+    """Mean over the last dimension of ``value`` (..., B), of the rows that ``counted`` (B,).
+
+    With several ranks it is the mean of theirs that is the mean over all rows.
+    """
     weight = counted.to(value.dtype)
-    return (value * weight).sum(-1) / weight.sum().clamp_min(1.0)
+    return (value * weight).sum(-1) / ranks.mean(weight.sum()).clamp_min(1.0)

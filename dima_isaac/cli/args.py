@@ -20,7 +20,7 @@ from dima_isaac.errors import UsageError, unknown
 from dima_isaac.run import zoo
 from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
 from dima_isaac.run.renamed import advice
-from dima_isaac.schema import AUTO, alternatives, check_range, expected, field_types, schema
+from dima_isaac.schema import AUTO, alternatives, check_range, expected, field_types, schema, text_of
 from dima_isaac.tools.config import Agent, EvaluateConfig, ExportConfig, PlayConfig, PlotConfig, PolicyConfig
 
 OPTIONS: dict[str, type | None] = {
@@ -47,7 +47,7 @@ _FOREIGN_NAMES = {
     **{f"wandb_{key}": f"wandb.{key}" for key in ("project", "entity", "group", "name")},
     "pipeline": "sim_device (cpu or cuda:0); engine.pipeline of engine=isaacgym",
     "device": "sim_device and rl_device",
-    "multi_gpu": "rl_device=cuda:N (a run learns on one GPU; several runs: -m)",
+    "multi_gpu": "gpus=all, or gpus=N for N of them (docs/cluster.md)",
     "resume": "checkpoint=auto",
     "logdir": "run_dir",
     "model": "world_model",
@@ -194,7 +194,7 @@ def convert(key: str, text: str, hint: Any) -> Any:
         if text not in kinds[0].__members__:
             raise unknown(f"value of {key}:", text, kinds[0].__members__)
         return kinds[0][text]
-    if (text == AUTO and str in kinds) or (text == "null" and types.NoneType in kinds) or kinds[0] not in _READ:
+    if text == text_of(hint) or (text == "null" and types.NoneType in kinds) or kinds[0] not in _READ:
         return text
     value = _READ[kinds[0]](text)
     if value is None:

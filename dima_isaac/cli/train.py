@@ -1,8 +1,10 @@
 """``train``: one run from its configuration to its exit code, or several (``-m``), or one checkpoint's test."""
 
+import os
 import sys
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, closing, nullcontext
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import yaml
 from omegaconf import DictConfig
 from termcolor import colored
 
+from dima_isaac.cli import launch
 from dima_isaac.cli.args import Args, parse
 from dima_isaac.cli.compose import command_line, compose, multirun, structured
 from dima_isaac.cli.main import announce, guarded
@@ -18,7 +21,7 @@ from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, described
 from dima_isaac.run.folder import RESUME, RunFolder, find, read_config
-from dima_isaac.run.plan import plan
+from dima_isaac.run.plan import Plan, plan
 from dima_isaac.run.signals import Signals
 from dima_isaac.schema import as_dict
 
@@ -33,6 +36,8 @@ def train(args: Args) -> int:
     _check_task(args, catalog)
     if args.multirun and args.show_config:
         raise UsageError("--cfg prints the values of one run; leave -m out.")
+    if args.multirun and launch.is_rank():
+        raise UsageError("-m under torchrun would make every run once per rank; give the runs gpus=N instead.")
     if args.multirun:
         return multirun(args)
     cfg = compose(args)
@@ -40,6 +45,8 @@ def train(args: Args) -> int:
         print(yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True), end="")
         return 0
     if cfg.test:
+        if launch.is_rank() or cfg.gpus != 1:
+            raise UsageError("test=True measures in one process: gpus=1, and no torchrun.")
         if not cfg.checkpoint:
             raise UsageError("test=True needs checkpoint=RUN|FILE|latest.")
         announce(cfg.checkpoint)
@@ -57,6 +64,8 @@ def train_rows(values: Mapping[str, Any], callbacks: Iterable[Callback]) -> Gene
     cfg = compose(args)
     if cfg.test:
         raise UsageError("test=True trains nothing; in Python that is load_policy(checkpoint).")
+    if cfg.gpus != 1:
+        raise UsageError(f"gpus={cfg.gpus} starts more processes, which Python's train does not; use scripts/train.py.")
     return rows(cfg, catalog, callbacks)
 
 
@@ -70,7 +79,13 @@ def job(cfg: DictConfig) -> int:
 
 
 def run(cfg: RunConfig, catalog: Catalog) -> int:
-    """One training run from a checked configuration; returns the exit code."""
+    """One training run from a checked configuration, or this rank's part of it; returns the exit code."""
+    baseline = cfg.algo in (Algo.ppo, Algo.mappo)
+    if baseline and (launch.is_rank() or cfg.gpus != 1):
+        raise UsageError(f"algo={cfg.algo.name} learns in one process: gpus=1, and no torchrun.")
+    if not launch.is_rank() and (number := launch.number(cfg)) > 1:
+        plan(cfg)  # what it refuses is said once
+        return launch.launch(number)
     signals = Signals()
     for _ in rows(cfg, catalog, (), signals):
         pass
@@ -84,7 +99,8 @@ def rows(
 
     ``callbacks`` get each row at once. With ``signals`` it is the command line's run, which also says what it does.
     """
-    place, baseline, named = plan(cfg), cfg.algo in (Algo.ppo, Algo.mappo), cfg.checkpoint not in ("", *RESUME)
+    baseline, named = cfg.algo in (Algo.ppo, Algo.mappo), cfg.checkpoint not in ("", *RESUME)
+    place = _joined(cfg) if launch.is_rank() else plan(cfg)
     if baseline and (place.stored is not None or named):
         what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
         raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
@@ -92,6 +108,7 @@ def rows(
         raise UsageError("tensorboard=True needs tensorboard: pip install 'dima-isaac[tensorboard]'.")
     if signals is not None:
         announce(cfg.checkpoint)
+    from dima_isaac import ranks
     from dima_isaac.run import build, checkpoint
     from dima_isaac.run.display import say
     from dima_isaac.run.logger import Logger
@@ -103,22 +120,22 @@ def rows(
     if named:
         file = find(cfg.checkpoint)  # before a folder is made for nothing
         checkpoint.check_task(file, checkpoint.read(file), cfg.task["name"])
-    cfg, reasons = resolve_run(cfg, catalog, place.stored)
+    cfg, reasons = ranks.after_first(partial(resolve_run, cfg, catalog, place.stored))  # what is refused is said once
     build.set_global_state(cfg)
     watched: AbstractContextManager[Signals] = nullcontext(Signals()) if signals is None else signals
+    share, first = int(cfg.num_envs) // ranks.count(), ranks.rank() == 0
     with (
-        closing(build.build_env(cfg, int(cfg.num_envs), cfg.seed, cfg.train.learn.episode)) as env,
-        closing(build.build_env(cfg, cfg.train.eval.episodes, cfg.seed + 1_000_003)) as eval_env,
+        closing(build.build_env(cfg, share, ranks.seed(cfg.seed), cfg.train.learn.episode)) as env,
+        closing(build.build_env(cfg, cfg.train.eval.episodes if first else 1, cfg.seed + 1_000_003)) as eval_env,
     ):
         build.check_fit(cfg, env.spec)
         with (
-            training_window(env, not cfg.headless),
-            RunFolder(place.path) if place.stored or cfg.run_dir else RunFolder.fresh(place.path) as folder,
+            training_window(env, first and not cfg.headless),
+            _folder(place, cfg) as folder,
             watched as stopped,
         ):
-            if place.stored is None and read_config(folder.path) is not None:  # since it was planned
-                raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
-            folder.write_config(cfg, reasons)
+            if first:
+                folder.write_config(cfg, reasons)
             again = "" if baseline else folder.resume_command
             if signals is not None:
                 _print_head(cfg, reasons, folder.path, env.spec.notes, again)
@@ -130,11 +147,13 @@ def rows(
 
                     train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, stopped)
                 else:
-                    loop = ModelFree if cfg.algo is Algo.sac else Trainer
-                    with closing(loop(cfg, folder, env, eval_env, logger, stopped).steps()) as steps:
+                    kind = ModelFree if cfg.algo is Algo.sac else Trainer
+                    loop = kind(cfg, folder, env, eval_env, logger, stopped)
+                    with closing(loop.steps()) as steps:
                         for _ in steps:
                             yield from written
                             written.clear()
+                    stopped.stop = stopped.stop or loop.stop
                 yield from written
             if stopped.stop:
                 again = "" if baseline else folder.resume_command  # it may have moved
@@ -142,6 +161,34 @@ def rows(
             elif signals is not None and not baseline:
                 say(f"{colored('finished', 'green')}    measure it: {folder.command('evaluate')}")
                 say(f"            film it:    {folder.command('play')}")
+
+
+def _joined(cfg: RunConfig) -> Plan:
+    """Join the other ranks of one run, where rank 0 plans it."""
+    from dima_isaac import ranks
+
+    ranks.start()
+    if ranks.rank():  # one of them speaks for all; errors are anybody's
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
+    return ranks.from_first(partial(plan, cfg))
+
+
+def _folder(place: Plan, cfg: RunConfig) -> RunFolder:
+    """The run's folder, locked by rank 0."""
+    from dima_isaac import ranks
+
+    own: list[RunFolder] = []
+
+    def opened() -> Path:
+        folder = RunFolder(place.path) if place.stored or cfg.run_dir else RunFolder.fresh(place.path)
+        if place.stored is None and read_config(folder.path) is not None:  # since it was planned
+            folder.close()
+            raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
+        own.append(folder)
+        return folder.path
+
+    path = ranks.from_first(opened)
+    return own[0] if own else RunFolder(path, lock=False)
 
 
 def _check_task(args: Args, catalog: Catalog) -> None:

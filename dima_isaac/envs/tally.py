@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor
 
+from dima_isaac import ranks
+
 
 class EpisodeTally:
     """Sums of named values (E,) over each running episode, and their totals over the finished ones."""
@@ -46,10 +48,11 @@ class EpisodeTally:
         self._running.masked_fill_(mask, 0.0)
 
     def read(self) -> dict[str, Tensor]:
-        """Mean per finished episode of every value, and their number ``episodes``, since the last call."""
-        mean = self._done / self._count
+        """Mean per finished episode of each value, and their number ``episodes``, since the last call. Of all ranks."""
+        done, count = ranks.total(self._done, self._count)
+        mean = done / count
         out = {name: mean[index] for index, name in enumerate(self._names)}
-        out["episodes"] = self._count.clone()
+        out["episodes"] = count.clone()
         self._done.zero_()
         self._count.zero_()
         return out

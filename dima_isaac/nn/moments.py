@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
+
 
 class Moments(nn.Module):
     """Per-dimension mean and variance of every row seen so far.
@@ -23,14 +25,14 @@ class Moments(nn.Module):
 
     @torch.no_grad()
     def update(self, rows: Tensor, weight: Tensor | None = None) -> None:
-        """Merge ``rows`` (..., size), each counted ``weight`` (...) times (once if None). No synchronisation."""
+        """Merge ``rows`` (..., size), each counted ``weight`` (...) times (once if None), and every other rank's."""
         rows = rows.detach().reshape(-1, self.mean.shape[0]).double()
         if weight is None:
             weight = torch.ones_like(rows[:, 0])
         weight = weight.reshape(-1, 1).double()
-        number = weight.sum()
-        mean = (rows * weight).sum(0) / number.clamp_min(1e-12)
-        square = ((rows - mean).square() * weight).sum(0)
+        number, sums = ranks.total(weight.sum(), (rows * weight).sum(0))
+        mean = sums / number.clamp_min(1e-12)
+        (square,) = ranks.total(((rows - mean).square() * weight).sum(0))
         total = (self.count + number).clamp_min(1e-12)
         delta = mean - self.mean
         self.square += square + delta.square() * (self.count * number / total)

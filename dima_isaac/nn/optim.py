@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
 from dima_isaac.types import restore_generator
 
 
@@ -73,14 +74,18 @@ def optimizer_step(
 ) -> Tensor:
     """Backpropagate, clip the gradient's norm to ``clip`` and step; returns the norm before clipping, detached.
 
+    The gradient is the mean over all ranks', which therefore all take the same step.
+
     The step is skipped, bit for bit, where the norm or the loss (0-dim) is not finite: under Huber's loss an infinite
     error has a finite gradient. The decision stays on the device: fused optimisers take it as ``found_inf``, as
     mixed-precision scalers do.
     """
     optim.zero_grad(set_to_none=True)
     loss.backward()
+    parameters, loss = list(parameters), loss.detach()
+    ranks.average_([loss, *(parameter.grad for parameter in parameters if parameter.grad is not None)])
     norm = nn.utils.clip_grad_norm_(parameters, clip, foreach=True)
-    skip = ~torch.isfinite(norm + loss.detach())
+    skip = ~torch.isfinite(norm + loss)
     # a CUDA graph captures only optimisers with this flag, and they refuse it outside a capture
     capturing = loss.is_cuda and torch.cuda.is_current_stream_capturing()
     for group in optim.param_groups:

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
+
 
 class Ridge(nn.Module):
     """targets ~ [inputs, 1] @ weight, by least squares with a small ridge penalty.
@@ -30,14 +32,13 @@ class Ridge(nn.Module):
 
     @torch.no_grad()
     def update(self, inputs: Tensor, targets: Tensor, mask: Tensor) -> None:
-        """Add rows (M, inputs), (M, targets) where ``mask`` (M,) is 1."""
+        """Add rows (M, inputs), (M, targets) where ``mask`` (M,) is 1, and every other rank's."""
         # float64 before the product: with TF32 products the normal equations may lose definiteness
         keep = mask.unsqueeze(1).double()
         rows, targets = torch.cat([inputs.double() * keep, keep], 1), targets.double() * keep
-        self.gram.mul_(self.decay).add_(rows.T @ rows)
-        self.cross.mul_(self.decay).add_(rows.T @ targets)
-        self.square.mul_(self.decay).add_(targets.square().sum(0))
-        self.count.mul_(self.decay).add_(keep.sum())
+        sums = ranks.total(rows.T @ rows, rows.T @ targets, targets.square().sum(0), keep.sum())
+        for own, new in zip((self.gram, self.cross, self.square, self.count), sums, strict=True):
+            own.mul_(self.decay).add_(new)
 
     @torch.no_grad()
     def solve(self) -> None:

@@ -6,11 +6,13 @@ files; a run folder or a checkpoint holds data only.
 
 import os
 import random
+from dataclasses import replace
 from numbers import Integral
 from typing import Any
 
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
@@ -35,7 +37,9 @@ def build_engine(cfg: RunConfig, task: Task, num_envs: int) -> Engine:
         return own
     device = {"device": torch.device(cfg.sim_device)} if cfg.engine.get("requires", {}).get("gpu") else {}
     cls = import_target(cfg.engine["target"])
-    engine: Engine = cls(task.scene(), num_envs, engine_config(cfg.engine), **device)
+    scene = task.scene()
+    scene = replace(scene, variation_seed=ranks.seed(scene.variation_seed))
+    engine: Engine = cls(scene, num_envs, engine_config(cfg.engine), **device)
     return engine
 
 

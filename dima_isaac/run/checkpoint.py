@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from dima_isaac import ranks
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run import sealed
@@ -17,7 +18,7 @@ from dima_isaac.run.atomic import replacing
 from dima_isaac.run.folder import RESUME, find
 from dima_isaac.run.renamed import check_expressible, renamed_config, renamed_state
 from dima_isaac.run.sealed import State
-from dima_isaac.run.segments import ROW_FILE, load_rows, save_rows, without_rows
+from dima_isaac.run.segments import ROW_FILE, load_rows, new_rows, save_rows, without_rows
 from dima_isaac.schema import as_dict
 
 FORMAT = 1
@@ -40,24 +41,29 @@ class Checkpoints:
         """Save ``payload`` as the newest checkpoint; returns whether it could be written.
 
         A full disk or a folder that is gone is reported, not raised, and the checkpoint before stays.
-        ``payload["replay"]``, if present, is ``ReplayBuffer.state_dict()``.
+        ``payload["replay"]``, if present, is ``ReplayBuffer.state_dict()``. All ranks call this, and rank 0 writes.
         """
+        new = new_rows(self.folder, payload["replay"], self.segments) if "replay" in payload else None
+        stored = {**payload, "format": FORMAT, "env_steps": env_steps, "config": as_dict(self.cfg)}
+        saved, self.segments = ranks.from_first(lambda: (self._write(env_steps, stored, new), self.segments))
+        return saved
+
+    def _write(self, env_steps: int, stored: State, new: tuple[list[State], int, State] | None) -> bool:
         path = self.folder / f"step_{env_steps}.pt"
         before = self.segments
         try:
             self.folder.mkdir(exist_ok=True)
-            stored = {**payload, "format": FORMAT, "env_steps": env_steps, "config": as_dict(self.cfg)}
-            if "replay" in payload:
-                self.segments = save_rows(self.folder, payload["replay"], before)
-                stored["replay"] = {**without_rows(payload["replay"]), "segments": self.segments}
+            if new is not None:
+                self.segments = save_rows(self.folder, *new)
+                stored["replay"] = {**without_rows(stored["replay"]), "segments": self.segments}
             sealed.save(path, stored)
             self._link_last(path)
         except OSError as error:
-            new = [segment for segment in self.segments if segment not in before]
+            added = [segment for segment in self.segments if segment not in before]
             with contextlib.suppress(OSError):
-                if new:
+                if added:
                     path.unlink(missing_ok=True)  # it may be there and list what goes now: a full disk needs the room
-                for segment in new:
+                for segment in added:
                     (self.folder / segment["file"]).unlink(missing_ok=True)
             self.segments = before
             left = "the one before it is intact" if self._saved else "there is none before it"

@@ -17,6 +17,8 @@ import os
 import shlex
 import sys
 import tempfile
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +40,8 @@ RESUME = (AUTO, LATEST)
 class RunFolder:
     """An existing, locked run folder. Use as a context manager; leaving it releases the lock."""
 
-    def __init__(self, path: Path) -> None:
-        """Create ``path``, or use an existing run's, and lock it.
+    def __init__(self, path: Path, lock: bool = True) -> None:
+        """Create ``path``, or use an existing run's, and lock it; without ``lock`` another rank writes there.
 
         Raises:
             UsageError: another process holds it, or it cannot be written.
@@ -47,10 +49,10 @@ class RunFolder:
         self.path = path
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = FolderLock(path)
+            self._lock = FolderLock(path) if lock else None
         except OSError as error:
             raise UsageError(f"cannot write to run folder {path}: {error.strerror}.") from error
-        if self._lock.holder:
+        if self._lock is not None and self._lock.holder:
             raise UsageError(f"{path} is in use by {self._lock.holder}; wait for it or choose another run_dir.")
 
     @classmethod
@@ -75,7 +77,19 @@ class RunFolder:
 
     def close(self) -> None:
         """Release the lock."""
-        self._lock.release()
+        if self._lock is not None:
+            self._lock.release()
+
+    def take_over(self) -> bool:
+        """Lock the folder in place of a rank that has died; returns whether this process has it now."""
+        for _ in range(50):  # that rank may be closing down
+            with suppress(OSError):  # the folder is gone, too
+                if self._lock is None or self._lock.holder:
+                    self._lock = FolderLock(self.path)
+                if not self._lock.holder:
+                    return True
+            time.sleep(0.1)
+        return False
 
     @property
     def metrics(self) -> Path:
@@ -91,7 +105,7 @@ class RunFolder:
 
     def in_place(self) -> bool:
         """Whether the folder is still there: not deleted, moved or on a disk that has gone."""
-        return self._lock.in_place()
+        return self._lock is not None and self._lock.in_place()
 
     def move_beside(self, cfg: RunConfig) -> None:
         """Go on in a new folder for the run ``cfg``, beside this one or else among temporary files.
@@ -114,6 +128,8 @@ class RunFolder:
         words = [word for word in sys.argv[1:] if word.partition("=")[0] not in ("run_dir", "experiment", "checkpoint")]
         program = sys.argv[0]
         start = ["python", program] if program.endswith(".py") else [os.path.basename(program)]
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            start = ["torchrun", f"--nproc-per-node={os.environ['LOCAL_WORLD_SIZE']}", program]
         return shlex.join([*start, *words, f"run_dir={self.path}", "checkpoint=auto"])
 
     def command(self, tool: str) -> str:

@@ -1,22 +1,25 @@
 """A run's metrics: means per row in metrics.jsonl, on the screen and, if asked for, elsewhere (``run.mirrors``).
 
-Metrics are summed on the device that made them and fetched once per row, in one transfer. Nothing that goes
-wrong with a display or a mirror can stop a run.
+Metrics are summed on the device that made them and fetched once per row, in one transfer. Rank 0 writes the means of
+all ranks. Nothing that goes wrong with a display or a mirror can stop a run.
 """
 
 import json
 import math
+import os
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dima_isaac import ranks
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.run.atomic import write_atomic
 from dima_isaac.run.display import Lines, Panel, Progress
@@ -34,12 +37,12 @@ class Logger:
 
         Without ``show`` rows are not shown, and notes still are.
         """
-        self.run, self.total_steps, self._show = run, total_steps, show
+        self.run, self.total_steps, self._show, self._writes = run, total_steps, show, ranks.rank() == 0
         self.callbacks: list[Callable[[dict[str, float | None]], Any]] = []  # called with every row
         self._sums: dict[str, Tensor | float] = {}
         self._counts: dict[str, int] = {}
         self._latest: dict[str, float | None] = {}
-        self._file = open(run.metrics, "a+", encoding="utf-8")  # noqa: SIM115  held until close()
+        self._file = open(run.metrics if self._writes else os.devnull, "a+", encoding="utf-8")  # noqa: SIM115
         self._before = 0.0  # seconds of earlier processes
         self._start = self._last_time = time.monotonic()
         self._last_steps: int | None = None
@@ -48,8 +51,8 @@ class Logger:
         self._warm_up = {Algo.dima: cfg.train.learn.behaviour_start, Algo.sac: cfg.agent.sac.start}.get(cfg.algo, 0)
         self._display: Lines | Panel = Lines()
         wanted: tuple[tuple[bool, type[Mirror]], ...] = ((cfg.wandb_activate, Wandb), (cfg.tensorboard, TensorBoard))
-        self._mirrors = [mirror(run, cfg, self.note) for active, mirror in wanted if active]
-        if show and sys.stdout.isatty():
+        self._mirrors = [mirror(run, cfg, self.note) for active, mirror in wanted if active and self._writes]
+        if show and sys.stdout.isatty() and self._writes:
             self._display = Panel(f"{cfg.task.get('name', '')}  {run.path}")
 
     def add(self, metrics: Mapping[str, Tensor | float], prefix: str = "") -> None:
@@ -67,7 +70,7 @@ class Logger:
             seconds = max(now - self._last_time, 1e-9)
             self.add({"time/env_steps_per_s": round((env_steps - self._last_steps) / seconds, 2)})
         self._last_time, self._last_steps = now, env_steps
-        row = self._write_row(env_steps)
+        row = self._write_row(env_steps, self._means())
         progress = Progress(env_steps, self.total_steps, row["wall_time"] or 0.0, self._seconds_left(now, env_steps))
         if self._show:
             self._display.show(self._latest, progress)
@@ -83,11 +86,19 @@ class Logger:
 
     def flush(self, env_steps: int) -> None:
         """Write what was added since the last row, if anything was, as a row without a rate that is not shown."""
-        if self._sums:
-            self._write_row(env_steps)
+        means = self._means()
+        if means:
+            self._write_row(env_steps, means)
 
     def rewind(self, env_steps: int) -> None:
         """Drop the rows after ``env_steps``: the run continues from a checkpoint made there."""
+        if self._writes:
+            self._drop_after(env_steps)
+        self._start = self._last_time = time.monotonic()
+        self._last_steps = env_steps
+        self._recent.clear()
+
+    def _drop_after(self, env_steps: int) -> None:
         self._file.close()
         kept = []
         try:
@@ -99,9 +110,6 @@ class Logger:
             write_atomic(self.run.metrics, "".join(line + "\n" for line in kept))
         finally:
             self._file = open(self.run.metrics, "a+", encoding="utf-8")  # noqa: SIM115
-        self._start = self._last_time = time.monotonic()
-        self._last_steps = env_steps
-        self._recent.clear()
 
     def move(self) -> None:
         """Go on in the run's folder of now, with the rows written so far as far as they can still be read."""
@@ -131,12 +139,11 @@ class Logger:
         with suppress(OSError):  # a full disk; the rows that are missing have been reported
             self._file.close()
 
-    def _write_row(self, env_steps: int) -> dict[str, float | None]:
+    def _write_row(self, env_steps: int, means: dict[str, float]) -> dict[str, float | None]:
         seconds = self._before + time.monotonic() - self._start
         row: dict[str, float | None] = {"env_steps": env_steps, "wall_time": round(seconds, 3)}
-        for name, value in self._means().items():
+        for name, value in means.items():
             row[name] = value if math.isfinite(value) else None
-        self._sums, self._counts = {}, {}
         try:
             self._file.write(json.dumps(row, allow_nan=False) + "\n")
             self._file.flush()
@@ -150,7 +157,7 @@ class Logger:
         return row
 
     def _means(self) -> dict[str, float]:
-        """Every mean as a host number: one transfer per device."""
+        """Every mean since the last row as a host number: one transfer per device. Over the ranks that have one."""
         sums = {name: value for name, value in self._sums.items() if not isinstance(value, Tensor)}
         by_device: dict[torch.device, dict[str, Tensor]] = {}
         for name, value in self._sums.items():
@@ -158,7 +165,13 @@ class Logger:
                 by_device.setdefault(value.device, {})[name] = value.reshape(())
         for tensors in by_device.values():
             sums.update(zip(tensors, torch.stack(list(tensors.values())).tolist(), strict=True))
-        return {name: sums[name] / self._counts[name] for name in self._sums}
+        means = {name: sums[name] / self._counts[name] for name in self._sums}
+        self._sums, self._counts = {}, {}
+        of_ranks = ranks.gathered(means)
+        if len(of_ranks) > 1:
+            names = dict.fromkeys(name for own in of_ranks for name in own)
+            means = {name: fmean(own[name] for own in of_ranks if name in own) for name in names}
+        return ranks.from_first(lambda: means)
 
 
 def _parse(text: str) -> dict[str, Any] | None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, code, engine_config, settings, task_class, task_config
@@ -43,28 +44,38 @@ def resolve_run(
         cfg = replace(cfg, engine={**cfg.engine, "name": stored["engine"]["name"]})
         reasons["engine"] = "as this run began"
     engine = _resolve_engine(cfg, catalog, reasons)
+    own = f"cuda:{ranks.local_rank() % max(1, torch.cuda.device_count())}"
     gpu, gpu_engine = torch.cuda.is_available(), bool(engine.get("requires", {}).get("gpu"))
     why = f"where {engine['name']} computes"
     if gpu_engine and not gpu:
         why += f", slowly, because {_why_device('cpu')}"
-    sim_device = _checked_device("sim_device", choose("sim_device", "cuda:0" if gpu_engine and gpu else "cpu", why))
+    sim_device = _checked_device("sim_device", choose("sim_device", own if gpu_engine and gpu else "cpu", why))
     on_gpu = gpu_engine and sim_device != "cpu"
-    device = sim_device if on_gpu else "cuda:0" if gpu else "cpu"
+    device = sim_device if on_gpu else own if gpu else "cpu"
     rl_device = _checked_device("rl_device", choose("rl_device", device, _why_device(device)))
     if stored:
         num_envs = choose("num_envs", int(stored["num_envs"]), "as this run began")
     elif on_gpu:
-        num_envs = choose("num_envs", ENVS_PER_GPU, "one GPU")
+        number, what = ranks.count(), "one GPU" if ranks.count() == 1 else f"{ENVS_PER_GPU} for each of the GPUs"
+        num_envs = choose("num_envs", number * ENVS_PER_GPU, what)
     else:
-        num_envs = choose("num_envs", ENVS_PER_CORE * cores(), f"{ENVS_PER_CORE} for each of {cores()} cores")
+        number = ranks.count() * _share(cores())
+        num_envs = choose("num_envs", ENVS_PER_CORE * number, f"{ENVS_PER_CORE} for each of {number} cores")
+    if int(num_envs) % ranks.count():
+        near = -(-int(num_envs) // ranks.count()) * ranks.count()
+        raise UsageError(
+            f"num_envs={num_envs} is over all {ranks.count()} ranks and cannot be shared equally; take num_envs={near}."
+        )
     limit = os.environ.get("OMP_NUM_THREADS", "")
     if limit.isdigit() and int(limit) > 0:
         check_range("OMP_NUM_THREADS", int(limit), Few)
         threads = choose("threads", int(limit), "OMP_NUM_THREADS")
     else:
-        threads = choose("threads", cores(), "cores this process may use")
-    graphs = rl_device != "cpu"
+        threads = choose("threads", _share(cores()), "cores this process may use")
+    graphs = rl_device != "cpu" and ranks.count() == 1
     why = "one launch for a dream or an update" if graphs else "graphs are for GPUs, and the learner is on the CPU"
+    if ranks.count() > 1 and rl_device != "cpu":
+        why = "messages between ranks are not captured"
     if cfg.compile is True and not graphs:
         cfg = replace(cfg, compile=AUTO)
     world = cfg.world_model
@@ -83,6 +94,11 @@ def resolve_run(
         compile=choose("compile", graphs, why),
         world_model=world,
     ), reasons
+
+
+def _share(available: int) -> int:
+    """Of cores, for each rank of this machine."""
+    return max(1, available // ranks.local_count())
 
 
 def cores() -> int:
@@ -176,7 +192,7 @@ def _checked_device(key: str, name: str) -> str:
         raise UsageError(f"{key}={name}, but {_why_device('cpu')}; write cpu or auto.")
     if device.index is not None and device.index >= torch.cuda.device_count():
         raise UsageError(f"{key}={name}, but there are {torch.cuda.device_count()} GPUs (cuda:0 is the first).")
-    return f"cuda:{device.index or 0}"
+    return f"cuda:{ranks.local_rank() % torch.cuda.device_count() if device.index is None else device.index}"
 
 
 def _why_device(device: str) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dima_isaac import ranks
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run import sealed
 from dima_isaac.run.sealed import State
@@ -19,32 +20,42 @@ from dima_isaac.run.sealed import State
 ROW_FILE = re.compile(r"replay_(\d+)_(\d+)\.pt")
 
 
-def save_rows(folder: Path, replay: State, segments: list[State]) -> list[State]:
-    """Write the rows of ``replay`` (``ReplayBuffer.state_dict()``) that the saved ``segments`` lack.
+def new_rows(folder: Path, replay: State, segments: list[State]) -> tuple[list[State], int, State]:
+    """The rows of ``replay`` (``ReplayBuffer.state_dict()``) that the ``segments`` saved in ``folder`` lack.
 
-    Returns the segments, oldest first, that hold all of its rows: file, start, stop and digest each.
-
-    Raises:
-        OSError: no space, no permission.
+    Returns the segments that are still needed, oldest first, the first new row's number, and on rank 0 the new rows
+    (T, E, ...) of all ranks' environments. What a rank that has died holds is replaced by a copy of this one's.
     """
     capacity, stop, size = int(replay["rows"]), int(replay["added"]), int(replay["size"])
     oldest = stop - size
     kept = [segment for segment in segments if oldest < segment["stop"] <= stop]
-    if not all((folder / segment["file"]).exists() for segment in kept):  # deleted by somebody else
-        kept = []
+    if not ranks.from_first(lambda: all((folder / segment["file"]).exists() for segment in kept)):
+        kept = []  # deleted by somebody else
     start = kept[-1]["stop"] if kept else oldest
-    if start < stop:
-        where = torch.arange(start, stop) % capacity
-        rows = {name: value[where.to(value.device)].cpu() for name, value in _columns(replay).items()}
-        name = f"replay_{start}_{stop}.pt"
-        kept.append({"file": name, "start": start, "stop": stop, "sha256": sealed.save(folder / name, rows)})
-    return kept
+    where = torch.arange(start, stop) % capacity
+    rows = {name: value[where.to(value.device)].cpu() for name, value in columns(replay).items()}
+    of_ranks = [rows] * ranks.count() if ranks.lost() else ranks.gathered(rows)
+    if len(of_ranks) > 1:
+        rows = {name: torch.cat([own[name] for own in of_ranks], 1) for name in rows}
+    return kept, start, rows
+
+
+def save_rows(folder: Path, kept: list[State], start: int, rows: State) -> list[State]:
+    """Write ``new_rows``. Returns the segments, oldest first, that hold all rows: file, start, stop, digest each.
+
+    Raises:
+        OSError: no space, no permission.
+    """
+    stop = start + len(next(iter(rows.values())))
+    if start == stop:
+        return kept
+    name = f"replay_{start}_{stop}.pt"
+    return [*kept, {"file": name, "start": start, "stop": stop, "sha256": sealed.save(folder / name, rows)}]
 
 
 def without_rows(replay: State) -> State:
     """What is left of ``replay`` (``ReplayBuffer.state_dict()``) for the checkpoint itself."""
-    columns = _columns(replay)
-    return {name: value for name, value in replay.items() if name not in columns}
+    return {name: value for name, value in replay.items() if name not in columns(replay)}
 
 
 def load_rows(folder: Path, state: State, note: Callable[[str], None]) -> bool:
@@ -71,8 +82,9 @@ def load_rows(folder: Path, state: State, note: Callable[[str], None]) -> bool:
             note(str(error))
             continue
         if segment["stop"] != joined:
-            after = state["step"]["first"] if at == stop else replay["first"][at % capacity]
-            after.fill_(True)
+            steps = [part["step"] for part in (state, *state.get("ranks", ()))] if at == stop else []
+            for after in [step["first"] for step in steps] or [replay["first"][at % capacity]]:
+                after.fill_(True)
         joined = max(segment["start"], oldest)
         where = torch.arange(at - (segment["stop"] - joined), at) % capacity
         for name, value in rows.items():
@@ -86,5 +98,6 @@ def load_rows(folder: Path, state: State, note: Callable[[str], None]) -> bool:
     return at == oldest
 
 
-def _columns(replay: State) -> dict[str, Tensor]:
+def columns(replay: State) -> dict[str, Tensor]:
+    """The rows (T, E, ...) of ``ReplayBuffer.state_dict()``, without counters and the random state."""
     return {name: value for name, value in replay.items() if isinstance(value, Tensor) and name != "generator"}

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dima_isaac import ranks
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.folder import RunFolder
@@ -57,8 +58,13 @@ class Evaluator:
         self.evaluations = self._film_due = 0  # the next video is due at so many environment steps
 
     def evaluate(self, controller: Controller, env_steps: int) -> None:
-        """Log the means of new episodes of ``controller`` as ``eval/*``; training's random numbers stay untouched."""
+        """Log the means of new episodes of ``controller`` as ``eval/*``; training's random numbers stay untouched.
+
+        Rank 0 alone does so.
+        """
         self.evaluations += 1
+        if ranks.rank():
+            return
         self.logger.add(evaluate(self.env, controller, self.evaluations), "eval/")
         if self.cfg.capture_video and env_steps >= self._film_due:
             self._film_due = env_steps + self.cfg.capture_video_freq
@@ -71,4 +77,5 @@ class Evaluator:
 def add_environment_metrics(logger: Logger, env: VecEnv) -> None:
     """Log the episodes that have finished on ``env`` as ``train/*`` and its engine's counters as ``engine/*``."""
     logger.add(env.episode_means(), "train/")
-    logger.add(env.engine.stats(), "engine/")
+    stats = env.engine.stats()
+    logger.add(dict(zip(stats, ranks.total(*stats.values()), strict=True)), "engine/")

@@ -6,14 +6,15 @@ from typing import ClassVar
 
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.agent.explore import Explorer
 from dima_isaac.agent.learner import Learner, build_learner
-from dima_isaac.config import RunConfig
+from dima_isaac.config import RunConfig, per_rank
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError, WorkerError
 from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.run.folder import RESUME, RunFolder
+from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.train.clock import Ratio, Schedule
@@ -38,28 +39,30 @@ class TrainingLoop(ABC):
     def __init__(self, cfg: RunConfig, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals):
         """Build the learners for ``env``, and continue from the checkpoint that ``cfg`` names, if it names one.
 
+        With several ranks ``env`` is this one's share of the environments that ``cfg`` names, and ``self.cfg`` its
+        share of the work.
+
         Raises:
             CheckpointError: that checkpoint is damaged or does not fit.
         """
-        self.cfg, self.run_folder, self.logger, self.signals = cfg, run, logger, signals
+        self.cfg, self.run_folder, self.logger, self.signals = per_rank(cfg, ranks.count()), run, logger, signals
+        seed = ranks.seed(cfg.seed)
         self.env, self.eval_env, self.device = env, eval_env, torch.device(cfg.rl_device)
         dims, clip_actions = env.spec.dims, cfg.world_model.clip_actions
         bf16 = cfg.world_model.precision is Precision.bf16
         self.agent = build_learner(
-            cfg.agent, env.task, self.device, clip_actions=clip_actions, bf16=bf16, seed=cfg.seed + 1
+            cfg.agent, env.task, self.device, clip_actions=clip_actions, bf16=bf16, seed=seed + 1
         )
-        self.replay = ReplayBuffer(cfg.replay, dims, env.num_envs, self.device, seed=cfg.seed + 2)
-        self.explorer = Explorer(cfg.agent.explore, dims, env.num_envs, self.device, seed=cfg.seed + 3)
+        self.replay = ReplayBuffer(self.cfg.replay, dims, env.num_envs, self.device, seed=seed + 2)
+        self.explorer = Explorer(cfg.agent.explore, dims, env.num_envs, self.device, seed=seed + 3)
         self.schedule = Schedule(cfg.train, self.updates())
         self.evaluator = Evaluator(cfg, run, eval_env, logger)
-        self.env_steps = 0
+        self.env_steps = 0  # of all ranks
+        self.stop: str | None = None  # the signal that asked any rank for an end
         self._nonfinite = 0
         self.step: Step
-        self.persistence = Persistence(cfg, run, logger, self.parts(), self.agent.actor)
-        if not self.persistence.resume():
-            self.step = env.reset()
-            if cfg.checkpoint not in ("", *RESUME):  # of a policy alone: a kill before the first save would lose it
-                self.save()
+        self.persistence = Persistence(cfg, run, logger, self.parts(), self.agent.actor, self.begin)
+        self.persistence.resume()
         if cfg.compile is True:
             self.capture()
 
@@ -96,13 +99,17 @@ class TrainingLoop(ABC):
     def _load_step(self, columns: dict[str, torch.Tensor]) -> None:
         self.step = Step(**{name: column.to(self.device) for name, column in columns.items()})
 
+    def begin(self) -> None:
+        """Start new episodes in all environments, of numbers that no episode of the run has had."""
+        self.step = self.env.reset(self.env_steps + 1)
+
     def run(self) -> None:
         """Train until the step budget is spent or a signal asks for an end.
 
         Raises:
             CheckpointError: the state at the end could not be saved.
             DivergenceError: losses or weights were not finite, again after going back to the newest checkpoint.
-            WorkerError: the environments are lost; what was learnt is saved.
+            WorkerError: the environments or another rank are lost; what was learnt is saved.
         """
         for _ in self.steps():
             pass
@@ -116,9 +123,10 @@ class TrainingLoop(ABC):
                 self.go_back(error)
                 saved = yield from self.to_the_end()
         except (WorkerError, GeneratorExit):
+            ranks.leave()
             self.save(final=True)
             raise
-        if not self.signals.stop:  # after the save: a continuation evaluates when its own schedule says so
+        if not self.stopping():  # after the save: a continuation evaluates when its own schedule says so
             self.evaluate()
             self.log_metrics()
         if not saved:
@@ -132,6 +140,7 @@ class TrainingLoop(ABC):
         try:
             yield from self.loop()
         except SimulationError:
+            ranks.leave()
             self.persistence.check_finite(self.env_steps)  # weights that are not make actions that are not
             raise
         return self.save(final=True)
@@ -143,7 +152,7 @@ class TrainingLoop(ABC):
             DivergenceError: ``error``, where that is not possible.
         """
         self.persistence.go_back(error)
-        for number, generator in enumerate(self.generators(), self.cfg.seed + self.env_steps):
+        for number, generator in enumerate(self.generators(), ranks.seed(self.cfg.seed) + self.env_steps):
             generator.manual_seed(number)
         self._nonfinite = 0
         if self.cfg.compile is True:
@@ -152,7 +161,7 @@ class TrainingLoop(ABC):
     def loop(self) -> Iterator[None]:
         """Act and learn, with evaluations and checkpoints in between."""
         schedule = self.schedule
-        while self.env_steps < self.cfg.max_env_steps and not self.signals.stop:
+        while self.env_steps < self.cfg.max_env_steps and not self.stopping():
             if schedule.evaluation_due(self.env_steps):
                 self.evaluate()
             self.collect()
@@ -160,6 +169,11 @@ class TrainingLoop(ABC):
             if schedule.checkpoint_due(self.env_steps):
                 self.save()
             yield
+
+    def stopping(self) -> bool:
+        """Whether a signal has asked any rank for an end: all stop after the same step."""
+        self.stop = ranks.agreed(self.signals.stop)
+        return self.stop is not None
 
     def collect(self) -> None:
         """Act once in every environment and store the row acted on."""
@@ -171,7 +185,7 @@ class TrainingLoop(ABC):
             action = action.clamp(-1.0, 1.0)
         self.step = self.env.step(action)  # before the row is stored: if this raises, a continuation would store it too
         self.replay.add(step, action)
-        self.env_steps += self.env.num_envs
+        self.env_steps += self.env.num_envs * ranks.count()
 
     def evaluate(self) -> None:
         """Run deterministic episodes on separate environments; training's random numbers stay untouched."""

@@ -1,21 +1,28 @@
 """Saving a run and continuing it: a table of named parts, each with how its state is taken and restored."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
+from dima_isaac import ranks
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, DivergenceError, UsageError
 from dima_isaac.nn.captured import tree_leaves
 from dima_isaac.run.checkpoint import Checkpoints
 from dima_isaac.run.folder import RESUME, RunFolder
 from dima_isaac.run.logger import Logger
+from dima_isaac.run.segments import columns
 
 Part = tuple[Callable[[], Any], Callable[[Any], Any]]
 """How a part's state is taken, and how it is restored."""
 LEARNT = ("agent", "agent_optim", "world", "world_optim", "rl_games")
 """Parts whose numbers are finite as long as learning goes on."""
+_ENVIRONMENTS = ("env", "step", "explorer")
+_OWN = ("generator", "running")
+"""What differs between ranks: these parts, and these entries of other parts; and the replay's rows."""
 
 
 def attribute(owner: object, name: str) -> Part:
@@ -37,13 +44,20 @@ class Persistence:
     """The parts of a run, saved together and restored together: all that a continuation needs."""
 
     def __init__(
-        self, cfg: RunConfig, run: RunFolder, logger: Logger, parts: dict[str, Part], actor: nn.Module
+        self,
+        cfg: RunConfig,
+        run: RunFolder,
+        logger: Logger,
+        parts: dict[str, Part],
+        actor: nn.Module,
+        begin: Callable[[], None],
     ) -> None:
         """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" and "replay" are among them.
 
-        ``actor`` is what an exported policy, which is that alone, has the weights of.
+        ``actor`` is what an exported policy, which is that alone, has the weights of. ``begin`` starts new episodes:
+        where nothing is restored, and after another number of ranks than today's.
         """
-        self.cfg, self.run, self.logger, self.parts, self.actor = cfg, run, logger, parts, actor
+        self.cfg, self.run, self.logger, self.parts, self.actor, self.begin = cfg, run, logger, parts, actor, begin
         self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
         self._missed = self._went_back = False
         self._saved_at: int | None = None
@@ -53,9 +67,21 @@ class Persistence:
         return {name: take() for name, (take, _) in self.parts.items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from ``state_dict``."""
+        """Continue from the ``state_dict`` of any number of ranks."""
+        of_ranks = state.get("ranks", [{}])  # a process of its own has nothing to tell apart
+        if ranks.rank() < len(of_ranks):
+            own = of_ranks[ranks.rank()]
+        else:  # streams that were never drawn from stay as they were seeded
+            own = {name: {key: torch.empty(0) for key in part} for name, part in _own(state).items()}
+        rows = {name: column.chunk(ranks.count(), 1)[ranks.rank()] for name, column in columns(state["replay"]).items()}
+        state = {name: {**part, **own[name]} if name in own else part for name, part in state.items()}
+        state["replay"] |= rows
+        same = len(of_ranks) == ranks.count()
         for name, (_, restore) in self.parts.items():
-            restore(state[name])
+            if same or name not in _ENVIRONMENTS:
+                restore(state[name])
+        if not same:
+            self.begin()
 
     def save(self, env_steps: int, final: bool = False) -> bool:
         """Save everything, so that a kill costs at most the steps since; returns whether it could be written.
@@ -64,26 +90,44 @@ class Persistence:
         the run's folder is gone, the next save tries it again. If it is still gone then, or this is the ``final`` save,
         the run moves to a new folder beside it.
 
+        Rank 0 saves what all ranks share and, as ``ranks``, what each has of its own. When one has died, whoever gets
+        the run's folder saves without that.
+
         Raises:
             DivergenceError: weights that are not finite; the checkpoints stay as they are.
         """
+        if ranks.lost() and not self.run.take_over():
+            return False
+        if ranks.lost() and (self.checkpoints.folder / f"step_{env_steps}.pt").exists():  # another one has saved it
+            return True
         self.logger.flush(env_steps)  # an evaluation since the last row: no continuation would make it again
-        in_place = self.run.in_place()
+        in_place = ranks.from_first(self.run.in_place)
         if in_place and self._saved_at == env_steps:
             return True
         self.check_finite(env_steps)
-        if not in_place and not self._move(final):
+        path = ranks.from_first(lambda: self.run.path if in_place or self._move(final) else None)
+        if path is None:
             return False
+        if path != self.run.path:
+            self._use(path)
         self._missed = False
-        saved = self.checkpoints.save(env_steps, self.state_dict())
+        state = self.state_dict()
+        if ranks.count() > 1:
+            state["ranks"] = [] if ranks.lost() else ranks.gathered(_own(state))
+        saved = self.checkpoints.save(env_steps, state)
         if saved:
             self._saved_at = env_steps
         return saved
 
+    def _use(self, path: Path) -> None:
+        self.run.path = path
+        self.checkpoints = Checkpoints(self.run.checkpoints, self.cfg, self.logger.note)
+
     def check_finite(self, env_steps: int) -> None:
-        """Raise ``DivergenceError`` where what was learnt is not finite."""
+        """Raise ``DivergenceError`` where what was learnt is not finite; it is the same on all ranks."""
         parts = {name: tree_leaves(self.parts[name][0]()) for name in LEARNT if name in self.parts}
         lost = [name for name, leaves in parts.items() if not all(bool(leaf.isfinite().all()) for leaf in leaves)]
+        lost = ranks.from_first(lambda: lost)
         if lost:
             raise DivergenceError(
                 f"there are numbers that are not finite in {' and '.join(lost)} at {env_steps:,} environment steps;"
@@ -96,9 +140,9 @@ class Persistence:
         The caller changes the random numbers: the same ones would lead there again.
 
         Raises:
-            DivergenceError: ``error``, at the second call, or where there is no checkpoint.
+            DivergenceError: ``error``, at the second call, or where there is no checkpoint or this rank has left.
         """
-        state = None if self._went_back else self.checkpoints.newest()
+        state = None if self._went_back or ranks.lost() else ranks.after_first(self.checkpoints.newest)
         if state is None:
             raise error
         self._went_back, self._saved_at = True, None
@@ -116,25 +160,25 @@ class Persistence:
         try:
             self.run.move_beside(self.cfg)
             self.logger.move()
-            self.checkpoints = Checkpoints(self.run.checkpoints, self.cfg, self.logger.note)
+            self._use(self.run.path)
         except (UsageError, OSError) as error:
             self.logger.note(f"checkpoint not saved: {gone} is gone; {error}")
             return False
         self.logger.note(f"{gone} is gone; the run goes on in {self.run.path}.")
         return True
 
-    def resume(self) -> bool:
-        """Continue from the checkpoint that the configuration names; False if there is none to continue from.
+    def resume(self) -> None:
+        """Continue from the checkpoint that the configuration names, or begin.
 
         An exported policy gives the actors their weights, and then the run begins.
 
         Raises:
             CheckpointError: torn, altered, of another task, or of other sizes than this run's.
         """
-        state = self.checkpoints.restore()
+        state = ranks.after_first(self.checkpoints.restore)  # which may set damaged files aside
         if state is None:
             self.logger.rewind(0)
-            return False
+            return self.begin()
         alone = "policy" in state
         try:
             if alone:
@@ -145,13 +189,23 @@ class Persistence:
             reason = " ".join(str(error).split())[:300]
             which = self.cfg.checkpoint
             raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
-        if alone:
-            self.logger.rewind(0)
-            self.logger.note("the actors begin with the weights of that policy; all else begins anew")
-            return False
-        env_steps = int(state["env_steps"])
+        env_steps = 0 if alone else int(state["env_steps"])
+        if ranks.from_first(lambda: env_steps) != env_steps:
+            raise CheckpointError(f"rank {ranks.rank()} sees another checkpoint than rank 0; share the run's folder.")
         self.logger.rewind(env_steps)
-        self.logger.note(f"continuing at {env_steps:,} environment steps")
+        if alone:
+            self.logger.note("the actors begin with the weights of that policy; all else begins anew")
+            self.begin()
+        else:
+            self.logger.note(f"continuing at {env_steps:,} environment steps")
         if self.cfg.checkpoint not in RESUME:  # another run's: a kill before the first save here would begin anew
             self.save(env_steps)
-        return True
+
+
+def _own(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """What only this rank has of ``state``, without the replay's rows."""
+    parts = {name: part for name, part in state.items() if isinstance(part, dict)}
+    return {
+        name: {key: value for key, value in part.items() if name in _ENVIRONMENTS or key in _OWN}
+        for name, part in parts.items()
+    }

@@ -2,6 +2,7 @@
 
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.agent.learner import DreamLearner
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
@@ -60,7 +61,7 @@ class Trainer(TrainingLoop):
     def update_world_model(self) -> None:
         """Fit the world model to replayed windows (eq. 9), after measuring it on the rows no update has used yet."""
         learn, world, due = self.cfg.train.learn, self.world, self.schedule.updates_due
-        unseen = (self.env_steps - self.fitted_steps) // self.env.num_envs
+        unseen = (self.env_steps - self.fitted_steps) // (self.env.num_envs * ranks.count())
         if self.fitted_steps and unseen:
             self.logger.add(world.update_held_out(self.replay.newest(unseen, world.history + 1)))
         self.fitted_steps = self.env_steps
@@ -75,7 +76,7 @@ class Trainer(TrainingLoop):
         """Improve the policies on dreams that start in replayed states, without the simulator."""
         learn = self.cfg.train.learn
         rollouts = self.schedule.updates_due["rollouts"](self.env_steps)
-        with self.imagined.of(rollouts * learn.dreams * learn.horizon):
+        with self.imagined.of(rollouts * learn.dreams * learn.horizon * ranks.count()):
             for _ in range(rollouts):
                 dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
                 self.logger.add(self.agent.update(dream))
@@ -88,6 +89,8 @@ class Trainer(TrainingLoop):
 
     def probe(self) -> None:
         """Compare the world model with the simulator, on the evaluation's environments."""
+        if ranks.rank():
+            return
         episode = -self.evaluator.evaluations
         metrics = probes.probe(self.world, self.eval_env, self.agent.act, self.replay, episode, self.env_steps)
         self.logger.add(metrics, "probe/")

@@ -12,6 +12,7 @@ certain than it is accurate, and a policy exploits that; two corrections with on
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
 from dima_isaac.types import Metrics
 
 ROWS = 4096  # errors kept: about four rounds
@@ -51,7 +52,7 @@ class HeldOut(nn.Module):
     def update(
         self, prediction: Tensor, outcome: Tensor, counted: Tensor, uncertain: Tensor, denoised: Tensor
     ) -> Metrics:
-        """Learn from (B, D) predictions and outcomes of rows that ``counted`` (B,). No synchronisation.
+        """Learn from (B, D) predictions and outcomes of rows that ``counted`` (B,), and every other rank's.
 
         The errors are those of the predictions as they were shrunk until now, where a step is ``uncertain`` (D,).
         ``world/explained`` is the share of the outcomes' power that these account for, over ``denoised`` (D,)
@@ -60,14 +61,19 @@ class HeldOut(nn.Module):
         """
         mask = counted.unsqueeze(1)
         error = (outcome - self.shrink(prediction)) * mask * uncertain
-        self.errors.copy_(torch.cat([self.errors, error])[-ROWS:])
+        self.errors.copy_(torch.cat([self.errors, ranks.concatenated(error)])[-ROWS:])
         keep = mask * denoised
-        unexplained, power = (error * keep).square().sum(), (outcome * keep).square().sum()
-        self.agree.mul_(DECAY).add_((prediction * outcome * mask).sum(0))
-        self.power.mul_(DECAY).add_((prediction.square() * mask).sum(0))
+        unexplained, outcomes, agree, power = ranks.total(
+            (error * keep).square().sum(),
+            (outcome * keep).square().sum(),
+            (prediction * outcome * mask).sum(0),
+            (prediction.square() * mask).sum(0),
+        )
+        self.agree.mul_(DECAY).add_(agree)
+        self.power.mul_(DECAY).add_(power)
         factor = (self.agree / self.power.clamp_min(1e-30)).clamp(0.0, 1.0)
         self.gain.copy_(torch.where(self.power > 0, factor, 1.0))
         return {
-            "world/explained": 1.0 - unexplained / power.clamp_min(1e-12),
+            "world/explained": 1.0 - unexplained / outcomes.clamp_min(1e-12),
             "world/trust": (self.gain * denoised).sum() / denoised.sum().clamp_min(1.0),
         }

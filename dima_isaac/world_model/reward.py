@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dima_isaac import ranks
 from dima_isaac.nn.layers import mlp
 from dima_isaac.nn.moments import Moments
 from dima_isaac.types import Dims, Metrics, Window
@@ -75,7 +76,7 @@ class RewardModel(nn.Module):
         error = F.smooth_l1_loss(reward, (window.reward[:, 1:] - mean) / std, reduction="none")
         continues = 1.0 - window.terminal[:, 1:].float()
         end = F.binary_cross_entropy_with_logits(logit, continues, reduction="none")
-        number = counted.sum().clamp_min(1.0)
+        number = ranks.mean(counted.sum()).clamp_min(1.0)
         error, end = (error * counted).sum() / number, (end * counted).sum() / number
         return error + end, {"world/reward": error.detach(), "world/end": end.detach()}
 

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dima_isaac import ranks
 from dima_isaac.nn.ema import ema_update
 from dima_isaac.nn.optim import Optimiser, Trainable
 from dima_isaac.types import Game, Metrics, Window
@@ -75,7 +76,7 @@ class WorldModel(Trainable):
         self._observe = game.observe
         self._seed = int(torch.randint(2**62, ()))
         self.to(device)
-        self.generator = torch.Generator(self.device).manual_seed(self._seed)
+        self.generator = torch.Generator(self.device).manual_seed(self._seed + ranks.rank())
         self.optimisers = {
             "denoiser": _optimiser(self.denoiser, cfg.denoiser.optim),
             "reward": _optimiser(self.reward, cfg.reward.optim),
@@ -128,6 +129,7 @@ class WorldModel(Trainable):
     def weigh_by_value(self, squared_gradient: Tensor) -> None:
         """Update the denoiser's loss weights with the mean of (dV/dx)^2 over states, (D,)."""
         if self.cfg.value_weight:
+            squared_gradient = ranks.mean(squared_gradient)
             self.loss_weights.update(squared_gradient * self.target.dx_dy() ** 2 * self.target.denoised())
 
     def track_window(self, window: Window) -> None:
@@ -175,7 +177,7 @@ class WorldModel(Trainable):
             y = torch.where(counted.unsqueeze(1), target.encode(past[:, -1], truth, linear), 0.0)
             features = target.features(x, window.valid[:, j : j + h])
             error, clean = self.denoiser.loss(y, features, actions, mask, weights, self.generator)
-            losses.append((error * counted).sum() / counted.sum().clamp_min(1))
+            losses.append((error * counted).sum() / ranks.mean(counted.sum()).clamp_min(1))
             after = target.advance(past[:, -1], self._shrink(clean.detach()), linear, actions[:, -1])
             rows[j + h] = torch.where(counted.unsqueeze(1), after, truth)
         return torch.stack(losses).mean()
@@ -263,7 +265,7 @@ class WorldModel(Trainable):
 
     def load_optim_state(self, state: dict[str, Any]) -> None:
         self._seed = int(state["seed"])
-        self.generator.manual_seed(self._seed)
+        self.generator.manual_seed(self._seed + ranks.rank())
         super().load_optim_state(state)
 
 

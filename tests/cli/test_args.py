@@ -138,7 +138,7 @@ def test_paths_survive_hydra_s_grammar():
         (["Toy"], "not of the form key=value"),
         (["seed=1,2"], "seed=1,2 names several values; -m makes a run of each"),
         (["task=Toy,Ant"], "task=Toy,Ant names several; -m makes a run of each"),
-        (["multi_gpu=True"], "here it is rl_device=cuda:N"),
+        (["multi_gpu=True"], "here it is gpus=all"),
         (["world_model.exact_echo=True"], "is now called world_model.copy_last_action"),
     ],
 )

@@ -22,6 +22,7 @@ from mujoco.batch import Batch
 from mujoco.batch import SimulationError as BatchError
 from torch import Tensor
 
+from dima_isaac import ranks
 from dima_isaac.errors import SimulationError, UsageError
 from dima_isaac.sim.base import BaseEngine
 from dima_isaac.sim.compiled import STATE_FIELDS, compile_scene
@@ -85,7 +86,7 @@ class MujocoEngine(BaseEngine):
         if not self._raw and model.nv <= _DENSE_UP_TO:
             model.opt.jacobian = mujoco.mjtJacobian.mjJAC_DENSE
         self._stage = _STAGE_NONE if self._raw else _STAGE_VEL
-        self.threads = cfg.threads or len(os.sched_getaffinity(0))
+        self.threads = cfg.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_count())
         persistent = _fits(num_envs) if cfg.persistent is None else cfg.persistent
         self.batch: Batch | ContactBatch
         if "cfrc_ext" in scene.fields:
