@@ -101,9 +101,6 @@ def rows(
     """
     baseline, named = cfg.algo in (Algo.ppo, Algo.mappo), cfg.checkpoint not in ("", *RESUME)
     place = _joined(cfg) if launch.is_rank() else plan(cfg)
-    if baseline and (place.stored is not None or named):
-        what = place.path if place.stored is not None else f"checkpoint={cfg.checkpoint}"
-        raise UsageError(f"algo={cfg.algo.name} cannot continue {what}; leave checkpoint out, in a new folder.")
     if cfg.tensorboard and find_spec("tensorboard") is None:
         raise UsageError("tensorboard=True needs tensorboard: pip install 'dima-isaac[tensorboard]'.")
     if signals is not None:
@@ -136,9 +133,8 @@ def rows(
         ):
             if first:
                 folder.write_config(cfg, reasons)
-            again = "" if baseline else folder.resume_command
             if signals is not None:
-                _print_head(cfg, reasons, folder.path, env.spec.notes, again)
+                _print_head(cfg, reasons, folder, env.spec.notes)
             with closing(Logger(folder, cfg, cfg.max_env_steps, show=signals is not None)) as logger:
                 written: list[Row] = []
                 logger.callbacks += [written.append, *callbacks]
@@ -156,8 +152,7 @@ def rows(
                     stopped.stop = stopped.stop or loop.stop
                 yield from written
             if stopped.stop:
-                again = "" if baseline else folder.resume_command  # it may have moved
-                say(f"{stopped.stop}: saved." + (f" Continue with:\n  {again}" if again else ""))
+                say(f"{stopped.stop}: saved. Continue with:\n  {folder.resume_command}")
             elif signals is not None and not baseline:
                 say(f"{colored('finished', 'green')}    measure it: {folder.command('evaluate')}")
                 say(f"            film it:    {folder.command('play')}")
@@ -196,12 +191,12 @@ def _check_task(args: Args, catalog: Catalog) -> None:
         raise UsageError(f"no task was given: add task=NAME. Known: {', '.join(catalog.names('task'))}.")
 
 
-def _print_head(cfg: RunConfig, reasons: dict[str, str], path: Path, notes: Sequence[str], again: str) -> None:
+def _print_head(cfg: RunConfig, reasons: dict[str, str], folder: RunFolder, notes: Sequence[str]) -> None:
     """What runs, where, with which values in place of ``auto`` and why."""
     shown = {key: getattr(cfg, key) for key in ("sim_device", "rl_device", "num_envs", "threads", "compile")}
     shown = {"engine": described(cfg.engine), **shown, "precision": cfg.world_model.precision.name}
     why = {key: f"  (auto: {reasons[key].removeprefix(f'{shown[key]}: ')})" for key in shown if key in reasons}
-    for key, value in {"task": "\n            ".join([described(cfg.task), *notes]), **shown, "run": path}.items():
+    task = "\n            ".join([described(cfg.task), *notes])
+    for key, value in {"task": task, **shown, "run": folder.path}.items():
         print(colored(f"{key:<12}", "cyan") + f"{value}" + why.get(key, ""))
-    after = f"continue with: {again}" if again else "a baseline cannot be continued"
-    print(f"            Ctrl-C saves; {after}", flush=True)
+    print(f"            Ctrl-C saves; continue with: {folder.resume_command}", flush=True)

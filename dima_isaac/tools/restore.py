@@ -61,7 +61,13 @@ class Restored:
         return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
 
     def agent(self, game: Game) -> Learner:
-        """Its agents; of an exported policy only the actor is trained."""
+        """Its agents; of an exported policy only the actor is trained.
+
+        Raises:
+            UsageError: they are rl-games' networks.
+        """
+        if self.cfg.algo in (Algo.ppo, Algo.mappo) and "policy" not in self.state:
+            raise UsageError(f"{self.path} is of algo={self.cfg.algo.name}, whose networks only train.py can use.")
         clip = self.cfg.world_model.clip_actions
         agent = build_learner(self.cfg.agent, game, self.device, clip_actions=clip)
         if "policy" in self.state:

@@ -3,16 +3,17 @@
 They write the same metrics into the same run folder as the trainer, evaluate in the same way, and count the same
 environment steps: a control step of one environment is one step, however many agents it has. Needs rl-games.
 
-The networks are left in ``checkpoints/rl_games_last.pth`` as plain tensors. A baseline cannot be continued, and the
-command line refuses to.
+They save and continue as the trainer does, after whole rounds; on a deterministic engine bit for bit.
 """
 
 import contextlib
 import io
 import sys
+from functools import partial
 from importlib.resources import files
 from typing import Any
 
+import torch
 import yaml
 from rl_games.common import env_configurations, vecenv
 from rl_games.common.algo_observer import AlgoObserver
@@ -22,13 +23,14 @@ from torch import Tensor
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.envs.views.rl_games_vecenv import RlGamesView, rows
-from dima_isaac.errors import CheckpointError, WorkerError
-from dima_isaac.run import sealed
+from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError, WorkerError
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.train.clock import Every
 from dima_isaac.train.evaluate import Evaluator, add_environment_metrics
+from dima_isaac.train.persistence import Part, Persistence, attribute, state
+from dima_isaac.types import Step, restore_generator
 
 _NAME = "dima_isaac"
 _ROUND = 2048  # environment steps between updates, at least 16 control steps
@@ -41,14 +43,15 @@ class _Stop(Exception):
 def train_baseline(
     cfg: RunConfig, central: bool, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals
 ) -> None:
-    """Train until ``cfg.max_env_steps`` or a signal.
+    """Train until ``cfg.max_env_steps`` or a signal, from the checkpoint that ``cfg`` names, if it names one.
 
     Args:
         central: the value sees the state instead of one agent's observation (mappo).
 
     Raises:
-        CheckpointError: the networks could not be saved at the end.
-        WorkerError: the environments are lost; the networks are saved.
+        CheckpointError: the checkpoint does not fit, or the state at the end could not be saved.
+        DivergenceError: the networks were not finite, again after going back to the newest checkpoint.
+        WorkerError: the environments are lost; what was learnt is saved.
     """
     view = RlGamesView(env, central)
     observer = _Observer(cfg, run, view, Evaluator(cfg, run, eval_env, logger), logger, signals)
@@ -63,7 +66,11 @@ def train_baseline(
         except _Stop:
             pass
         except WorkerError:
-            observer.save()
+            if view.frames:
+                observer.persistence.save(view.frames, final=True)
+            raise
+        except SimulationError:
+            observer.persistence.check_finite(view.frames)  # networks that are not make actions that are not
             raise
 
 
@@ -89,7 +96,7 @@ def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict
 
 
 class _Observer(AlgoObserver):
-    """rl-games' hook after every round of updates: evaluations, metrics, and the end."""
+    """rl-games' hook after every round of updates: evaluations, metrics, checkpoints and the end."""
 
     def __init__(
         self, cfg: RunConfig, run: RunFolder, view: RlGamesView, evaluator: Evaluator, logger: Logger, signals: Signals
@@ -97,30 +104,88 @@ class _Observer(AlgoObserver):
         super().__init__()
         self.cfg, self.run, self.view, self.logger, self.signals = cfg, run, view, logger, signals
         self.evaluator, self.evaluation_due = evaluator, Every(cfg.train.eval.every)
+        self.checkpoint_due = Every(cfg.train.checkpoint.every, cfg.train.checkpoint.every)
         self.stdout = sys.stdout  # rl-games' is redirected
 
     def after_init(self, algo: Any) -> None:
+        """Continue from the checkpoint that the configuration names."""
         self.algo = algo
+        begin = self.view.reset
+        self.persistence = Persistence(self.cfg, self.run, self.logger, self.parts(), algo.model, begin)
+        algo.env_reset = self._current  # called once, before its first round
+        with contextlib.redirect_stdout(self.stdout):
+            self.persistence.resume()
+            if self.view.frames >= self.cfg.max_env_steps:
+                raise _Stop
+
+    def parts(self) -> dict[str, Part]:
+        """What a checkpoint holds of a run."""
+        device = self.view.env.device
+        draws = torch.cuda.default_generators[device.index or 0] if device.type == "cuda" else torch.default_generator
+        return {
+            "env_steps": attribute(self.view, "frames"),
+            "evaluations": attribute(self.evaluator, "evaluations"),
+            "evaluation_due": attribute(self.evaluation_due, "next"),
+            "checkpoint_due": attribute(self.checkpoint_due, "next"),
+            "rl_games": (self.algo.get_full_state_weights, self._load),
+            "generator": (draws.get_state, partial(restore_generator, draws)),
+            "env": state(self.view.env),
+            "step": (lambda: vars(self.view.row), self._load_row),
+        }
+
+    def _load(self, weights: dict[str, Any]) -> None:
+        self.algo.set_full_state_weights(weights)
+        self.algo.last_lr = self.algo.optimizer.param_groups[0]["lr"]  # where its adaptive schedule continues
+        if self.algo.has_central_value:
+            self.algo.central_value_net.epoch_num = self.algo.epoch_num
+
+    def _load_row(self, columns: dict[str, Tensor]) -> None:
+        self.view.row = Step(**{name: column.to(self.view.env.device) for name, column in columns.items()})
+
+    def _current(self) -> dict[str, Tensor]:
+        obs: dict[str, Tensor] = self.algo.obs_to_tensors(self.view.current())
+        return obs
 
     def after_print_stats(self, frame: int, epoch_num: int, total_time: float) -> None:
-        env_steps = self.view.frames
-        done = env_steps >= self.cfg.max_env_steps or self.signals.stop
         with contextlib.redirect_stdout(self.stdout):
-            if self.evaluation_due(env_steps) or done:
-                self.evaluator.evaluate(self.policy, env_steps)
-            add_environment_metrics(self.logger, self.view.env)
-            self.logger.write(env_steps)
-        if done:
-            self.save()
-            raise _Stop
+            self.after_round(self.view.frames)
 
-    def save(self) -> None:
-        """Keep the networks."""
+    def after_round(self, env_steps: int) -> None:
+        """Evaluate, log and save what is due.
+
+        Raises:
+            _Stop: this was the last round.
+            CheckpointError: it was, and could not be saved.
+        """
+        evaluated = self.evaluation_due(env_steps)
+        if evaluated:
+            self.evaluator.evaluate(self.policy, env_steps)
+        self.log(env_steps)
+        finished = env_steps >= self.cfg.max_env_steps
+        last = finished or bool(self.signals.stop)
         try:
-            self.run.checkpoints.mkdir(exist_ok=True)
-            sealed.save(self.run.checkpoints / "rl_games_last.pth", dict(self.algo.model.state_dict()))
-        except OSError as error:
-            raise CheckpointError(f"the networks were not saved: {error.strerror or error}.") from error
+            saved = self.persistence.save(env_steps, last) if self.checkpoint_due(env_steps) or last else True
+        except DivergenceError as error:
+            self.persistence.go_back(error)
+            self.algo.obs = self._current()
+            torch.manual_seed(self.cfg.seed + self.view.frames)
+            return
+        if not last:
+            return
+        if not saved:
+            raise CheckpointError(
+                f"the run stopped at {env_steps:,} environment steps and could not be saved there."
+                f" Make room, then: {self.run.resume_command}"
+            )
+        if finished and not evaluated:  # after the save: a continuation evaluates when its own schedule says so
+            self.evaluator.evaluate(self.policy, env_steps)
+            self.log(env_steps)
+        raise _Stop
+
+    def log(self, env_steps: int) -> None:
+        """Write one row of metrics."""
+        add_environment_metrics(self.logger, self.view.env)
+        self.logger.write(env_steps)
 
     def policy(self, obs: Tensor) -> Tensor:
         """The mode of the shared policy: (E, N, O) -> (E, N, A)."""

@@ -50,9 +50,9 @@ class Persistence:
         logger: Logger,
         parts: dict[str, Part],
         actor: nn.Module,
-        begin: Callable[[], None],
+        begin: Callable[[], object],
     ) -> None:
-        """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" and "replay" are among them.
+        """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" is among them.
 
         ``actor`` is what an exported policy, which is that alone, has the weights of. ``begin`` starts new episodes:
         where nothing is restored, and after another number of ranks than today's.
@@ -73,9 +73,10 @@ class Persistence:
             own = of_ranks[ranks.rank()]
         else:  # streams that were never drawn from stay as they were seeded
             own = {name: {key: torch.empty(0) for key in part} for name, part in _own(state).items()}
-        rows = {name: column.chunk(ranks.count(), 1)[ranks.rank()] for name, column in columns(state["replay"]).items()}
         state = {name: {**part, **own[name]} if name in own else part for name, part in state.items()}
-        state["replay"] |= rows
+        if "replay" in state:
+            rows = columns(state["replay"]).items()
+            state["replay"] |= {name: column.chunk(ranks.count(), 1)[ranks.rank()] for name, column in rows}
         same = len(of_ranks) == ranks.count()
         for name, (_, restore) in self.parts.items():
             if same or name not in _ENVIRONMENTS:
@@ -178,7 +179,8 @@ class Persistence:
         state = ranks.after_first(self.checkpoints.restore)  # which may set damaged files aside
         if state is None:
             self.logger.rewind(0)
-            return self.begin()
+            self.begin()
+            return
         alone = "policy" in state
         try:
             if alone:

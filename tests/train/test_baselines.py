@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,7 +15,10 @@ from dima_isaac.cli.main import main
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import WorkerError
+from dima_isaac.run.checkpoint import steps_in
+from dima_isaac.run.sealed import load
 from dima_isaac.types import Dims, Step
+from tests.cli.test_train import same
 
 pytestmark = pytest.mark.slow
 
@@ -29,17 +33,72 @@ def test_one_round_is_logged_as_the_trainer_logs(algo: str, tmp_path: Path, caps
     words += ["task.episode_length=40", "train.eval.episodes=2", "threads=1"]
     assert main(["train", *words]) == 0
     said = capsys.readouterr().out
-    assert "2,048 / 1,000 | return" in said and "a baseline cannot be continued" in said and "fps step" not in said
+    assert "2,048 / 1,000 | return" in said and "continue with: " in said and "fps step" not in said
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     # 64 ticks of 32 environments, not times two agents
     assert [row["env_steps"] for row in rows] == [2048]
     assert {"wall_time", "train/return", "eval/return", "eval/length"} <= rows[0].keys()
     assert not any("success" in name for name in rows[0])  # a cheetah has no goal
     assert rows[0]["train/episodes"] == 32.0 and rows[0]["eval/length"] == 40.0
-    saved = torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
-    assert any(value.shape == (256, 19) for value in saved.values() if value.ndim == 2)
-    # the same words again would begin anew over these networks
-    assert main(["train", *words, "checkpoint=auto"]) == 2 and f"algo={algo} cannot continue" in capsys.readouterr().err
+    saved = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
+    assert any(value.shape == (256, 19) for value in saved["rl_games"]["model"].values() if value.ndim == 2)
+    assert main(["evaluate", f"checkpoint={run}", "episodes=1"]) == 2
+    assert f"algo={algo}, whose networks" in capsys.readouterr().err
+
+
+CHEETAH = ["task=HalfCheetah", "engine=mujoco", "num_envs=32", "task.episode_length=40", "train.eval.episodes=2"]
+CHEETAH += ["threads=1", "train.checkpoint.every=2048"]
+
+
+@pytest.mark.parametrize("algo", ["ppo", "mappo"])
+def test_continued_equals_uninterrupted_bit_for_bit(algo: str, tmp_path: Path) -> None:
+    for name, ends in (("whole", (6144,)), ("parts", (2048, 6144))):
+        for end in ends:
+            words = [*CHEETAH, f"algo={algo}", f"run_dir={tmp_path}/{name}", "checkpoint=auto", f"max_env_steps={end}"]
+            assert main(["train", *words, "train.eval.every=0"]) == 0
+    ours, theirs = (load(tmp_path / name / "checkpoints" / "last.pt") for name in ("parts", "whole"))
+    for state in (ours, theirs):
+        state.pop("config")
+    assert ours["env_steps"] == 6144 and same(ours, theirs)
+
+
+def test_a_signal_saves_and_a_path_is_continued_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    policy, left = _Observer.log, [2]
+
+    def log(observer: _Observer, env_steps: int) -> None:
+        policy(observer, env_steps)
+        left[0] -= 1
+        if not left[0]:
+            signal.raise_signal(signal.SIGTERM)
+
+    monkeypatch.setattr(_Observer, "log", log)
+    assert main(["train", *CHEETAH, "algo=ppo", f"run_dir={tmp_path}/a", "train.checkpoint.every=0"]) == 75
+    assert [path.name for path in steps_in(tmp_path / "a" / "checkpoints")] == ["step_4096.pt"]
+    words = [*CHEETAH, "algo=ppo", f"run_dir={tmp_path}/b", f"checkpoint={tmp_path}/a", "max_env_steps=6144"]
+    assert main(["train", *words]) == 0
+    assert [path.name for path in steps_in(tmp_path / "b" / "checkpoints")] == ["step_4096.pt", "step_6144.pt"]
+    assert main(["train", *words[:-2], "checkpoint=auto", "algo=sac"]) == 2  # another learner's run
+
+
+@pytest.mark.parametrize(("times", "code"), [(1, 0), (2, 5)])
+def test_networks_that_are_not_finite_are_not_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int, code: int
+) -> None:
+    log, left = _Observer.log, [times]
+
+    def spoil(observer: _Observer, env_steps: int) -> None:
+        log(observer, env_steps)
+        if env_steps == 4096 and left[0]:
+            left[0] -= 1
+            with torch.no_grad():
+                next(observer.algo.model.parameters()).fill_(torch.nan)
+
+    monkeypatch.setattr(_Observer, "log", spoil)
+    words = [*CHEETAH, "algo=ppo", f"run_dir={tmp_path}", "max_env_steps=6144", "train.eval.every=0"]
+    assert main(["train", *words]) == code
+    kept = load(tmp_path / "checkpoints" / "last.pt")
+    assert kept["env_steps"] == (2048 if code else 6144)
+    assert all(value.isfinite().all() for value in kept["rl_games"]["model"].values())
 
 
 def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> None:
@@ -50,7 +109,7 @@ def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> 
         == 0
     )
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    assert ["eval/return" in row for row in rows] == [False, True]
+    assert [(row["env_steps"], "eval/return" in row) for row in rows] == [(2048, False), (4096, False), (4096, True)]
 
 
 def test_a_lost_worker_leaves_the_networks_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,7 +125,7 @@ def test_a_lost_worker_leaves_the_networks_saved(tmp_path: Path, monkeypatch: py
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", "algo=ppo", "num_envs=32", "max_env_steps=9000", f"run_dir={run}"]
     assert main(["train", *words, "task.episode_length=20", "train.eval.episodes=1", "threads=1"]) == 6
-    assert torch.load(run / "checkpoints" / "rl_games_last.pth", weights_only=True)
+    assert load(run / "checkpoints" / "last.pt")["env_steps"] > 2 * 2048  # in the midst of a round
 
 
 def test_the_evaluated_policy_is_the_mode_of_the_one_that_learns() -> None:
@@ -78,7 +137,7 @@ def test_the_evaluated_policy_is_the_mode_of_the_one_that_learns() -> None:
             return {"mus": batch["obs"]}
 
     observer = _Observer(RunConfig(), None, None, None, None, None)  # type: ignore[arg-type]
-    observer.after_init(SimpleNamespace(model=Model()))
+    observer.algo = SimpleNamespace(model=Model())
     obs = torch.tensor([[[0.5], [-3.0]], [[2.0], [0.25]]])
     assert observer.policy(obs).tolist() == [
         [[0.5, 1.0, 0.0], [-1.0, 0.0, 1.0]],

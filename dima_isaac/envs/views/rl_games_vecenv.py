@@ -24,14 +24,24 @@ def rows(obs: Tensor) -> Tensor:
 
 
 class RlGamesView(IVecEnv):
-    """Rows are environments' agents in turn (``rows``). With ``central`` the critic is given the state (E, D)."""
+    """Rows are environments' agents in turn (``rows``). With ``central`` the critic is given the state (E, D).
+
+    ``row`` is what was seen last.
+    """
 
     def __init__(self, env: VecEnv, central: bool = False) -> None:
         self.env, self.central = env, central
         self.frames = 0
+        self.row: Step
 
     def reset(self) -> Tensor | dict[str, Tensor]:
-        return self._observe(self.env.reset())
+        self.row = self.env.reset()
+        return self.current()
+
+    def current(self) -> Tensor | dict[str, Tensor]:
+        """What ``reset`` or ``step`` showed last."""
+        obs = rows(self.row.obs)
+        return {"obs": obs, "states": self.row.state.float()} if self.central else obs
 
     def step(self, actions: Tensor) -> tuple[Any, Tensor, Tensor, dict[str, Tensor]]:
         """One environment step: (E * N, A) -> observations, rewards (E * N,), dones (E * N,), infos."""
@@ -40,10 +50,8 @@ class RlGamesView(IVecEnv):
         self.frames += self.env.num_envs
         cut = row.cut_short
         infos = {"time_outs": self._by_agent(cut)}
-        seen = row
-        if bool(row.last.any()):
-            seen = self.env.reset_where(row.last)
-        return self._observe(seen), self._by_agent(row.reward.float()), self._by_agent(row.terminal | cut), infos
+        self.row = self.env.reset_where(row.last) if bool(row.last.any()) else row
+        return self.current(), self._by_agent(row.reward.float()), self._by_agent(row.terminal | cut), infos
 
     def get_number_of_agents(self) -> int:
         return self.env.spec.dims.agents
@@ -63,7 +71,3 @@ class RlGamesView(IVecEnv):
 
     def _by_agent(self, value: Tensor) -> Tensor:
         return value.repeat_interleave(self.env.spec.dims.agents)
-
-    def _observe(self, row: Step) -> Tensor | dict[str, Tensor]:
-        obs = rows(row.obs)
-        return {"obs": obs, "states": row.state.float()} if self.central else obs
