@@ -22,6 +22,15 @@ def is_rank() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def join_submitit() -> None:
+    """Make the tasks that submitit started for one job the ranks of its run (``hydra.launcher.tasks_per_node``)."""
+    if "SUBMITIT_EXECUTOR" in os.environ:
+        import submitit
+
+        if submitit.JobEnvironment().num_tasks > 1:
+            submitit.helpers.TorchDistributedEnvironment().export(set_cuda_visible_devices=False)
+
+
 def number(cfg: RunConfig) -> int:
     """How many ranks ``cfg.gpus`` asks for: one for each GPU, or with ``rl_device=cpu`` as many on the CPU.
 

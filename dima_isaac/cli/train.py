@@ -71,6 +71,7 @@ def train_rows(values: Mapping[str, Any], callbacks: Iterable[Callback]) -> Gene
 
 def job(cfg: DictConfig) -> int:
     """One run of a multirun; hydra calls it, here or on a cluster node."""
+    launch.join_submitit()
     sys.argv = command_line()  # from which the command that continues the run is made
     code = guarded(lambda _: run(structured(cfg), Catalog()))
     if code:

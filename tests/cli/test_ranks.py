@@ -151,3 +151,40 @@ def test_gpus_are_counted(monkeypatch):
 def test_the_number_of_gpus_is_a_number_or_all(text, said, capsys):
     assert main.main(["train", *TOY, f"gpus={text}", "--cfg"]) == (2 if said else 0)
     assert said in capsys.readouterr().err
+
+
+SRUN = """#!/usr/bin/env bash
+while [ "$1" != bash ]; do shift; done
+for i in 0 1; do SLURM_PROCID=$i SLURM_LOCALID=$i "$@" & pids="$pids $!"; done
+echo $pids > pids
+worst=0
+for pid in $pids; do wait $pid; code=$?; [ $code -gt $worst ] && worst=$code; done
+exit $worst
+"""
+
+
+@pytest.mark.slow
+def test_the_batch_script_starts_the_ranks_and_goes_back_into_the_queue(tmp_path):
+    """With stand-ins for SLURM's programs: two tasks on this machine, signalled as SLURM does before the time is up."""
+    for name, text in {
+        "srun": SRUN,
+        "scontrol": '#!/usr/bin/env bash\n[ "$1" = show ] && echo 127.0.0.1 || echo "$@"\n',
+    }.items():
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "scripts").symlink_to(ROOT / "scripts")
+    slurm = {"JOB_ID": "71", "NTASKS": "2", "NTASKS_PER_NODE": "2", "CPUS_PER_TASK": "1", "JOB_NODELIST": "here"}
+    env = {**ENV, **{f"SLURM_{key}": value for key, value in slurm.items()}, "PYTHON": sys.executable}
+    env["PATH"] = f"{tmp_path}:{env['PATH']}"
+    log, words = tmp_path / "log", [*TOY, "max_env_steps=1000000", "rl_device=cpu"]
+    command = ["bash", str(ROOT / "scripts" / "cluster" / "train.sbatch"), *words]
+    with log.open("w") as file:
+        job = subprocess.Popen(command, cwd=tmp_path, env=env, stdout=file, stderr=subprocess.STDOUT)
+    give_up = time.monotonic() + 120
+    while "denoise" not in log.read_text() and job.poll() is None and time.monotonic() < give_up:
+        time.sleep(0.2)
+    for pid in (tmp_path / "pids").read_text().split():
+        os.kill(int(pid), signal.SIGUSR1)
+    assert job.wait(60) == 75, log.read_text()
+    assert "requeue 71" in log.read_text()
+    assert len(saved(tmp_path / "runs" / "cluster" / "71")["ranks"]) == 2
