@@ -122,10 +122,6 @@ def typed(cfg: Mapping[str, Any]) -> RunConfig:
     dreamt = run.train.learn.dreams * run.train.learn.horizon
     if dreamt < run.agent.ppo.minibatches:
         raise UsageError(f"{dreamt} dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches.")
-    if run.algo is Algo.dima and run.agent.learner is not LearnerKind.ppo:
-        raise UsageError(
-            f"agent.learner={run.agent.learner.name} does not learn from dreams; algo=sac is that learner."
-        )
     world = run.world_model
     if world.denoiser.backbone is Backbone.unet and (world.history + 1) % 4:  # its signal is halved twice
         raise UsageError(f"world_model.history={world.history}: the U-Net takes 3, 7, 11, ...")

@@ -10,8 +10,8 @@ from dima_isaac.schema import CountOrZero, Few, Fraction, NonNegative, Positive,
 class LearnerKind(Enum):
     """Which algorithm improves the policies; the values say where each is implemented (``agent.learner``)."""
 
-    ppo = "dima_isaac.agent.ppo:PPO"  # from dreams
-    sac = "dima_isaac.agent.sac:SAC"  # from replay
+    ppo = "dima_isaac.agent.ppo:PPO"  # from dreams alone (published)
+    sac = "dima_isaac.agent.sac:SAC"  # from replay and from dreams
 
 
 @dataclass
@@ -62,7 +62,7 @@ class SacConfig:
     """``learner=sac``: soft actor-critic with categorical, batch-normalised critics."""
 
     lr: Fraction = 3e-4
-    critic_steps_per_step: UpdateRatio = 0.125  # critic steps per environment step
+    critic_steps_per_step: UpdateRatio = 1.0  # critic steps per environment step
     batch: Annotated[int, Range(2, 2**20)] = 256  # transitions per critic step
     n_step: Few = 3  # rewards that a return counts before it bootstraps
     start: CountOrZero = 2_000  # environment steps before the first update
@@ -75,7 +75,7 @@ class SacConfig:
 class AgentConfig:
     """Who acts and how the policies learn."""
 
-    learner: LearnerKind = LearnerKind.ppo
+    learner: LearnerKind = LearnerKind.sac
     actor: ActorConfig = field(default_factory=ActorConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
     lr: Fraction = 5e-4  # of every network

@@ -54,6 +54,17 @@ class DreamLearner(Learner):
         """Mean of (dV/dx)^2 over states x (B, D) and the joint actions (B, N, A) that led to them: (D,)."""
 
 
+class ReplayLearner(Learner):
+    """One that learns from ``Transitions``, replayed or dreamt."""
+
+    rows_per_update: int  # transitions that one ``update`` takes
+    updates_per_step: float  # updates for one environment step
+
+    @abstractmethod
+    def value_gradient(self, state: Tensor) -> Tensor:
+        """Mean of (dV/ds)^2 over raw states s (B, D): (D,)."""
+
+
 def build_learner(
     cfg: AgentConfig, game: Game, device: torch.device, *, clip_actions: bool = True, bf16: bool = False, seed: int = 0
 ) -> Learner:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from dima_isaac import ranks
 from dima_isaac.agent.categorical import LIMIT, CategoricalCritics
 from dima_isaac.agent.config import AgentConfig
-from dima_isaac.agent.learner import Learner
+from dima_isaac.agent.learner import ReplayLearner
 from dima_isaac.agent.returns import ReturnScale
 from dima_isaac.agent.squashed import SquashedActor
 from dima_isaac.nn.optim import optimizer_step
@@ -23,12 +23,12 @@ from dima_isaac.types import Game, Metrics, Step, Transitions
 CRITIC_STEPS = 2  # per step of the actor (TD3's delay)
 TARGET_STEP = 0.01  # of the target critics towards the critics, per critic step
 WEIGHT_DECAY = 0.01
-ENTROPY_WEIGHT = 0.01  # at the start
+ENTROPY_WEIGHT = 0.001  # at the start; with 0.01 the hand-over spent 100,000 steps in bringing the entropy down
 ENTROPY_LR = 1e-3
 GRAD_CLIP = 10.0
 
 
-class SAC(Learner):
+class SAC(ReplayLearner):
     """The ``Learner`` of ``agent.learner=sac``: it improves on ``Transitions`` of any origin."""
 
     actor: SquashedActor
@@ -50,6 +50,8 @@ class SAC(Learner):
         self.scale = ReturnScale(cfg.gamma, LIMIT)
         used = torch.ones(dims.agents, dims.action) if mask is None else mask.float()
         self.register_buffer("used", used, persistent=False)
+        self.rows_per_update = CRITIC_STEPS * cfg.sac.batch
+        self.updates_per_step = cfg.sac.critic_steps_per_step / CRITIC_STEPS
         self.to(device)
         self.generator = torch.Generator(device).manual_seed(seed)
 
@@ -126,6 +128,15 @@ class SAC(Learner):
             "agent/value": _mean(value, batch.counted).detach() * self.scale(),
             "agent/grad_norm": norm,
         }
+
+    def value_gradient(self, state: Tensor) -> Tensor:
+        self.critics.eval()
+        with torch.enable_grad():
+            s = state.detach().requires_grad_(True)
+            value = self.critics.mean(self.critics(s, self.actor.mode(self._observe(s)))).mean(0)
+            (gradient,) = torch.autograd.grad(value.sum(), s)
+        self.critics.train()
+        return gradient.square().mean(0)
 
     def optim_state(self) -> dict[str, Any]:
         return {**super().optim_state(), "running": self.scale.running}

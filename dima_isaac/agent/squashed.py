@@ -12,7 +12,7 @@ from dima_isaac.nn.layers import normed_mlp
 from dima_isaac.types import Dims
 
 LOG_STD_MIN, LOG_STD_MAX = -6.0, 1.0
-LOG_STD_INIT = -2.5
+LOG_STD_INIT = -0.7  # with -2.5 a cheetah fell on its back before it had tried to run
 _LOG_2PI = math.log(2.0 * math.pi)
 
 

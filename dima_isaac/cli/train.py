@@ -112,8 +112,7 @@ def rows(
     from dima_isaac.run.logger import Logger
     from dima_isaac.run.resolve import resolve_run
     from dima_isaac.tools.play import training_window
-    from dima_isaac.train.model_free import ModelFree
-    from dima_isaac.train.trainer import Trainer
+    from dima_isaac.train.build import loop_class
 
     if named:
         file = find(cfg.checkpoint)  # before a folder is made for nothing
@@ -144,8 +143,7 @@ def rows(
 
                     train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, stopped)
                 else:
-                    kind = ModelFree if cfg.algo is Algo.sac else Trainer
-                    loop = kind(cfg, folder, env, eval_env, logger, stopped)
+                    loop = loop_class(cfg)(cfg, folder, env, eval_env, logger, stopped)
                     with closing(loop.steps()) as steps:
                         for _ in steps:
                             yield from written

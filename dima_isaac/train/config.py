@@ -6,7 +6,7 @@ changing the algorithm.
 
 from dataclasses import dataclass, field
 
-from dima_isaac.schema import Count, CountOrZero, Few, Size, UpdateRatio
+from dima_isaac.schema import Count, CountOrZero, Few, Fraction, Size, UpdateRatio
 
 
 @dataclass
@@ -23,7 +23,8 @@ class LearnConfig:
     decoder_per_step: UpdateRatio = 0.2  # only with a learned decoder
     rollouts_per_step: UpdateRatio = 0.005
     dreams: Size = 600  # dreamt episodes per rollout
-    horizon: Few = 15
+    horizon: Few = 15  # steps of a dream; at most, where a learner from replay tests how far dreams hold
+    dream_share: Fraction = 0.5  # of what a learner from replay learns from, while dreams hold; 0 learns without them
     # Training's episodes are cut off after this many control steps (0: only as the task says), which is not learned as
     # a termination. A robot that has fallen on its back would otherwise fill the rest of a long episode with such rows.
     episode: CountOrZero = 250

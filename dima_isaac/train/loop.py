@@ -191,8 +191,8 @@ class TrainingLoop(ABC):
         """Run deterministic episodes on separate environments; training's random numbers stay untouched."""
         self.evaluator.evaluate(self.agent.mode, self.env_steps)
 
-    def log_metrics(self) -> None:
-        """Write one row of metrics: the only place in the loop where numbers reach the host.
+    def log_metrics(self) -> dict[str, float | None]:
+        """Write one row of metrics and return it: the only place in the loop where numbers reach the host.
 
         Raises:
             DivergenceError: a loss was not finite in each of the last ``MAX_NONFINITE`` rows that have losses.
@@ -208,6 +208,7 @@ class TrainingLoop(ABC):
                 f"{' and '.join(lost)} stayed non-finite for {MAX_NONFINITE} rounds; no update was made from them, and"
                 f" {self.run_folder.checkpoints / 'last.pt'} is from before or during them. Lower the learning rate."
             )
+        return row
 
     def capture(self) -> None:
         """From now on play the updates as graphs, with the same results (``compile``)."""

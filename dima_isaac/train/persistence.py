@@ -20,7 +20,7 @@ Part = tuple[Callable[[], Any], Callable[[Any], Any]]
 """How a part's state is taken, and how it is restored."""
 LEARNT = ("agent", "agent_optim", "world", "world_optim", "rl_games")
 """Parts whose numbers are finite as long as learning goes on."""
-_ENVIRONMENTS = ("env", "step", "explorer")
+_ENVIRONMENTS = ("env", "step", "explorer", "pool")
 _OWN = ("generator", "running")
 """What differs between ranks: these parts, and these entries of other parts; and the replay's rows."""
 

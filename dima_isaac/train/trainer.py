@@ -24,7 +24,6 @@ class Trainer(TrainingLoop):
     """Fits a world model to the replay, and the policies to dreams; every equation lives elsewhere."""
 
     losses = ("world/denoise", "world/reward", "agent/policy")
-    agent: DreamLearner
 
     def __init__(self, cfg: RunConfig, run: RunFolder, env: VecEnv, eval_env: VecEnv, logger: Logger, signals: Signals):
         """As ``TrainingLoop``; the world model comes before the agents, whose weights are of the same random stream."""
@@ -74,14 +73,15 @@ class Trainer(TrainingLoop):
 
     def update_policy(self) -> None:
         """Improve the policies on dreams that start in replayed states, without the simulator."""
-        learn = self.cfg.train.learn
+        learn, agent = self.cfg.train.learn, self.agent
+        assert isinstance(agent, DreamLearner)
         rollouts = self.schedule.updates_due["rollouts"](self.env_steps)
         with self.imagined.of(rollouts * learn.dreams * learn.horizon * ranks.count()):
             for _ in range(rollouts):
                 dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
-                self.logger.add(self.agent.update(dream))
+                self.logger.add(agent.update(dream))
             if rollouts:
-                self.world.weigh_by_value(self.agent.value_gradient(dream.state[:, 0], dream.last_action[:, 0]))
+                self.world.weigh_by_value(agent.value_gradient(dream.state[:, 0], dream.last_action[:, 0]))
 
     def dream(self, start: Window) -> Rollout:
         """Let the policies act in the world model, from the ends of the windows ``start`` (B, history)."""
@@ -95,11 +95,11 @@ class Trainer(TrainingLoop):
         metrics = probes.probe(self.world, self.eval_env, self.agent.act, self.replay, episode, self.env_steps)
         self.logger.add(metrics, "probe/")
 
-    def log_metrics(self) -> None:
+    def log_metrics(self) -> dict[str, float | None]:
         imagined = self.imagined.read()
         if imagined is not None:
             self.logger.add({"time/imagined_steps_per_s": imagined})
-        super().log_metrics()
+        return super().log_metrics()
 
     def captured(self) -> list[tuple[object, tuple[str, ...]]]:
         return [(self.world, self.world.captured), *super().captured(), (self, ("dream",))]

@@ -116,6 +116,14 @@ class Target(nn.Module):
         """s (..., D) -> x."""
         return SIGMA_DATA * self.z(state)
 
+    def raw(self, x: Tensor) -> Tensor:
+        """x (..., D) -> s."""
+        return self.state_scale()[0] + self.ds_dx() * x
+
+    def ds_dx(self) -> Tensor:
+        """(D,) how far s moves for one unit of x."""
+        return self.state_scale()[1] / SIGMA_DATA
+
     def normalised_change(self, state: Tensor, after: Tensor) -> Tensor:
         """Two consecutive s (..., D) -> d; 0 where the state is constant."""
         mean, std = self.change_scale()

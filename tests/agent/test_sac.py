@@ -130,3 +130,18 @@ def test_a_continued_learner_learns_the_same():
     twin.update(batch)
     for mine, theirs in zip(agent.parameters(), twin.parameters(), strict=True):
         assert torch.equal(mine, theirs)
+
+
+def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
+    agent = tracked(learner())
+    state, small = torch.randn(16, 4), 1e-2
+    agent.critics.eval()
+
+    def value(s: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return agent.critics.mean(agent.critics(s, agent.mode(s[:, None].expand(-1, 2, -1)))).mean(0)
+
+    slopes = [(value(state + d) - value(state - d)) / (2 * small) for d in small * torch.eye(4)]
+    expected = torch.stack([slope.square().mean() for slope in slopes])
+    torch.testing.assert_close(agent.value_gradient(state), expected, rtol=0.05, atol=1e-6)
+    assert agent.critics.training

@@ -25,9 +25,9 @@ from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.run import checkpoint
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
+from dima_isaac.train.build import loop_class
 from dima_isaac.train.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
 from dima_isaac.train.loop import TrainingLoop
-from dima_isaac.train.model_free import ModelFree
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
 from tests.tape import use_tapes
@@ -54,12 +54,15 @@ def off_policy(cfg: RunConfig) -> RunConfig:
     return replace(cfg, algo=Algo.sac, agent=replace(cfg.agent, learner=LearnerKind.sac, sac=sac))
 
 
+def dyna(cfg: RunConfig) -> RunConfig:
+    return replace(off_policy(cfg), algo=Algo.dima)
+
+
 def trained(folder, cfg: RunConfig, envs: int = 4) -> TrainingLoop:
     torch.manual_seed(0)
-    loop = ModelFree if cfg.algo is Algo.sac else Trainer
     with RunFolder(folder) as run:
         logger = Logger(run, cfg, cfg.max_env_steps)
-        trainer = loop(cfg, run, toy_env(envs, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        trainer = loop_class(cfg)(cfg, run, toy_env(envs, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
         trainer.run()
         logger.close()
     return trainer
@@ -86,7 +89,7 @@ def assert_same(one: Trainer, other: Trainer) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("captured", [False, True])
-@pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy], ids=["dima", "sac"])
+@pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy, dyna], ids=["ppo", "sac", "dyna"])
 def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, learner, captured, monkeypatch):
     use_tapes(monkeypatch)
     cfg = lambda steps, which="": replace(learner(config(steps, which)), compile=captured)
@@ -120,7 +123,7 @@ def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
     assert trained(tmp_path / "run", config(240, "auto")).env_steps == 240
 
 
-@pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy], ids=["dima", "sac"])
+@pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy, dyna], ids=["ppo", "sac", "dyna"])
 def test_a_run_goes_on_without_the_replay_rows_that_are_lost(tmp_path, learner):
     before = trained(tmp_path, learner(config(160)))
     for path in (tmp_path / "checkpoints").glob("replay_*"):

@@ -1,0 +1,15 @@
+"""The one place that chooses a training loop."""
+
+from dima_isaac.agent.config import LearnerKind
+from dima_isaac.config import Algo, RunConfig
+from dima_isaac.train.dyna import Dyna
+from dima_isaac.train.loop import TrainingLoop
+from dima_isaac.train.model_free import ModelFree
+from dima_isaac.train.trainer import Trainer
+
+
+def loop_class(cfg: RunConfig) -> type[TrainingLoop]:
+    """The loop of ``algo=dima|sac``, by what the learner learns from."""
+    if cfg.algo is Algo.sac:
+        return ModelFree
+    return Dyna if cfg.agent.learner is LearnerKind.sac else Trainer

@@ -1,0 +1,79 @@
+"""Learning from replay and dreams: what a dream becomes, when there are dreams, and that a pool is continued."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from dima_isaac.config import RunConfig
+from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.logger import Logger
+from dima_isaac.train import dyna as module
+from dima_isaac.train.dyna import Dyna
+from dima_isaac.types import Rollout
+from tests.toy import toy_env
+from tests.train.test_trainer import assert_same, config, dyna, trained
+
+
+@pytest.fixture
+def certain(monkeypatch):
+    """Every skill passes."""
+    monkeypatch.setattr(module, "MIN_SKILL", -float("inf"))
+
+
+def with_share(share: float) -> RunConfig:
+    cfg = dyna(config(240))
+    return replace(cfg, train=replace(cfg.train, learn=replace(cfg.train.learn, dream_share=share)))
+
+
+def untrained(folder) -> Dyna:
+    torch.manual_seed(0)
+    cfg = dyna(config(240))
+    with RunFolder(folder) as run:
+        return Dyna(cfg, run, toy_env(4, 0), toy_env(3, 1), Logger(run, cfg, 240), SimpleNamespace(stop=None))
+
+
+def test_steps_of_a_dream_lead_from_state_to_state_and_count_up_to_its_end(tmp_path):
+    trainer = untrained(tmp_path)
+    dims = trainer.env.spec.dims
+    raw = torch.randn(2, 4, dims.state)
+    cont = torch.tensor([[0.9, 0.9, 0.9], [0.9, 0.1, 0.9]])
+    dream = Rollout(
+        obs=torch.zeros(2, 3, dims.agents, dims.obs),
+        state=trainer.world.target.x(raw),
+        last_action=torch.zeros(2, 4, dims.agents, dims.action),
+        action=torch.full((2, 3, dims.agents, dims.action), 1.5),
+        logp=torch.zeros(2, 3, dims.agents),
+        reward=torch.arange(6.0).view(2, 3),
+        cont=cont,
+    )
+    steps = trainer.transitions(dream)
+    torch.testing.assert_close(steps.state.view(2, 3, -1), raw[:, :-1])
+    torch.testing.assert_close(steps.next_state.view(2, 3, -1), raw[:, 1:])
+    torch.testing.assert_close(steps.discount.view(2, 3), trainer.cfg.agent.gamma * cont)
+    assert steps.reward.tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert (steps.action == 1.0).all()
+    assert steps.counted.view(2, 3).tolist() == [[True, True, True], [True, True, False]]
+
+
+@pytest.mark.parametrize(("share", "dreamt"), [(0.0, 0), (0.5, 8), (1.0, 16)])
+def test_the_share_of_dreamt_rows_is_what_was_asked_for(tmp_path, certain, share, dreamt):
+    trainer = trained(tmp_path, with_share(share))
+    trainer.dream_up()
+    assert trainer.horizon == 3 and trainer.pool.reward.shape == (18,)
+    trainer.pool.reward.fill_(1e6)
+    rows = trainer.experience()
+    assert rows.reward.shape == (16,) and (rows.reward == 1e6).sum() == dreamt
+
+
+def test_no_dreams_while_held_out_rows_do_not_bear_them_out(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "MIN_SKILL", 2.0)  # nothing is better than perfect
+    monkeypatch.setattr(Dyna, "dream_up", lambda self: pytest.fail("dreamt"))
+    assert trained(tmp_path, dyna(config(240))).horizon == 0
+
+
+def test_a_stop_between_two_rounds_continues_with_the_same_dreams(tmp_path, certain):
+    whole = trained(tmp_path / "whole", dyna(config(240)))
+    trained(tmp_path / "parts", dyna(config(220)))  # a round is 40 steps
+    assert_same(whole, trained(tmp_path / "parts", dyna(config(240, "auto"))))
