@@ -125,7 +125,7 @@ def rows(
         closing(build.build_env(cfg, share, ranks.seed(cfg.seed), cfg.train.learn.episode)) as env,
         closing(build.build_env(cfg, cfg.train.eval.episodes if first else 1, cfg.seed + 1_000_003)) as eval_env,
     ):
-        build.check_fit(cfg, env.spec)
+        build.check_fit(cfg, env)
         with (
             training_window(env, first and not cfg.headless),
             _folder(place, cfg) as folder,

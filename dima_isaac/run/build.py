@@ -14,7 +14,7 @@ import torch
 
 from dima_isaac import ranks
 from dima_isaac.config import Algo, RunConfig
-from dima_isaac.envs.task import Task, TaskSpec
+from dima_isaac.envs.task import Task
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import CODE_KEYS, Catalog, engine_config, import_target, task_class, task_config
@@ -69,14 +69,24 @@ def build_env_by_name(
     return build_env(resolve_run(cfg, catalog)[0], num_envs, seed)
 
 
-def check_fit(cfg: RunConfig, spec: TaskSpec) -> None:
-    """Check what depends on the task's sizes.
+def check_fit(cfg: RunConfig, env: VecEnv) -> None:
+    """Check what depends on the task's sizes and observations.
 
     Raises:
-        UsageError: a number of reverse steps by which the agents cannot be revealed equally often.
+        UsageError: a number of reverse steps by which the agents cannot be revealed equally often, or agents that
+            nothing tells apart.
     """
+    dims = env.spec.dims
     if cfg.algo is Algo.dima:
-        steps_for(spec.dims.agents, cfg.world_model.denoiser.steps, cfg.world_model.denoiser.reveal)
+        steps_for(dims.agents, cfg.world_model.denoiser.steps, cfg.world_model.denoiser.reveal)
+    if cfg.algo in (Algo.dima, Algo.sac) and dims.agents > 1 and not cfg.agent.actor.agent_id:  # rl-games' rows have it
+        obs = env.task.observe(torch.rand(1, dims.state, device=env.engine.device))
+        if bool((obs == obs[:, :1]).all()):
+            raise UsageError(
+                f"all {dims.agents} agents of {env.spec.name} observe the same numbers and share one network, so they"
+                " would act alike; set agent.actor.agent_id=true, or have the task tell them apart (task.protocol=harl"
+                " or task.agent_obsk=0 on robots)."
+            )
 
 
 def set_global_state(cfg: RunConfig) -> None:

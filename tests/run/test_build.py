@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from dima_isaac import make
-from dima_isaac.config import RunConfig
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build
 
@@ -52,6 +52,25 @@ def test_make_checks_names_and_overrides():
     ):
         with pytest.raises(UsageError, match=said):
             make(**words, num_envs=1)
+
+
+def test_agents_that_nothing_tells_apart_are_refused():
+    own = {"agent_conf": "2x3"}
+    alike, apart, local = (
+        build.build_env_by_name("HalfCheetah", 1, "mujoco", 0, "cpu", {**own, **more})
+        for more in ({}, {"protocol": "harl"}, {"agent_obsk": "0"})
+    )
+    for algo in Algo:
+        cfg = RunConfig(algo=algo)
+        build.check_fit(cfg, alike)
+        cfg.agent.actor.agent_id = False
+        for env in (apart, local):
+            build.check_fit(cfg, env)
+        if algo in (Algo.ppo, Algo.mappo):
+            build.check_fit(cfg, alike)
+            continue
+        with pytest.raises(UsageError, match="all 2 agents of HalfCheetah observe the same numbers"):
+            build.check_fit(cfg, alike)
 
 
 def test_make_s_overrides_reach_the_task():
