@@ -1,6 +1,5 @@
 """Optimiser steps: AdamW with warm-up and clipping; a loss or gradient that is not finite changes nothing."""
 
-import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -42,11 +41,10 @@ class Optimiser:
     def step(self, loss: Tensor, twice: bool = False) -> Tensor:
         """One step down ``loss``; returns the gradient's norm before clipping.
 
-        ``twice`` takes two steps with the same gradient, the first of them unclipped.
+        ``twice`` takes two steps with the same gradient.
         """
-        norm = optimizer_step(self._adam, self._parameters, loss, math.inf if twice else self._clip)
+        norm = optimizer_step(self._adam, self._parameters, loss, self._clip)
         if twice:
-            nn.utils.clip_grad_norm_(self._parameters, self._clip)
             self._adam.step()
         return norm
 

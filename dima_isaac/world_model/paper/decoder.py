@@ -61,9 +61,9 @@ class VectorQuantiser(nn.Module):
         codebook = torch.empty(codes, dim)
         nn.init.kaiming_uniform_(codebook)
         self.register_buffer("codebook", codebook)
-        # one token each to begin with (published: none, which throws every code that the first batch leaves out to
-        # infinity)
-        self.register_buffer("size", torch.ones(codes))
+        # no tokens to begin with: the codes that the first batch leaves out are thrown far away, and come back through
+        # the tokens as their totals decay
+        self.register_buffer("size", torch.zeros(codes))
         self.register_buffer("total", codebook.clone())
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -60,8 +60,8 @@ class Perceiver(nn.Module):
     def __init__(self, dims: Dims, history: int, out: int) -> None:
         super().__init__()
         self.token = nn.Sequential(nn.Linear(dims.action, TOKEN), nn.SiLU(), nn.Linear(TOKEN, TOKEN))
-        self.agent_embedding = nn.Parameter(0.02 * torch.randn(dims.agents, TOKEN))
-        self.time_embedding = nn.Parameter(0.02 * torch.randn(history, 1, TOKEN))
+        self.agent_embedding = nn.Parameter(torch.randn(dims.agents, TOKEN))
+        self.time_embedding = nn.Parameter(torch.randn(history, 1, TOKEN))
         self.latents = nn.Parameter(torch.randn(LATENTS, WIDTH))
         self.cross_attention = Attention(WIDTH, TOKEN, heads=1, size=64)
         self.cross_mlp = FeedForward(WIDTH)

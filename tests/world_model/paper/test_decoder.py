@@ -10,6 +10,7 @@ def codebook(decay: float) -> VectorQuantiser:
     start = torch.tensor([[0.0], [10.0]])
     quantiser.codebook.copy_(start)
     quantiser.total.copy_(start)
+    quantiser.size.fill_(1.0)
     return quantiser
 
 
