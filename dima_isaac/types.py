@@ -99,6 +99,7 @@ class Window:
     terminal: Tensor  # (B, T) bool
     first: Tensor  # (B, T) bool
     valid: Tensor  # (B, T) bool, a suffix of the window
+    last: Tensor  # (B, T) bool, the episode ended there, by the task or by the clock
 
 
 @dataclass

@@ -83,7 +83,7 @@ class Dreaming:
         rows = truth[:, -1]
         newest = state[:, -1]
         self.agent.track(Step(newest, task.observe(newest), torch.zeros(batch, device=device), ~rows, ~rows, ~rows))
-        window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, ~truth, truth)
+        window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, ~truth, truth, ~truth)
         with torch.enable_grad():  # one small update, so that every running scale has seen something
             self.world.update_dynamics(Window(**{n: v[:_FEW, -self.world.window :] for n, v in vars(window).items()}))
         self.start = Window(**{name: value[:, -self.world.history :] for name, value in vars(window).items()})

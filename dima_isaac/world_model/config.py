@@ -46,6 +46,14 @@ class RewardKind(Enum):
     gpt = "gpt"  # a transformer that sees (s, a) up to now (published)
 
 
+class Ends(Enum):
+    """Which ends of episodes are learned, and what imagination makes of them."""
+
+    task = "task"  # the task's own; their probability discounts what follows
+    timeouts = "timeouts"  # time-outs too (published)
+    drawn = "drawn"  # time-outs too, and whether an imagined episode goes on is drawn (published for Ant)
+
+
 class DecoderKind(Enum):
     """From state to observations."""
 
@@ -94,6 +102,7 @@ class RewardConfig:
     width: Size = 256
     normalise: bool = True  # learn the reward in units of its running standard deviation
     double_step: bool = False  # published defect: two optimiser steps on the same gradient
+    ends: Ends = Ends.task
     optim: OptimConfig = field(default_factory=OptimConfig)
 
 

@@ -31,7 +31,7 @@ def imagine(
             actions.append(action)
             logps.append(logp)
         drawn = torch.stack(actions, 1)
-        reward, cont = world.predict_reward(torch.stack(states, 1), drawn)
+        reward, cont = world.predict_reward(torch.stack(states, 1), drawn, generator)
     return Rollout(
         obs=torch.stack(observations, 1),
         state=torch.stack(xs, 1),

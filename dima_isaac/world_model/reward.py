@@ -10,7 +10,7 @@ from dima_isaac import ranks
 from dima_isaac.nn.layers import mlp
 from dima_isaac.nn.moments import Moments
 from dima_isaac.types import Dims, Metrics, Window
-from dima_isaac.world_model.config import Precision, RewardConfig, RewardKind
+from dima_isaac.world_model.config import Ends, Precision, RewardConfig, RewardKind
 from dima_isaac.world_model.karras import SIGMA_DATA
 from dima_isaac.world_model.paper.reward import RewardGpt
 from dima_isaac.world_model.target import Target
@@ -45,7 +45,7 @@ class RewardModel(nn.Module):
 
     def __init__(self, cfg: RewardConfig, dims: Dims, precision: Precision) -> None:
         super().__init__()
-        self.normalise, self._bf16 = cfg.normalise, precision is Precision.bf16
+        self.cfg, self._bf16 = cfg, precision is Precision.bf16
         kind = RewardHead if cfg.kind is RewardKind.head else RewardGpt
         self.net: RewardHead | RewardGpt = kind(dims, cfg.width)
         self.window = self.net.window
@@ -62,26 +62,34 @@ class RewardModel(nn.Module):
     def _units(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation in which the reward is learned, (1,) each."""
         mean, std = self.scale.mean.float(), (self.scale.var + 1e-6).sqrt().float()
-        return (mean, std) if self.normalise else (torch.zeros_like(mean), torch.ones_like(std))
+        return (mean, std) if self.cfg.normalise else (torch.zeros_like(mean), torch.ones_like(std))
 
     def loss(self, target: Target, window: Window, generator: torch.Generator) -> tuple[Tensor, Metrics]:
         """SmoothL1 of the reward plus binary cross-entropy of continuation, over transitions inside an episode.
 
-        The continuation's label is "the task did not end the episode there"; a time-out is not an end.
+        The continuation's label is "the task did not end the episode there"; a time-out is an end only as published
+        (``Ends``).
         """
         counted = (window.valid & ~window.first)[:, 1:].float()
         self.scale.update(window.reward[:, 1:].unsqueeze(-1), counted)
         reward, logit = self._predict(target, window.state, window.action[:, :-1], window.valid, generator)
         mean, std = self._units()
         error = F.smooth_l1_loss(reward, (window.reward[:, 1:] - mean) / std, reduction="none")
-        continues = 1.0 - window.terminal[:, 1:].float()
+        ended = window.terminal if self.cfg.ends is Ends.task else window.last
+        continues = 1.0 - ended[:, 1:].float()
         end = F.binary_cross_entropy_with_logits(logit, continues, reduction="none")
         number = ranks.mean(counted.sum()).clamp_min(1.0)
         error, end = (error * counted).sum() / number, (end * counted).sum() / number
         return error + end, {"world/reward": error.detach(), "world/end": end.detach()}
 
-    def predict(self, target: Target, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]:
-        """Raw s (B, H + 1, D), actions (B, H, N, A) -> reward (B, H) and probability of continuation (B, H)."""
+    def predict(
+        self, target: Target, state: Tensor, action: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Raw s (B, H + 1, D), actions (B, H, N, A) -> reward (B, H) and probability of continuation (B, H).
+
+        Where ends are ``drawn`` the latter is 0 or 1.
+        """
         reward, logit = self._predict(target, state, action, None, None)
         mean, std = self._units()
-        return reward * std + mean, logit.sigmoid()
+        cont = logit.sigmoid()
+        return reward * std + mean, cont.bernoulli(generator=generator) if self.cfg.ends is Ends.drawn else cont

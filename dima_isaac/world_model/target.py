@@ -10,6 +10,8 @@ At 60 Hz a state hardly changes in one step, and most of its change is linear in
 a network's accuracy is worth spending on.
 """
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -39,6 +41,7 @@ class Target(nn.Module):
     do what this class says.
     """
 
+    first_rows: ClassVar[bool] = False  # whether an episode's first state is a target, predicted from nothing
     copied_to: Tensor  # state columns that repeat an action entry
     copied_from: Tensor  # which entry of the flat joint action each of them repeats
     not_copied: Tensor
@@ -148,6 +151,8 @@ class Target(nn.Module):
 
 class StateTarget(Target):
     """y = x', the next normalised state (DIMA, section 4)."""
+
+    first_rows = True
 
     def __init__(self, cfg: WorldModelConfig, spec: GameSpec) -> None:
         super().__init__(cfg, spec, prior=PUBLISHED_PRIOR)

@@ -162,12 +162,12 @@ class WorldModel(Trainable):
     def _dynamics_loss(self, window: Window) -> Tensor:
         """The denoiser's loss, averaged over samples and ``unroll`` passes.
 
-        Rows that are padding or that no action led to are not targets.
+        Rows that are padding are not targets, nor those that no action led to unless ``target.first_rows``.
         """
         h, target = self.history, self.target
         mask = target.denoised()
         weights = self.loss_weights(mask, None if self.held_out is None else self.held_out.gain)
-        is_target = window.valid & ~window.first
+        is_target = window.valid if target.first_rows else window.valid & ~window.first
         rows = list(window.state.unbind(1))
         losses = []
         for j in range(self.cfg.unroll):
@@ -239,9 +239,11 @@ class WorldModel(Trainable):
         return sample(denoise, noise, self.sigmas, conditions)
 
     @torch.no_grad()
-    def predict_reward(self, states: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def predict_reward(
+        self, states: Tensor, actions: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """An imagined trajectory, raw s (B, H + 1, D) and actions (B, H, N, A) -> reward, P(continuation), (B, H)."""
-        return self.reward.predict(self.target, states, self._as_taken(actions))
+        return self.reward.predict(self.target, states, self._as_taken(actions), generator or self.generator)
 
     # -- held-out error ---------------------------------------------------------------------------------------------
 

@@ -6,25 +6,26 @@ import pytest
 import torch
 
 from dima_isaac.types import Window
-from dima_isaac.world_model.config import Precision, RewardConfig
+from dima_isaac.world_model.config import Ends, Precision, RewardConfig
 from dima_isaac.world_model.reward import RewardModel
 from tests.world_model.worlds import DIMS
 
 
 def window(batch: int, rows: int) -> Window:
     """Random rows; the first window begins with padding and an episode's start, the second ends in a terminal state."""
-    first, valid, terminal = (torch.zeros(batch, rows, dtype=torch.bool) for _ in range(3))
+    first, valid, terminal, last = (torch.zeros(batch, rows, dtype=torch.bool) for _ in range(4))
     valid[:] = True
     valid[0, :1], first[0, 1] = False, True
-    terminal[1, -1] = True
+    terminal[1, -1] = last[1:, -1] = True  # later ones in a time-out
     state, action = torch.randn(batch, rows, DIMS.state), torch.randn(batch, rows, DIMS.agents, DIMS.action)
-    return Window(state, action, 5.0 + 3.0 * torch.randn(batch, rows), terminal, first, valid)
+    return Window(state, action, 5.0 + 3.0 * torch.randn(batch, rows), terminal, first, valid, last)
 
 
+@pytest.mark.parametrize("ends", Ends)
 @pytest.mark.parametrize("normalise", [True, False])
-def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise):
+def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise, ends):
     torch.manual_seed(0)
-    model, rows = RewardModel(RewardConfig(normalise=normalise), DIMS, Precision.fp32), window(3, 4)
+    model, rows = RewardModel(RewardConfig(normalise=normalise, ends=ends), DIMS, Precision.fp32), window(3, 4)
     guess, logit = torch.randn(3, 3), torch.randn(3, 3)
     monkeypatch.setattr(model, "_predict", lambda *_: (guess, logit))
     _, metrics = model.loss(None, rows, torch.Generator())
@@ -37,9 +38,14 @@ def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise):
         error = abs(float(guess[b, t - 1] - (rows.reward[b, t] - mean) / std))
         miss.append(0.5 * error**2 if error < 1 else error - 0.5)
         going = 1 / (1 + math.exp(-float(logit[b, t - 1])))
-        end.append(-math.log(1 - going if b == 1 and t == 3 else going))
+        over = t == 3 and (b == 1 or (b == 2 and ends is not Ends.task))
+        end.append(-math.log(1 - going if over else going))
     assert metrics["world/reward"].item() == pytest.approx(sum(miss) / len(miss), rel=1e-3)
     assert metrics["world/end"].item() == pytest.approx(sum(end) / len(end), rel=1e-5)
-    reward, cont = model.predict(None, rows.state, rows.action[:, :-1])
+    reward, cont = model.predict(None, rows.state, rows.action[:, :-1], torch.Generator().manual_seed(0))
     torch.testing.assert_close(reward, guess * std + mean, rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(cont, logit.sigmoid())
+    if ends is Ends.drawn:
+        draw = torch.bernoulli(logit.sigmoid(), generator=torch.Generator().manual_seed(0))
+        assert torch.equal(cont, draw) and 0 < draw.sum() < 9
+    else:
+        torch.testing.assert_close(cont, logit.sigmoid())

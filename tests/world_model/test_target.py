@@ -27,7 +27,7 @@ def seen(*args, **settings) -> tuple[Target, torch.Tensor]:
     walk = steps.cumsum(1) + torch.randn(300, 1, 5, generator=rng) * torch.tensor([1.0, 1.0, 1.0, 5.0, 0.0])
     out.state.update(walk)
     yes = torch.ones(300, 6, dtype=torch.bool)
-    out.track(Window(walk, ACTION.expand(300, 6, 2, 1), torch.zeros(300, 6), ~yes, ~yes, yes))
+    out.track(Window(walk, ACTION.expand(300, 6, 2, 1), torch.zeros(300, 6), ~yes, ~yes, yes, ~yes))
     return out, walk
 
 
@@ -191,7 +191,7 @@ def test_a_row_that_no_action_led_to_teaches_no_change():
     first, valid = torch.zeros(8, 5, dtype=torch.bool), torch.ones(8, 5, dtype=torch.bool)
     first[:4, 1], valid[:4, 0], state[:4, 0] = True, False, 0.0
     first[4:6, 4], valid[4:6, :4], state[4:6, :4] = True, False, 0.0
-    rows = Window(state, torch.randn(8, 5, 2, 1), torch.zeros(8, 5), torch.zeros(8, 5).bool(), first, valid)
+    rows = Window(state, torch.randn(8, 5, 2, 1), torch.zeros(8, 5), torch.zeros(8, 5).bool(), first, valid, ~valid)
     target.track(rows)
     moves = torch.cat([state[:4, 2:] - state[:4, 1:-1], state[6:, 2:] - state[6:, 1:-1]]).flatten(0, 1)
     moves = torch.cat([moves, state[6:, 1] - state[6:, 0]])

@@ -300,6 +300,16 @@ def test_imagined_steps_err_as_the_model_erred_on_held_out_steps():
     assert torch.equal(step(sure, context), step(world, context, errors=False)), "a probe asks for the prediction"
 
 
+@pytest.mark.parametrize("kind", TargetKind)
+def test_only_the_published_target_has_first_states_as_targets(kind):
+    """Windows that hold nothing but the first state of an episode: a prediction of x from no history at all."""
+    world = build(small(target=kind, reveal=Reveal.joint))
+    window = Linear().window(64, world.window)
+    window.first[:, -1], window.valid[:, :-1] = True, False
+    loss = float(world.update_dynamics(window)["world/denoise"])
+    assert loss > 0.1 if kind is TargetKind.state else loss == 0.0
+
+
 def test_without_an_error_scale_nothing_is_held_out():
     world, game = taught(small(error_scale=0.0))
     assert world.held_out is None and world.update_held_out(game.window(8, world.history + 1)) == {}

@@ -12,6 +12,7 @@ from dima_isaac.world_model.config import (
     Backbone,
     DecoderKind,
     DenoiserConfig,
+    Ends,
     OptimConfig,
     Order,
     Precision,
@@ -67,6 +68,7 @@ def paper() -> WorldModelConfig:
             kind=RewardKind.gpt,
             normalise=False,
             double_step=True,
+            ends=Ends.timeouts,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, clip=10.0),
         ),
     )
@@ -117,7 +119,7 @@ class Linear:
             state.append(self.step(state[-1], action[:, t]))
         states = torch.stack(state, 1)
         no = torch.zeros(batch, rows, dtype=torch.bool)
-        return Window(states, action, states.mean(-1), no, no.clone(), ~no)
+        return Window(states, action, states.mean(-1), no, no.clone(), ~no, no.clone())
 
 
 def shaken(world: WorldModel) -> WorldModel:
