@@ -47,8 +47,17 @@ def test_presets_and_scales_set_only_what_exists(path):
 
 @pytest.mark.parametrize("path", sorted((CFG / "learner").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_published_preset_takes_back_whatever_a_task_sets_of_the_learner(path):
-    typed(yaml.safe_load(path.read_text()))
+    typed({key: value for key, value in yaml.safe_load(path.read_text()).items() if key != "defaults"})
     assert set(flat(path)) - {"num_envs"} <= set(flat(CFG / "preset" / "paper.yaml"))
+
+
+def test_the_published_preset_plays_robots_as_the_paper_did_unless_told_otherwise():
+    paper = compose(parse("train", ["task=Ant", "preset=paper"]))
+    assert (paper.num_envs, paper.task["protocol"]) == (1, "harl") and paper.train.learn.whole_episodes
+    other = compose(parse("train", ["task=Ant", "preset=paper", "task.protocol=v5", "num_envs=4"]))
+    assert (other.num_envs, other.task["protocol"]) == (4, "v5")
+    assert compose(parse("train", ["task=Ant"])).task["protocol"] == "v5"
+    assert compose(parse("train", ["task=ShadowHandOver", "preset=paper"])).num_envs == "auto"
 
 
 def test_scales_set_the_same_keys():

@@ -16,6 +16,7 @@ class LearnConfig:
     start: CountOrZero = 4_000  # environment steps before the first world-model update
     behaviour_start: CountOrZero = 6_000  # ... and before the first policy update
     round: Count = 1_000  # collect this many steps between two learning phases
+    whole_episodes: bool = False  # with one environment a learning phase waits for the episode's end (published)
     dynamics_per_step: UpdateRatio = 0.2  # denoiser updates
     dynamics_batch: Size = 192  # windows; DIMA's 64 make three passes each (world_model.unroll)
     reward_per_step: UpdateRatio = 0.2

@@ -46,7 +46,8 @@ class Trainer(TrainingLoop):
     def learn(self) -> None:
         """Every ``train.learn.round`` environment steps: fit the world model, improve the policies, measure."""
         schedule = self.schedule
-        if schedule.learning_due(self.env_steps):
+        waits = self.cfg.train.learn.whole_episodes and self.env.num_envs == 1 and not bool(self.step.last.any())
+        if not waits and schedule.learning_due(self.env_steps):
             self.update_world_model()
             self.update_policy()
             if schedule.probe_due(self.env_steps):

@@ -61,7 +61,7 @@ class Robot(Task):
         self.cfg = cfg
         old = self._old = None if cfg.protocol is Protocol.v5 else self.harl
         if cfg.protocol is Protocol.harl and old is None:
-            raise UsageError(f"{self.scenario} was never played under protocol=harl; use protocol=v5.")
+            raise UsageError(f"{self.scenario} was never played under protocol=harl; use task.protocol=v5.")
         changes = {**(old.constants if old else {}), **cfg.constants}
         self.definition = define(self.template or self.scenario, changes)
         if old and old.state_fields is not None:

@@ -87,6 +87,18 @@ def assert_same(one: Trainer, other: Trainer) -> None:
         assert same, name
 
 
+@pytest.mark.parametrize("envs", [1, 2])
+def test_a_learning_phase_waits_for_the_only_environment_s_episode(tmp_path, monkeypatch, envs):
+    """Episodes of 20 steps and a tick each for the reset end at 20, 41, 62, ... steps."""
+    phases = []
+    monkeypatch.setattr(Trainer, "update_world_model", lambda self: phases.append(self.env_steps))
+    monkeypatch.setattr(Trainer, "update_policy", lambda self: None)
+    cfg = config(130, eval_every=0)
+    cfg.train = replace(cfg.train, learn=replace(LEARN, round=30, whole_episodes=True), probe_every=0)
+    trained(tmp_path / "run", cfg, envs)
+    assert phases == ([41, 83, 104] if envs == 1 else [40, 70, 100, 130])
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("captured", [False, True])
 @pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy, dyna], ids=["ppo", "sac", "dyna"])
