@@ -30,7 +30,7 @@ def in_order(parts: list[list[int]], scenario: str) -> list[list[int]]:
     """
     size = len(parts[0])
     if any(len(part) != size for part in parts):
-        raise UsageError(f"protocol=harl shares {scenario} out in equal parts only; use protocol=v5.")
+        raise UsageError(f"protocol=harl shares {scenario} out in equal parts only; use task.protocol=v5.")
     return [list(range(i * size, (i + 1) * size)) for i in range(len(parts))]
 
 
