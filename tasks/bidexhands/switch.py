@@ -24,7 +24,7 @@ from dima_isaac.tasks.bidexhands.hands.placement import palms_down
 from dima_isaac.tasks.bidexhands.hands.props import authored, table
 
 SWITCHES = {"right": 0.2, "left": -0.2}  # y, m
-REST = 0.5585  # rad, the upper stop
+REST = 0.55850536  # rad, the upper stop
 
 
 @dataclass

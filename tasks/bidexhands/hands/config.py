@@ -41,6 +41,7 @@ class TwoHandConfig:
     dof_speed_scale: NonNegative = 20.0  # with it: rad/s at an action of 1
     assets_root: str = ""  # the user's own copy of the benchmark's assets (it holds mjcf/); empty: authored objects
     own_fingertips: bool | None = None  # published, hand 1's fingertip columns show hand 0's fingertips again
+    undamped_objects: bool | None = None  # published, free objects lose half of their spin in 1.4 s
     clamp_reset: bool | None = None  # published reset noise leaves the joint limits, because u spans (-1, 1)
     randomize: bool = False  # every environment draws its own hands, objects and gravity, once
     randomize_seed: Seed = 0  # of those draws

@@ -38,6 +38,7 @@ from dima_isaac.types import Dims
 
 FORCE_PER_ACTION = 1e5  # N per (action x control_dt x transition_scale)
 TORQUE_PER_ACTION = 1e3  # N m per (action x control_dt x orientation_scale)
+OBJECT_DAMPING = 0.5  # 1/s of angular velocity: Isaac Gym's default, which the benchmark left on every object
 TIP_POINT: Vec3 = (0.0, 0.0, 0.02)  # in the distal link
 PALM_POINT: Vec3 = (0.0, -0.02, 0.08)  # in the palm: its centre, on the inner side
 HAND_VARIATION = Variation(  # the published ranges; published for hand 0 only, here for both
@@ -112,6 +113,8 @@ class TwoHandTask(Task):
         tips = [f"{hand}/{tip}" for hand in HANDS for tip in TIPS]
         palms = [f"{hand}/{PALM}" for hand in HANDS] if self._reads_palms else []
         hands, props = self.hands.actors(self.cfg.left_hand), [prop.actor for prop in self.props]
+        if not self.cfg.repaired(self.cfg.undamped_objects):
+            props = [replace(prop, damping=(0.0, OBJECT_DAMPING)) if prop.free else prop for prop in props]
         if self.cfg.randomize:
             hands = [replace(hand, variation=HAND_VARIATION) for hand in hands]
             props = [prop if prop.marker else replace(prop, variation=OBJECT_VARIATION) for prop in props]
