@@ -164,7 +164,7 @@ def learn() -> dict[str, Any]:
     out["world"], out["world_metrics"] = dict(world.state_dict()), seen
 
     dims = Dims(agents=2, state=3, obs=3, action=2)
-    cfg = AgentConfig(actor=ActorConfig(hidden=[8]), critic=CriticConfig(hidden=[8]), ppo=PpoConfig(minibatches=1))
+    cfg = AgentConfig(LearnerKind.ppo, ActorConfig(hidden=[8]), CriticConfig(hidden=[8]), ppo=PpoConfig(minibatches=1))
     torch.manual_seed(0)
     agent = build_learner(cfg, game(dims), torch.device("cpu"))
     seen = []

@@ -100,7 +100,7 @@ class Dyna(Trainer):
     def experience(self) -> Transitions:
         """One update's rows, some of them dreamt, in random order."""
         cfg, rows, generator = self.cfg.agent, self.agent.rows_per_update, self.agent.generator
-        dreamt = int(self.dream_share * rows)
+        dreamt = int(self.cfg.train.learn.dream_share * rows) if self.pool is not None else 0
         real = self.replay.transitions(rows - dreamt, cfg.sac.n_step, cfg.gamma)
         if self.pool is None or not dreamt:
             return real
@@ -109,18 +109,18 @@ class Dyna(Trainer):
         return _rows(_concatenated([real, _rows(self.pool, drawn)]), order)
 
     def log_metrics(self) -> dict[str, float | None]:
-        self.logger.add({"world/horizon": self.horizon, "agent/dream_share": self.dream_share})
+        self.logger.add(
+            {
+                "world/horizon": self.horizon,
+                "agent/dream_share": self.cfg.train.learn.dream_share if self.horizon else 0.0,
+            }
+        )
         row = super().log_metrics()
         skill = {h: row.get(f"world/skill_{h}") for h in HORIZONS}
         if skill[HORIZONS[0]] is not None:
             held = [h for h, value in skill.items() if value is not None and value >= MIN_SKILL]
             self.horizon = min(max(held, default=0), self.cfg.train.learn.horizon)
         return row
-
-    @property
-    def dream_share(self) -> float:
-        """The share of dreamt rows in an update."""
-        return self.cfg.train.learn.dream_share if self.pool is not None else 0.0
 
     def parts(self) -> dict[str, Part]:
         return {

@@ -2,17 +2,19 @@
 
 import copy
 import math
+from functools import partial
 
 import pytest
 import torch
 
 from dima_isaac.agent import ppo
-from dima_isaac.agent.config import AgentConfig, PpoConfig
+from dima_isaac.agent.config import AgentConfig, LearnerKind, PpoConfig
 from dima_isaac.agent.learner import build_learner
 from dima_isaac.agent.ppo import PPO, _standardise
 from dima_isaac.types import Dims, Rollout
 from tests.agent.games import game
 
+ppo_config = partial(AgentConfig, LearnerKind.ppo)
 GAME = game(Dims(agents=2, state=4, obs=4, action=1))
 
 
@@ -28,7 +30,7 @@ def bandit(agent: PPO, goal: torch.Tensor, cont: float = 1.0) -> Rollout:
 @pytest.mark.slow
 def test_agents_learn_different_goals():
     torch.manual_seed(0)
-    cfg = AgentConfig(gamma=0.0)
+    cfg = ppo_config(gamma=0.0)
     agent = build_learner(cfg, GAME, torch.device("cpu"), seed=1)
     goal = torch.tensor([0.4, -0.6])
     for _ in range(40):
@@ -39,7 +41,7 @@ def test_agents_learn_different_goals():
 
 def test_steps_after_a_certain_end_have_no_weight():
     torch.manual_seed(0)
-    agent = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(ppo_config(), GAME, torch.device("cpu"), seed=1)
     weight = torch.tensor([[1.0, 0.0], [1.0, 0.0]])
     one = _standardise(torch.tensor([[1.0, 50.0], [3.0, -9.0]]), weight, 0.0)
     torch.testing.assert_close(one[:, 0], torch.tensor([-1.0, 1.0]))
@@ -47,7 +49,7 @@ def test_steps_after_a_certain_end_have_no_weight():
     other = Rollout(**vars(rollout))
     other.reward = rollout.reward.clone()
     other.reward[:, 1:] = 1e3  # unreachable
-    twin = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=1)
+    twin = build_learner(ppo_config(), GAME, torch.device("cpu"), seed=1)
     twin.load_state_dict(agent.state_dict())
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     agent.update(rollout)
@@ -119,7 +121,7 @@ def test_losses_are_the_textbooks(monkeypatch, published):
     torch.manual_seed(0)
     monkeypatch.setattr(ppo, "HUBER", 0.5)  # within reach
     settings = PpoConfig(epochs=3, minibatches=1, lam=0.7, entropy=0.05, published=published)
-    cfg = AgentConfig(gamma=0.9, lr=0.03, ppo=settings)
+    cfg = ppo_config(gamma=0.9, lr=0.03, ppo=settings)
     agent = build_learner(cfg, GAME, torch.device("cpu"), seed=1)
     agent.critic.units.update(torch.tensor([4.0, 9.0]), torch.ones(2))
     obs, state, last = torch.randn(5, 4, 2, 4), torch.randn(5, 5, 4), torch.randn(5, 5, 2, 1)
@@ -143,7 +145,7 @@ def test_losses_are_the_textbooks(monkeypatch, published):
 @pytest.mark.parametrize("bad", [float("inf"), float("nan")])
 def test_a_rollout_with_a_nonfinite_reward_changes_nothing(bad):
     torch.manual_seed(0)
-    agent = build_learner(AgentConfig(ppo=PpoConfig(minibatches=1)), GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(ppo_config(ppo=PpoConfig(minibatches=1)), GAME, torch.device("cpu"), seed=1)
     good = bandit(agent, torch.tensor([0.4, -0.6]))
     agent.update(good)
     before = {name: value.clone() for name, value in agent.state_dict().items() if isinstance(value, torch.Tensor)}
@@ -159,7 +161,7 @@ def test_a_rollout_with_a_nonfinite_reward_changes_nothing(bad):
 
 def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
     torch.manual_seed(0)
-    agent = build_learner(AgentConfig(ppo=PpoConfig(published=True)), GAME, torch.device("cpu")).double()
+    agent = build_learner(ppo_config(ppo=PpoConfig(published=True)), GAME, torch.device("cpu")).double()
     state, last = torch.randn(6, 4).double(), torch.randn(6, 2, 1).double()
     step, expected = 1e-6, torch.zeros(4).double()
     for i in range(4):
@@ -171,10 +173,10 @@ def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
 
 def test_continues_bit_for_bit():
     torch.manual_seed(0)
-    agent = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=1)
+    agent = build_learner(ppo_config(), GAME, torch.device("cpu"), seed=1)
     rollout = bandit(agent, torch.tensor([0.4, 0.1]))
     agent.update(rollout)
-    twin = build_learner(AgentConfig(), GAME, torch.device("cpu"), seed=2)
+    twin = build_learner(ppo_config(), GAME, torch.device("cpu"), seed=2)
     twin.load_state_dict(agent.state_dict())
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     twin.load_optim_state(copy.deepcopy(agent.optim_state()))

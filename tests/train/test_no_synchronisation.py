@@ -11,12 +11,14 @@ import torch
 from dima_isaac.envs import noise
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
+from dima_isaac.train.build import loop_class
+from dima_isaac.train.dyna import Dyna
 from dima_isaac.train.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind
 from tests.guard import SynchronisationError, guard, no_synchronisation
 from tests.tape import use_tapes
 from tests.toy import toy_env
-from tests.train.test_trainer import config
+from tests.train.test_trainer import config, dyna
 
 WAITS = {
     "item": lambda x: x.sum().item(),
@@ -59,12 +61,15 @@ def _watched(folder, cfg, device: torch.device) -> Trainer:
     with RunFolder(folder) as run:
         logger = Logger(run, cfg, cfg.max_env_steps)
         env = toy_env(4, 0, device=device, on_host=False)
-        trainer = Trainer(cfg, run, env, toy_env(3, 1, device=device), logger, SimpleNamespace(stop=None))
-        for phase in ("collect", "update_world_model", "update_policy"):
+        trainer = loop_class(cfg)(cfg, run, env, toy_env(3, 1, device=device), logger, SimpleNamespace(stop=None))
+        for phase in ("collect", "update_world_model", "update_policy", *_OF_DYNA * isinstance(trainer, Dyna)):
             guard(trainer, phase, device)
         trainer.run()
         logger.close()
     return trainer
+
+
+_OF_DYNA = ("dream_up", "experience")
 
 
 def _loops():
@@ -74,6 +79,7 @@ def _loops():
     yield "default", base
     warmup = replace(world.denoiser, optim=replace(world.denoiser.optim, warmup=10))
     yield "captured", replace(base, compile=True, world_model=replace(world, denoiser=warmup))
+    yield "dyna", dyna(base)
     yield "vq", replace(base, world_model=replace(world, decoder=DecoderKind.vq))
     yield "minibatches", replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)))
 
@@ -81,10 +87,12 @@ def _loops():
 @pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in _loops()])
 def test_the_loop_never_waits(tmp_path, cfg, monkeypatch):
     monkeypatch.setattr(noise, "_torch_device", lambda tensor: tensor.device)  # as for tensors of a GPU
+    monkeypatch.setattr("dima_isaac.train.dyna.MIN_SKILL", -float("inf"))
     use_tapes(monkeypatch)
     trainer = _watched(tmp_path / "run", cfg, torch.device("cpu"))
     assert trainer.env_steps >= cfg.max_env_steps
-    assert trainer.schedule.updates_due["dynamics"].done > 0 and trainer.schedule.updates_due["rollouts"].done > 0
+    assert trainer.schedule.updates_due["dynamics"].done > 0
+    assert trainer.horizon if isinstance(trainer, Dyna) else trainer.schedule.updates_due["rollouts"].done
 
 
 @pytest.mark.gpu

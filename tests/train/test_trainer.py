@@ -43,7 +43,7 @@ def config(steps: int, checkpoint: str = "", eval_every: int = 80) -> RunConfig:
         task={"name": "Toy"}, num_envs=4, rl_device="cpu", sim_device="cpu", max_env_steps=steps, checkpoint=checkpoint,
         world_model=WorldModelConfig(
             denoiser=DenoiserConfig(width=16, blocks=1), reward=RewardConfig(width=16), value_weight=0.5),
-        agent=AgentConfig(actor=ActorConfig(hidden=[16]), critic=CriticConfig(hidden=[16]), ppo=PpoConfig(epochs=2),
+        agent=AgentConfig(LearnerKind.ppo, ActorConfig(hidden=[16]), CriticConfig(hidden=[16]), ppo=PpoConfig(epochs=2),
             explore=ExploreConfig(share=0.5)),
         replay=ReplayConfig(capacity=400), train=train,
     )  # fmt: skip
