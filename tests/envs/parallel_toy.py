@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -22,7 +23,7 @@ class Counter(ParallelEnv):
         self, limit: int = 100, die_at: int = 0, hang_at: int = 0, only_once: str = "", nan: str = "", nan_at: int = 2
     ) -> None:
         self.limit, self.die_at, self.hang_at, self.only_once = limit, die_at, hang_at, only_once
-        self.nan, self.nan_at = nan, nan_at  # "reward" or "obs", and the tick
+        self.nan, self.nan_at = nan, nan_at  # "reward", "obs" or "one" (number instead of two), and the tick
         self.agents: list[str] = []
         self.life = 0
 
@@ -64,6 +65,8 @@ class Counter(ParallelEnv):
         return True
 
     def _observe(self, first: float, second: float) -> dict[str, np.ndarray]:
+        if (self.nan, self.nan_at) == ("one", self.tick):
+            return {"a": np.array([1.0]), "b": np.array([first, second, self.tick])}
         if (self.nan, self.nan_at) == ("obs", self.tick):
             first = float("nan")
         return {"a": np.array([float(self.seed), self.tick]), "b": np.array([first, second, self.tick])}
@@ -130,3 +133,7 @@ def in_turn() -> Any:
 
 def no_map() -> Counter:
     raise KeyError("no such map")
+
+
+def leaves_the_program() -> Counter:
+    sys.exit(0)

@@ -163,7 +163,7 @@ def test_a_lost_worker_is_replaced_once(
     env.close()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
 def test_what_asks_the_learner_to_stop_leaves_its_workers_alone(number: signal.Signals) -> None:
     """Ctrl-C and a scheduler reach every process of the job; the learner has a round to finish before it saves."""
     env = toy(2, workers=2)
@@ -214,6 +214,30 @@ def test_an_environment_that_begins_broken_is_told() -> None:
     env.close()
 
 
+def test_observations_of_another_size_are_not_spread_out() -> None:
+    env = toy(1, nan="one")
+    env.reset()
+    env.step(torch.zeros(1, 2, 3))
+    with pytest.raises(WorkerError, match="a observes 1 numbers; its observation_space has 2"):
+        for _ in range(4):
+            env.step(torch.zeros(1, 2, 3))
+
+
+def test_an_environment_that_breaks_in_every_episode_ends_the_run() -> None:
+    env = toy(2, nan="reward", nan_at=2)
+    env.reset()
+    with pytest.raises(SimulationError, match="each of 2 environments became non-finite 100 times"):
+        for _ in range(201):
+            env.step(torch.zeros(2, 2, 3))
+    assert int(env.engine.stats()["nonfinite"]) == 200
+    env.close()
+
+
+def test_a_worker_that_takes_too_long_to_start_names_the_key_to_raise() -> None:
+    with pytest.raises(WorkerError, match=r"it gave no answer within task.start_patience=0.05 s"):
+        make("pettingzoo", env_id=TOY, num_envs=1, engine="mujoco", start_patience=0.05)
+
+
 def test_the_second_loss_is_final() -> None:
     env = toy(1, die_at=1)
     env.reset()
@@ -232,6 +256,7 @@ def test_wrong_names_are_refused() -> None:
         ("tests.envs.parallel_toy:nobody", "possible_agents is empty"),
         ("tests.envs.parallel_toy:in_turn", "aec_to_parallel"),
         ("tests.envs.parallel_toy:no_map", r"env_args=\{\}: KeyError: 'no such map'"),
+        ("tests.envs.parallel_toy:leaves_the_program", r"env_args=\{\}: SystemExit: 0"),
     ):
         with pytest.raises(UsageError, match=said):
             make("pettingzoo", env_id=env_id, num_envs=1, engine="mujoco")

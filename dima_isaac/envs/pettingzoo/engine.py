@@ -25,6 +25,8 @@ from dima_isaac.errors import SimulationError, UsageError, WorkerError
 from dima_isaac.sim.engine import Capabilities
 
 _LOG = logging.getLogger(__name__)
+MAX_BROKEN = 100
+"""How often each environment may become non-finite without finishing an episode, before a run ends."""
 
 
 class ParallelEngine:
@@ -48,6 +50,8 @@ class ParallelEngine:
         self.bad = torch.zeros(num_envs, dtype=torch.bool)
         self._staged = torch.zeros(num_envs, dtype=torch.bool)  # who starts anew at the next step
         self._restarts = 0
+        self._nonfinite = torch.zeros((), dtype=torch.int64)
+        self._broken = torch.zeros(num_envs, dtype=torch.int64)  # times since an episode was finished
         count = min(cfg.workers or len(os.sched_getaffinity(0)), num_envs)
         bounds = [round(i * num_envs / count) for i in range(count + 1)]
         self.workers = [_Worker(f"worker {i}", a, b) for i, (a, b) in enumerate(pairwise(bounds))]
@@ -56,7 +60,7 @@ class ParallelEngine:
         for worker in self.workers:
             self._start(worker)
         for worker in self.workers:
-            self._wait(worker, cfg.start_patience, "making its environments")
+            self._wait(worker, "start_patience", "making its environments")
 
     def stage_reset(self, mask: Tensor, seed: Tensor) -> None:
         """Seeds (E,) for the environments of ``mask``, used by the next ``step`` or ``refresh``."""
@@ -66,12 +70,24 @@ class ParallelEngine:
         """One control step of every environment; where ``hold`` it is a reset.
 
         ``bad`` are those with an action, an observation or a reward that is not finite.
+
+        Raises:
+            SimulationError: each of them was bad ``MAX_BROKEN`` times and has finished no episode in between.
         """
+        self._broken.masked_fill_(hold, 0)
         self.bad.copy_(self._staged | ~self._finite("action") & ~hold)
         self.arrays["mask"].copy_(hold | self.bad)
         self._staged.zero_()
         self._command(STEP)
-        self.bad |= ~(self._finite("state") & self._finite("reward"))
+        broken = ~(self._finite("action") | hold) | ~(self._finite("state") & self._finite("reward"))
+        self.bad |= broken
+        self._broken += broken
+        self._nonfinite += broken.sum()
+        if int(self._broken.min()) >= MAX_BROKEN:
+            raise SimulationError(
+                f"{self.cfg.env_id}: each of {self.num_envs} environments became non-finite {MAX_BROKEN} times without"
+                " finishing an episode; its observations, rewards or the policy's actions are not numbers."
+            )
 
     def refresh(self, mask: Tensor) -> None:
         """Reset the environments of ``mask``.
@@ -94,7 +110,7 @@ class ParallelEngine:
             worker.send(command)
         deadline = time.monotonic() + self.cfg.patience
         for worker in self.workers:
-            failure = worker.receive(max(0.0, deadline - time.monotonic()))
+            failure = worker.receive(max(0.0, deadline - time.monotonic()), f"task.patience={self.cfg.patience:g}")
             if failure:
                 self._replace(worker, failure)
                 if command == RESET:
@@ -102,7 +118,7 @@ class ParallelEngine:
                     own = slice(worker.first, worker.last)
                     self._staged[own] |= ~self.arrays["mask"][own]
                     worker.send(RESET)
-                    self._wait(worker, self.cfg.patience, "starting its environments again")
+                    self._wait(worker, "patience", "starting its environments again")
 
     def _replace(self, worker: _Worker, failure: str) -> None:
         """A new process for a lost one's environments, which are flagged ``bad``; the second loss is final."""
@@ -116,7 +132,7 @@ class ParallelEngine:
         worker.replaced = True
         self._restarts += 1
         self._start(worker)
-        self._wait(worker, self.cfg.start_patience, "making its environments again")
+        self._wait(worker, "start_patience", "making its environments again")
         self.bad[worker.first : worker.last] = True
 
     def _start(self, worker: _Worker) -> None:
@@ -126,15 +142,15 @@ class ParallelEngine:
         worker.process.start()
         theirs.close()
 
-    def _wait(self, worker: _Worker, seconds: float, doing: str) -> None:
-        failure = worker.receive(seconds)
+    def _wait(self, worker: _Worker, limit: str, doing: str) -> None:
+        failure = worker.receive(getattr(self.cfg, limit), f"task.{limit}={getattr(self.cfg, limit):g}")
         if failure:
             self.close()
             raise WorkerError(f"{worker}, {doing}: it {failure}.")
 
     def stats(self) -> dict[str, Tensor]:
-        """``restarts``: workers replaced."""
-        return {"restarts": torch.tensor(self._restarts)}
+        """``nonfinite``: environments found so; ``restarts``: workers replaced."""
+        return {"nonfinite": self._nonfinite.clone(), "restarts": torch.tensor(self._restarts)}
 
     def state_dict(self) -> dict[str, Tensor]:
         """Nothing: other people's environments cannot be saved."""
@@ -174,8 +190,8 @@ class _Worker:
         except OSError:
             return  # ``receive`` finds out why
 
-    def receive(self, seconds: float) -> str:
-        """'' when the worker answered that all is well, else what became of it."""
+    def receive(self, seconds: float, limit: str) -> str:
+        """'' when the worker answered that all is well, else what became of it; ``limit`` names that of ``seconds``."""
         ready = wait([self.pipe, self.process.sentinel], seconds)
         if self.pipe in ready:
             try:
@@ -187,7 +203,7 @@ class _Worker:
             if answer:
                 return f"failed: {answer.strip()}"
         elif not ready:
-            return f"gave no answer for {seconds:.0f} s"
+            return f"gave no answer within {limit} s"
         self.process.join(1.0)
         return f"died with exit code {self.process.exitcode}"
 

@@ -48,13 +48,13 @@ def make_env(env_id: str, arguments: dict[str, Any]) -> Any:
     module, _, name = env_id.partition(":")
     try:
         factory = getattr(importlib.import_module(module), name or "parallel_env")
-    except Exception as error:  # somebody else's code, here and below
+    except (Exception, SystemExit) as error:  # somebody else's code, here and below
         raise UsageError(
             f"env_id='{env_id}' cannot be made: {error}. Write package.module:factory, or a module with parallel_env."
         ) from error
     try:
         env = factory(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}"
         raise UsageError(f"env_id='{env_id}' cannot be made with env_args={arguments}: {why}.") from error
     if hasattr(env, "agent_iter"):
@@ -129,6 +129,8 @@ class Environments:
         start = 0
         for name, size in zip(self.layout.agents, self.layout.obs, strict=True):
             seen = obs.get(name)  # an agent that has left observes zeros
+            if seen is not None and np.size(seen) != size:  # one number would be written everywhere
+                raise ValueError(f"{name} observes {np.size(seen)} numbers; its observation_space has {size}")
             row["state"][start : start + size] = 0.0 if seen is None else np.asarray(seen).reshape(-1)
             start += size
 
@@ -139,7 +141,7 @@ def serve(
     """The process's main: make environments ``first`` to ``last`` - 1, then execute commands until told to stop."""
     # a terminal and a scheduler send these to the learner's whole process group; the learner saves, still stepping, and
     # then sends STOP. A handler instead of SIG_IGN, which programs started by the environment would inherit
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, lambda *_: None)
     try:
         rows = np.frombuffer(memory, layout.row)[first:last]
