@@ -45,6 +45,7 @@ class VecEnv:
         self._over = torch.ones(self.num_envs, dtype=torch.bool, device=on)  # the next tick is a reset
         self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=on)
         self._one = torch.ones(self.num_envs, device=on)
+        self._closed = False
         self._on_host = engine.capabilities.on_host
         self.tally = EpisodeTally(self.num_envs, engine.device)
         self.quarantined = torch.zeros((), dtype=torch.int64, device=on)
@@ -87,7 +88,10 @@ class VecEnv:
         Raises:
             TypeError: an action that is no tensor.
             ValueError: an action of another shape.
+            RuntimeError: after ``close``.
         """
+        if self._closed:
+            raise RuntimeError("this environment is closed; make another one")
         dims = self.spec.dims
         if not isinstance(action, Tensor):
             raise TypeError(f"action must be a torch tensor, not {type(action).__name__}: torch.as_tensor(action)")
@@ -197,4 +201,5 @@ class VecEnv:
 
     def close(self) -> None:
         """Release the engine."""
+        self._closed = True
         self.engine.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dima_isaac import make
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.tally import EpisodeTally
 from dima_isaac.envs.task import Outcome, Task, TaskSpec
@@ -196,6 +198,38 @@ def test_a_wrong_action_is_refused() -> None:
     env = VecEnv(Counter(2), Game([9, 9]), seed=0)
     with pytest.raises(ValueError, match=r"\(2, 1, 1\), not \(2, 1\)"):
         env.step(torch.zeros(2, 1))
+
+
+def test_a_closed_environment_takes_no_step() -> None:
+    env = toy_env(2)
+    env.reset()
+    env.close()
+    for use in (env.reset, lambda: env.step(torch.zeros(2, 2, 1))):
+        with pytest.raises(RuntimeError, match="this environment is closed"):
+            use()
+
+
+@pytest.mark.parametrize("task", ["ShadowHandOver", "HalfCheetah"])
+def test_an_action_that_is_no_number_costs_an_episode_and_is_counted(task: str) -> None:
+    env = make(task, num_envs=2, engine="mujoco")
+    env.reset()
+    dims = env.spec.dims
+    action = torch.zeros(2, dims.agents, dims.action)
+    action[1, 0, 0] = math.nan
+    row = env.step(action)
+    assert row.first.tolist() == [False, True] and bool(row.state.isfinite().all()) and int(env.quarantined) == 1
+    env.close()
+
+
+def test_a_robot_faster_than_any_robot_is_broken() -> None:
+    env = make("HalfCheetah", num_envs=2, engine="mujoco")
+    env.reset()
+    qpos, qvel = env.physics_state()
+    qvel[1, 0] = 2_000.0
+    env.set_physics_state(qpos, qvel)
+    row = env.step(torch.zeros(2, env.spec.dims.agents, env.spec.dims.action))
+    assert row.first.tolist() == [False, True] and int(env.engine.stats()["nonfinite"]) == 1
+    env.close()
 
 
 def test_a_reset_leaves_rows_already_handed_out_alone():

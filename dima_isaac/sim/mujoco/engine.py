@@ -294,7 +294,7 @@ class MujocoEngine(BaseEngine):
         if had_bad:
             self.bad.zero_()
         # a NaN fails the comparison too
-        too_fast = not (self._raw or max(self._qvel.max(initial=0.0), -self._qvel.min(initial=0.0)) <= MAX_SPEED)
+        too_fast = not max(self._qvel.max(initial=0.0), -self._qvel.min(initial=0.0)) <= MAX_SPEED
         self._any_bad = bool(too_fast or counts.any())
         if not self._any_bad:
             if had_bad:

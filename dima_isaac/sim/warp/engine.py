@@ -46,7 +46,6 @@ _LOG = logging.getLogger(__name__)
 _KIND = mjw.OverflowType
 _FULL_BITS = int(_KIND.NEFC | _KIND.NJMAX_NNZ | _KIND.BROADPHASE | _KIND.NARROWPHASE | _KIND.CCD | _KIND.EPA_HORIZON)
 _CAPPED_BITS = int(_KIND.ITERATIONS | _KIND.LS_ITERATIONS)
-_NO_LIMIT = 1e10  # for raw scenes: MuJoCo's own limit
 
 
 class MujocoWarpEngine(BaseEngine):
@@ -146,9 +145,8 @@ class MujocoWarpEngine(BaseEngine):
         changed = {name: wp.clone(getattr(d, name)) for name in ("qpos", "qvel", "act", "qacc_warmstart", "time")}
         self._saved_state = struct(state_kernels.State, d, **changed)
         self._inputs = struct(state_kernels.Inputs, d)
-        speed = _NO_LIMIT if self._raw else MAX_SPEED
         bodies = bindings.mocap_bodies(self.model)
-        self._defaults = struct(state_kernels.Defaults, self._m, mocap_body=bodies, max_speed=speed)
+        self._defaults = struct(state_kernels.Defaults, self._m, mocap_body=bodies, max_speed=MAX_SPEED)
         self._addresses = struct(state_kernels.Addresses, compiled)
         self._staged = struct(
             state_kernels.Staged,
