@@ -44,6 +44,14 @@ def check(folder: Path, fail: str = "nothing", limit: int = 540, **env: str) -> 
     return [row for row in rows if row["step"] != "nvidia_smi"], commands.read_text().splitlines()
 
 
+def test_help_is_the_head_of_the_script(tmp_path: Path) -> None:
+    said = subprocess.run(
+        ["bash", str(SCRIPT), "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    ).stdout
+    assert said.startswith("Everything that only a GPU can show") and "gpu_check.sh [folder for logs]" in said
+    assert "set -u" not in said and not list(tmp_path.iterdir())
+
+
 def test_what_failed_is_all_that_is_done_again(tmp_path: Path) -> None:
     first, _ = check(tmp_path, fail="-m gpu tests/sim")
     names = [row["step"] for row in first]

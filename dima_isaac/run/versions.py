@@ -6,13 +6,19 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).resolve().parents[2]
+_LONGEST = 1_000_000  # characters of a diff
+
 
 def versions() -> dict[str, Any]:
-    """Names and numbers only."""
+    """Names, numbers, and what the checkout's files differ in from its commit (without the text of untracked files)."""
+    changed = _git("status", "--porcelain").splitlines()
     packages = {dist.metadata["Name"]: dist.version for dist in metadata.distributions() if dist.metadata["Name"]}
     return {
         "git": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "git_dirty": bool(changed),
+        "git_untracked": [line[3:] for line in changed if line.startswith("??")],
+        "git_diff": _git("diff", "HEAD")[:_LONGEST] if changed else "",
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": dict(sorted(packages.items(), key=lambda item: item[0].lower())),
@@ -21,11 +27,12 @@ def versions() -> dict[str, Any]:
 
 def _git(*words: str) -> str:
     """What git says of this checkout, '' if there is none."""
-    root = Path(__file__).resolve().parents[2]
-    if not (root / ".git").exists():
+    if not (_ROOT / ".git").exists():
         return ""
     try:
-        done = subprocess.run(["git", "-C", str(root), *words], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(_ROOT), *words], capture_output=True, text=True, timeout=10, errors="replace"
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return done.stdout.rstrip() if done.returncode == 0 else ""
