@@ -1,6 +1,7 @@
 """A run's rows and videos again elsewhere, at Weights & Biases or for TensorBoard; neither can stop the run."""
 
 import hashlib
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -66,6 +67,9 @@ class Wandb(Mirror):
     name = "wandb"
 
     def _start(self, run: RunFolder, cfg: RunConfig) -> Any:
+        # how long the end waits for a slow server, in variables because releases before this setting refuse its name
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT", "30")
+        os.environ.setdefault("WANDB_FINISH_TIMEOUT_RAISES", "true")
         import wandb
 
         def begin(mode: Any) -> Any:

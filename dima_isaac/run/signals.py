@@ -1,21 +1,31 @@
-"""Signals that ask a run to stop: a handler sets a flag, the loop looks at it between two steps.
+"""Signals that ask a run to stop: a handler sets a flag, the loop looks at it between two steps or updates.
 
-SIGTERM and SIGUSR1 come from a scheduler that is about to take the machine away: the run saves and exits 75,
-"please requeue". SIGINT comes from a person: the run saves, says how to continue and exits 130. A second SIGINT
-exits at once. Install this last: submitit's own handlers swallow SIGTERM, and the handler registered last is called.
+SIGTERM and SIGUSR1 come from a scheduler that is about to take the machine away, SIGHUP from a terminal that closes:
+the run saves and exits 75, "please requeue". SIGINT comes from a person: the run saves, says how to continue and exits
+130. A SIGINT after any of them exits at once. Install this last: submitit's own handlers swallow SIGTERM, and the
+handler registered last is called.
 """
 
 from __future__ import annotations
 
 import os
 import signal
+import stat
+from contextlib import suppress
 from types import FrameType
 from typing import Any
 
 REQUEUE = 75  # EX_TEMPFAIL: saved, run me again
 INTERRUPTED = 130  # 128 + SIGINT
 
-_WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT)
+_WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
+
+
+class Interrupted(BaseException):
+    """A signal came in the middle of learning or of an evaluation; what is not done yet is still due.
+
+    Like KeyboardInterrupt no ``Exception``: whoever goes on without a video or a mirror must not go on from this.
+    """
 
 
 class Signals:
@@ -34,7 +44,8 @@ class Signals:
 
     def __enter__(self) -> Signals:
         for number in _WATCHED:
-            self._before[number] = signal.signal(number, self._handle)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                self._before[number] = signal.signal(number, self._handle)
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -44,9 +55,20 @@ class Signals:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name
-        if name == "SIGINT" and self.stop == "SIGINT":
+        if name == "SIGINT" and self.stop:
             os._exit(INTERRUPTED)  # the user means it; files are replaced atomically, so nothing can be torn
+        if name == "SIGHUP":
+            _leave_terminal()
         self.stop = self.stop or name
+        with suppress(OSError):
+            os.write(2, f"\n{name}: saving after this step; Ctrl-C leaves unsaved.\n".encode())
+
+
+def _leave_terminal() -> None:
+    """Write to nowhere from now on what went to a terminal: it is gone, and writing there fails."""
+    for stream in (1, 2):
+        if stat.S_ISCHR(os.fstat(stream).st_mode):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
 
 
 class ExitAtOnce(Signals):
@@ -57,5 +79,6 @@ class ExitAtOnce(Signals):
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.stop = signal.Signals(number).name
-        os.write(2, f"{self.stop}: stopped with nothing to save.\n".encode())
+        with suppress(OSError):
+            os.write(2, f"{self.stop}: stopped with nothing to save.\n".encode())
         os._exit(self.exit_code)

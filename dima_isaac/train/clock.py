@@ -17,8 +17,12 @@ class Every:
         self.steps, self.start = steps, start
         self.next = start
 
+    def pending(self, now: int) -> bool:
+        """Whether it is due, without counting it as done."""
+        return self.steps > 0 and now >= self.next
+
     def __call__(self, now: int) -> bool:
-        if self.steps <= 0 or now < self.next:
+        if not self.pending(now):
             return False
         self.next = now - (now - self.start) % self.steps + self.steps
         return True
@@ -31,14 +35,13 @@ class Ratio:
         self.per_step, self.start = per_step, start
         self.done = 0
 
-    def __call__(self, now: int) -> int:
-        due = max(0, int((now - self.start) * self.per_step + 1e-6) - self.done)
-        self.done += due
-        return due
+    def pending(self, now: int) -> int:
+        """Those not done yet; whoever makes one adds it to ``done``."""
+        return max(0, int((now - self.start) * self.per_step + 1e-6) - self.done)
 
 
 class Schedule:
-    """The clocks of a training run; each call with the environment steps taken counts as done what it says is due."""
+    """The clocks of a training run, asked with the environment steps taken."""
 
     def __init__(self, cfg: TrainConfig, updates_due: dict[str, Ratio]) -> None:
         """``updates_due`` counts updates by name."""

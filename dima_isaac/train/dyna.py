@@ -46,7 +46,7 @@ class Dyna(Trainer):
         """Improve the policies after every step of all environments; the world model as ``Trainer`` does."""
         if self.horizon and self.pool is None:
             self.dream_up()
-        for _ in range(self.schedule.updates_due["agent"](self.env_steps)):
+        for _ in self.due("agent"):
             self.logger.add(self.agent.update(self.experience()))
         super().learn()
 
@@ -54,6 +54,8 @@ class Dyna(Trainer):
         unseen = (self.env_steps - self.fitted_steps) // (self.env.num_envs * ranks.count())
         if self.fitted_steps and unseen:
             self.logger.add(self.skill.update(self.world, [self.held_out(unseen, h) for h in HORIZONS]))
+        elif self.fitted_steps and bool(self.skill.rows.any()):  # again, after a signal in the middle of the round
+            self.logger.add(self.skill.metrics())
         super().update_world_model()
 
     def held_out(self, unseen: int, steps: int) -> Window:

@@ -62,16 +62,18 @@ class Evaluator:
 
         Rank 0 alone does so.
         """
-        self.evaluations += 1
+        number = self.evaluations + 1
         if ranks.rank():
+            self.evaluations = number
             return
-        self.logger.add(evaluate(self.env, controller, self.evaluations), "eval/")
+        self.logger.add(evaluate(self.env, controller, number), "eval/")
         if self.cfg.capture_video and env_steps >= self._film_due:
             self._film_due = env_steps + self.cfg.capture_video_freq
             steps = self.cfg.capture_video_len or self.env.spec.episode_length
             path = clip(self.env, controller, self.run.videos, env_steps, steps, self.logger.note)
             if path is not None:
                 self.logger.video(path, env_steps)
+        self.evaluations = number  # one that was interrupted is made again
 
 
 def add_environment_metrics(logger: Logger, env: VecEnv) -> None:

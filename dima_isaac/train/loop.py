@@ -1,8 +1,9 @@
 """What every training loop of ours does around its learning: act, store, evaluate, log, save, stop."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
-from typing import ClassVar
+from collections.abc import Callable, Generator, Iterator
+from contextlib import suppress
+from typing import Any, ClassVar, TypeVar
 
 import torch
 
@@ -16,12 +17,14 @@ from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.run.signals import Signals
+from dima_isaac.run.signals import Interrupted, Signals
 from dima_isaac.train.clock import Ratio, Schedule
 from dima_isaac.train.evaluate import Evaluator, add_environment_metrics
 from dima_isaac.train.persistence import Part, Persistence, attribute, optim_state, state
 from dima_isaac.types import Step
 from dima_isaac.world_model.config import Precision
+
+T = TypeVar("T")
 
 MAX_NONFINITE = 10  # rows in a row with a non-finite loss before the run gives up
 
@@ -72,7 +75,7 @@ class TrainingLoop(ABC):
 
     @abstractmethod
     def learn(self) -> None:
-        """Whatever is due after a step of all environments."""
+        """Whatever is due after a step of all environments; called again after ``Interrupted``, the rest of it."""
 
     def captured(self) -> list[tuple[object, tuple[str, ...]]]:
         """Objects and their methods that may be played as graphs."""
@@ -126,9 +129,10 @@ class TrainingLoop(ABC):
             ranks.leave()
             self.save(final=True)
             raise
-        if not self.stopping():  # after the save: a continuation evaluates when its own schedule says so
-            self.evaluate()
-            self.log_metrics()
+        with suppress(Interrupted):  # after the save: a continuation evaluates when its own schedule says so
+            if not self.stopping():
+                self.evaluate()
+                self.log_metrics()
         if not saved:
             raise CheckpointError(
                 f"the run stopped at {self.env_steps:,} environment steps and could not be saved there."
@@ -161,14 +165,54 @@ class TrainingLoop(ABC):
     def loop(self) -> Iterator[None]:
         """Act and learn, with evaluations and checkpoints in between."""
         schedule = self.schedule
-        while self.env_steps < self.cfg.max_env_steps and not self.stopping():
-            if schedule.evaluation_due(self.env_steps):
-                self.evaluate()
-            self.collect()
-            self.learn()
-            if schedule.checkpoint_due(self.env_steps):
-                self.save()
+        with suppress(Interrupted):
+            if self.unfinished():
+                self.finish_round()
+            while self.env_steps < self.cfg.max_env_steps and not self.stopping():
+                if schedule.evaluation_due.pending(self.env_steps):
+                    self.evaluate()
+                    schedule.evaluation_due(self.env_steps)
+                self.collect()
+                self.finish_round()
+                yield
+
+    def unfinished(self) -> bool:
+        """Whether the run was left in the middle of a round, of which updates are still due."""
+        agent = self.schedule.updates_due.get("agent")
+        due = self.schedule.learning_due.pending(self.env_steps) or (agent and agent.pending(self.env_steps))
+        return self.env_steps > 0 and bool(due)
+
+    def finish_round(self) -> None:
+        """What follows a step of all environments."""
+        self.learn()
+        if self.schedule.checkpoint_due(self.env_steps):
+            self.save()
+
+    def due(self, name: str) -> Iterator[None]:
+        """Once for each update of this kind that is due, which then counts as done.
+
+        Raises:
+            Interrupted: a signal asks for an end; the others are still due.
+        """
+        ratio = self.schedule.updates_due[name]
+        while ratio.pending(self.env_steps):
+            self.check_signals()
             yield
+            ratio.done += 1
+
+    def check_signals(self) -> None:
+        """Raise ``Interrupted`` if a signal asks for an end; several ranks stop after the same step only."""
+        if ranks.count() == 1 and self.stopping():
+            raise Interrupted
+
+    def interruptible(self, act: Callable[..., T]) -> Callable[..., T]:
+        """``act``, raising ``Interrupted`` at the first step after a signal."""
+
+        def checked(*words: Any) -> T:
+            self.check_signals()
+            return act(*words)
+
+        return checked
 
     def stopping(self) -> bool:
         """Whether a signal has asked any rank for an end: all stop after the same step."""
@@ -189,7 +233,7 @@ class TrainingLoop(ABC):
 
     def evaluate(self) -> None:
         """Run deterministic episodes on separate environments; training's random numbers stay untouched."""
-        self.evaluator.evaluate(self.agent.mode, self.env_steps)
+        self.evaluator.evaluate(self.interruptible(self.agent.mode), self.env_steps)
 
     def log_metrics(self) -> dict[str, float | None]:
         """Write one row of metrics and return it: the only place in the loop where numbers reach the host.

@@ -17,7 +17,7 @@ class ModelFree(TrainingLoop):
     def learn(self) -> None:
         """Make the updates that are due; log every ``train.learn.round`` environment steps."""
         cfg = self.cfg.agent
-        for _ in range(self.schedule.updates_due["agent"](self.env_steps)):
+        for _ in self.due("agent"):
             batch = self.replay.transitions(self.agent.rows_per_update, cfg.sac.n_step, cfg.gamma)
             self.logger.add(self.agent.update(batch))
         if self.schedule.learning_due(self.env_steps):

@@ -1,5 +1,7 @@
 """DIMA's training (algorithm 1): act and store (``TrainingLoop``), fit the world model, dream, improve the policies."""
 
+from contextlib import suppress
+
 import torch
 
 from dima_isaac import ranks
@@ -8,7 +10,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.run.signals import Signals
+from dima_isaac.run.signals import Interrupted, Signals
 from dima_isaac.train import probes
 from dima_isaac.train.clock import Ratio, Throughput
 from dima_isaac.train.loop import TrainingLoop
@@ -47,12 +49,14 @@ class Trainer(TrainingLoop):
         """Every ``train.learn.round`` environment steps: fit the world model, improve the policies, measure."""
         schedule = self.schedule
         waits = self.cfg.train.learn.whole_episodes and self.env.num_envs == 1 and not bool(self.step.last.any())
-        if not waits and schedule.learning_due(self.env_steps):
+        if not waits and schedule.learning_due.pending(self.env_steps):
             self.update_world_model()
             self.update_policy()
             if schedule.probe_due(self.env_steps):
-                self.probe()
+                with suppress(Interrupted):  # a probe changes nothing, and may be left out
+                    self.probe()
             self.log_metrics()
+            schedule.learning_due(self.env_steps)
 
     def collect(self) -> None:
         self.world.track(self.step.state)
@@ -60,25 +64,25 @@ class Trainer(TrainingLoop):
 
     def update_world_model(self) -> None:
         """Fit the world model to replayed windows (eq. 9), after measuring it on the rows no update has used yet."""
-        learn, world, due = self.cfg.train.learn, self.world, self.schedule.updates_due
+        learn, world = self.cfg.train.learn, self.world
         unseen = (self.env_steps - self.fitted_steps) // (self.env.num_envs * ranks.count())
         if self.fitted_steps and unseen:
             self.logger.add(world.update_held_out(self.replay.newest(unseen, world.history + 1)))
         self.fitted_steps = self.env_steps
-        for _ in range(due["dynamics"](self.env_steps)):
+        for _ in self.due("dynamics"):
             self.logger.add(world.update_dynamics(self.replay.sample(learn.dynamics_batch, world.window)))
-        for _ in range(due["reward"](self.env_steps)):
+        for _ in self.due("reward"):
             self.logger.add(world.update_reward(self.replay.sample(learn.reward_batch, world.reward_window)))
-        for _ in range(due["decoder"](self.env_steps) if world.decoder is not None else 0):
+        for _ in self.due("decoder") if world.decoder is not None else ():
             self.logger.add(world.update_decoder(self.replay.sample(DECODER_BATCH, 1).state[:, 0]))
 
     def update_policy(self) -> None:
         """Improve the policies on dreams that start in replayed states, without the simulator."""
         learn, agent = self.cfg.train.learn, self.agent
         assert isinstance(agent, DreamLearner)
-        rollouts = self.schedule.updates_due["rollouts"](self.env_steps)
+        rollouts = self.schedule.updates_due["rollouts"].pending(self.env_steps)
         with self.imagined.of(rollouts * learn.dreams * learn.horizon * ranks.count()):
-            for _ in range(rollouts):
+            for _ in self.due("rollouts"):
                 dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
                 self.logger.add(agent.update(dream))
             if rollouts:
@@ -93,7 +97,9 @@ class Trainer(TrainingLoop):
         if ranks.rank():
             return
         episode = -self.evaluator.evaluations
-        metrics = probes.probe(self.world, self.eval_env, self.agent.act, self.replay, episode, self.env_steps)
+        metrics = probes.probe(
+            self.world, self.eval_env, self.interruptible(self.agent.act), self.replay, episode, self.env_steps
+        )
         self.logger.add(metrics, "probe/")
 
     def log_metrics(self) -> dict[str, float | None]:

@@ -55,6 +55,10 @@ class DreamSkill(nn.Module):
             self.error[:, i] += error
             self.spread[:, i] += spread
             self.rows[i] += rows
+        return self.metrics()
+
+    def metrics(self) -> Metrics:
+        """The skill by name."""
         skill = self()
         return {f"world/skill_{h}": skill[i] for i, h in enumerate(HORIZONS)}
 

@@ -1,6 +1,9 @@
 """Training as a user meets it: folders, exit codes, signals, continuation."""
 
+import contextlib
 import json
+import os
+import pty
 import re
 import resource
 import signal
@@ -171,7 +174,42 @@ def test_signals_save_and_exit(tmp_path, name, code):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_an_evaluation_is_left_at_the_first_step_after_a_signal(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "task.episode_length=1_000_000"]
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=pipe, stderr=pipe, text=True)
+    for line in process.stdout:
+        if "Ctrl-C saves" in line:
+            break
+    time.sleep(2.0)  # the first evaluation goes on for minutes
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert process.returncode == 130 and "SIGINT: saving after this step; Ctrl-C leaves unsaved." in err
+    assert "saved" in out and load(tmp_path / "r" / "checkpoints" / "last.pt")["evaluations"] == 0
+
+
+@pytest.mark.slow
+def test_a_terminal_that_closes_ends_a_run_saved(tmp_path):
+    """The kernel sends SIGHUP, and whatever the run writes to the terminal from then on fails."""
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
+    child, terminal = pty.fork()
+    if not child:
+        os.chdir(tmp_path)
+        os.execve(command[0], command, {**ENV, "TERM": "xterm"})
+    checkpoints, began = tmp_path / "r" / "checkpoints", time.monotonic()
+    while not (tmp_path / "r" / "metrics.jsonl").exists() or not (tmp_path / "r" / "metrics.jsonl").stat().st_size:
+        os.set_blocking(terminal, False)
+        with contextlib.suppress(BlockingIOError):
+            os.read(terminal, 65536)
+        assert time.monotonic() - began < 100
+        time.sleep(0.05)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 75
+    assert load(checkpoints / "last.pt")["env_steps"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)])
 def test_signals_before_training_are_one_line(tmp_path, name, code):
     command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
     pipe = subprocess.PIPE

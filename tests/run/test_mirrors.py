@@ -1,5 +1,6 @@
 """Rows and videos elsewhere: what arrives there, and that no failure reaches the run."""
 
+import os
 import sys
 import types
 
@@ -17,7 +18,7 @@ def wandb(monkeypatch):
     """A stand-in that notes what it is sent."""
     module = types.ModuleType("wandb")
     module.sent = []
-    run = types.SimpleNamespace(log=lambda row, step: module.sent.append((step, row)), finish=lambda: None)
+    run = module.run = types.SimpleNamespace(log=lambda row, step: module.sent.append((step, row)), finish=lambda: None)
     module.init, module.Settings = lambda **settings: run, lambda **settings: None
     module.Video = lambda path, format: ("video", path, format)
     monkeypatch.setitem(sys.modules, "wandb", module)
@@ -34,6 +35,23 @@ def test_wandb_gets_finite_values_and_videos(tmp_path, wandb):
     (step, video), (_, row) = wandb.sent
     assert step == 20 and video == {"eval/video": ("video", str(tmp_path / "run/videos/step_20.mp4"), "mp4")}
     assert row["eval/return"] == 3.0 and "world/denoise" not in row
+
+
+def test_a_slow_server_does_not_hold_the_end_up(tmp_path, wandb, monkeypatch, capsys):
+    for name in ("WANDB_FINISH_TIMEOUT", "WANDB_FINISH_TIMEOUT_RAISES"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def slow():
+        raise TimeoutError("timed out after 30 s")
+
+    wandb.run.finish = slow
+    with RunFolder(tmp_path / "run") as run:
+        log = Logger(run, RunConfig(task={"name": "Toy"}, wandb_activate=True), total_steps=100)
+        settings = {name: os.environ[name] for name in os.environ if name.startswith("WANDB_FINISH")}
+        assert settings == {"WANDB_FINISH_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT_RAISES": "true"}
+        log.close()
+    assert "wandb stopped: timed out after 30 s" in capsys.readouterr().out
 
 
 @pytest.mark.slow

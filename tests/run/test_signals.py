@@ -13,7 +13,7 @@ from dima_isaac.run.signals import Signals
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)])
 def test_flag_and_exit_code(name, code):
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -26,22 +26,34 @@ def test_flag_and_exit_code(name, code):
 
 def test_the_first_signal_decides():
     with Signals() as signals:
-        os.kill(os.getpid(), signal.SIGTERM)
-        os.kill(os.getpid(), signal.SIGINT)
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGTERM):
+            os.kill(os.getpid(), number)
         assert signals.stop == "SIGTERM"
 
 
 TWICE = """
-import os, signal
+import os, signal, sys
 from dima_isaac.run.signals import Signals
 with Signals():
-    os.kill(os.getpid(), signal.SIGINT)
+    os.kill(os.getpid(), signal.Signals[sys.argv[1]])
     print("saving", flush=True)
     os.kill(os.getpid(), signal.SIGINT)
     print("never", flush=True)
 """
 
 
-def test_a_second_interrupt_exits_at_once():
-    done = subprocess.run([sys.executable, "-c", TWICE], cwd=ROOT, capture_output=True, text=True)
+@pytest.mark.parametrize("first", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_an_interrupt_is_answered_at_once_and_the_next_exits(first):
+    done = subprocess.run([sys.executable, "-c", TWICE, first], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 130 and done.stdout == "saving\n"
+    assert done.stderr == f"\n{first}: saving after this step; Ctrl-C leaves unsaved.\n"
+
+
+def test_nohup_is_obeyed():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Signals() as signals:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert signals.stop is None
+    finally:
+        signal.signal(signal.SIGHUP, before)

@@ -58,11 +58,24 @@ def dyna(cfg: RunConfig) -> RunConfig:
     return replace(off_policy(cfg), algo=Algo.dima)
 
 
-def trained(folder, cfg: RunConfig, envs: int = 4) -> TrainingLoop:
+class StopAfter:
+    """Signals, one of which comes when ``stop`` has been looked at so many times."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    @property
+    def stop(self) -> str | None:
+        self.left -= 1
+        return "SIGTERM" if self.left < 0 else None
+
+
+def trained(folder, cfg: RunConfig, envs: int = 4, signals: object = None) -> TrainingLoop:
     torch.manual_seed(0)
     with RunFolder(folder) as run:
         logger = Logger(run, cfg, cfg.max_env_steps)
-        trainer = loop_class(cfg)(cfg, run, toy_env(envs, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
+        signals = signals or SimpleNamespace(stop=None)
+        trainer = loop_class(cfg)(cfg, run, toy_env(envs, 0), toy_env(3, 1), logger, signals)
         trainer.run()
         logger.close()
     return trainer
@@ -111,6 +124,22 @@ def test_continued_equals_uninterrupted_bit_for_bit(tmp_path, learner, captured,
     assert_same(whole, trained(tmp_path / "parts", cfg(480, "auto")))
     lines = [(tmp_path / name / "metrics.jsonl").read_text().count('"agent/policy"') for name in ("whole", "parts")]
     assert lines[0] == lines[1] > 5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("looks", [61, 79])
+@pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy, dyna], ids=["ppo", "sac", "dyna"])
+def test_interrupted_anywhere_and_continued_equals_uninterrupted(tmp_path, learner, looks):
+    """Between two updates, in an evaluation, in a probe: what was not done is done later, and nothing twice."""
+    whole = trained(tmp_path / "whole", learner(config(480)))
+    parts, signals = 0, StopAfter(-1)
+    while signals.left < 0:
+        signals = StopAfter(looks)
+        torch.manual_seed(parts)
+        last = trained(tmp_path / "parts", learner(config(480, "auto")), signals=signals)
+        parts += 1
+    assert parts > 2
+    assert_same(whole, last)
 
 
 def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
@@ -390,18 +419,6 @@ def test_ten_nonfinite_rows_end_a_run_only_in_a_row(tmp_path):
         logger.close()
 
 
-class StopAfter:
-    """Signals that ask for an end once ``ticks`` steps were made."""
-
-    def __init__(self, ticks: int) -> None:
-        self.left = ticks
-
-    @property
-    def stop(self) -> str | None:
-        self.left -= 1
-        return None if self.left >= 0 else "SIGTERM"
-
-
 @pytest.mark.slow
 def test_a_stop_between_two_rounds_loses_no_evaluation(tmp_path):
     def evaluations(name: str) -> list[tuple[int, float]]:
@@ -413,7 +430,15 @@ def test_a_stop_between_two_rounds_loses_no_evaluation(tmp_path):
     with RunFolder(tmp_path / "parts") as run:  # evaluated at 100, stopped at 104, the next round would be at 120
         logger = Logger(run, cfg, cfg.max_env_steps)
         torch.manual_seed(0)
-        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, StopAfter(26))
+        signals = SimpleNamespace(stop=None)
+        trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, signals)
+        collect = trainer.collect
+
+        def collect_and_stop() -> None:
+            collect()
+            signals.stop = "SIGTERM" if trainer.env_steps == 104 else None
+
+        trainer.collect = collect_and_stop
         trainer.run()
         logger.close()
     assert trainer.env_steps == 104

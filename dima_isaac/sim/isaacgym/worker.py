@@ -35,7 +35,7 @@ class Failure(Exception):
 def main(argv: List[str]) -> None:
     """Carry out commands until ``close`` or until the other process has ended."""
     # they are sent to all processes of a run: the other one saves and ends, and needs physics until then
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     pipe: Any = Connection(int(argv[1]))
     worker: Any = None
