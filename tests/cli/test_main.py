@@ -24,7 +24,7 @@ ERRORS = [
     (["task=ShadowHandOver", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
     (["task=ShadowHandOver", "test=True", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
     (["task=ShadowHandOver", "checkpoint=~nobody/x"], 3, "there is no checkpoint ~nobody/x"),
-    (["task=ShadowHandOver", "checkpoint=x.pt", "algo=ppo"], 2, "algo=ppo cannot continue checkpoint=x.pt"),
+    (["task=ShadowHandOver", "checkpoint=x.pt", "algo=ppo"], 3, "there is no checkpoint x.pt"),
     (["task=ShadowHandOver", "-m", "seed=1,2", "--cfg"], 2, "leave -m out"),
     ([], 2, "no task was given"),
 ]
