@@ -37,12 +37,13 @@ nothing imports a task.
     world_model/world_model.py   the parts together: updates, one step
     world_model/imagine.py       a dream: policy and world model in turn
     world_model/paper/           networks that only ``preset=paper`` uses
-    agent/                       what to do: actors, a central critic, returns, PPO on dreams
+    agent/                       what to do: actors, central critics, returns; SAC from replay and dreams, PPO on dreams
 
     config.py                    a run's settings: the dataclasses of all packages as one tree
     run/                         one run: configuration to objects, folder, checkpoints, log, signals
-    train/                       learning: the loop, evaluation, probes of the world model, baselines
-    train/trainer.py             the algorithm's box: collect, learn the world, learn in dreams
+    training/                    learning: the loop, evaluation, probes of the world model, baselines
+    training/trainer.py          the algorithm's box: collect, learn the world, learn in dreams
+    training/dyna.py             its other half on hands: learn from replay and from dreams that held-out rows bear out
     tools/                       evaluate, play, export and plot
     bench/                       speed of engines, dreams and the whole loop
     cli/                         from the words typed to a run or a tool

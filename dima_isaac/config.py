@@ -13,7 +13,7 @@ from dima_isaac.agent.config import AgentConfig, LearnerKind
 from dima_isaac.errors import UsageError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.schema import AUTO, All, Count, CountOrZero, Few, Seed, Size, from_dict
-from dima_isaac.train.config import TrainConfig
+from dima_isaac.training.config import TrainConfig
 from dima_isaac.world_model.config import Backbone, RewardKind, WorldModelConfig
 
 

@@ -60,7 +60,7 @@ print(json.dumps(result))"
 # in parts, since one that is cut off begins again; -vv names each test in the log, also of a part that was cut off.
 # The learner's needs no kernel of Warp's
 pytest="$python -m pytest -vv -m gpu"
-step tests_learner 120 $pytest tests --ignore=tests/sim --ignore=tests/train/test_on_gpu.py
+step tests_learner 120 $pytest tests --ignore=tests/sim --ignore=tests/training/test_on_gpu.py
 # the first engine compiles Warp's kernels for this GPU: minutes, once per machine
 step engine_$main 400 $bench suite=engine num_envs=$main seconds=$seconds
 
@@ -98,7 +98,7 @@ step continued 90 $run max_env_steps=$((3 * steps / 2)) train.eval.episodes=4
 step evaluated 60 "$python" scripts/evaluate.py checkpoint="$out/run" num_envs=4 episodes=4
 step filmed 60 "$python" scripts/play.py checkpoint="$out/run" num_envs=1 steps=10 out="$out/run.gif"
 step tests_engine 240 $pytest tests/sim
-step tests_runs 240 $pytest tests/train/test_on_gpu.py
+step tests_runs 240 $pytest tests/training/test_on_gpu.py
 step train_${main}_eager 150 $bench suite=train num_envs=$main seconds=$seconds compile=False $small
 # the trace last: it is the likeliest to upset a driver
 step traced_$main 150 $bench suite=train num_envs=$main seconds=0 trace=True $small

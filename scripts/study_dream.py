@@ -27,7 +27,7 @@ from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import table
 from dima_isaac.tools.config import EvaluateConfig
 from dima_isaac.tools.restore import Restored, restore
-from dima_isaac.train import probes
+from dima_isaac.training import probes
 from dima_isaac.types import Policy
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel

@@ -26,15 +26,15 @@ from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.tools.dream import record
-from dima_isaac.train.loop import TrainingLoop
-from dima_isaac.train.model_free import ModelFree
-from dima_isaac.train.trainer import Trainer
+from dima_isaac.training.loop import TrainingLoop
+from dima_isaac.training.model_free import ModelFree
+from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind, Reveal, RewardConfig, RewardKind
 from dima_isaac.world_model.world_model import WorldModel
 from tests.guard import no_synchronisation
 from tests.pretend_gpu import DeterminismError, MixedDevicesError, OnDevice, on_host, pretend_gpu
 from tests.toy import toy_env
-from tests.train.test_trainer import config, off_policy
+from tests.training.test_trainer import config, off_policy
 
 ENVS = 3
 

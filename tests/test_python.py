@@ -2,8 +2,6 @@
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -87,13 +85,3 @@ def test_what_is_left_early_is_saved_and_continues(toy_catalogue, tmp_path):
     assert checkpoint.read(tmp_path / "run" / "checkpoints" / "last.pt")["env_steps"] == left
     rows = list(train(SMALL, run_dir=str(tmp_path / "run"), checkpoint="auto"))
     assert rows[0]["env_steps"] > left and rows[-1]["env_steps"] == 512
-
-
-def test_the_name_is_a_function_before_and_after_its_package_is_imported():
-    """``dima_isaac.train`` is a package, too, whose import takes the name."""
-    code = "import dima_isaac; before = dima_isaac.train; import dima_isaac.train.clock; after = dima_isaac.train\n"
-    code += "for train in (before, after):\n"
-    code += "    try: train()\n"
-    code += "    except dima_isaac.errors.UsageError as error: print(error)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.count("no task was given") == 2

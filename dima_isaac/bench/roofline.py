@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dima_isaac.train.clock import DeviceTimer
+from dima_isaac.training.clock import DeviceTimer
 
 _SIDE = {"cpu": 1024, "cuda": 8192}  # of the square matrices that are multiplied
 _LAUNCHES = {"cpu": 1, "cuda": 10}  # in a row: one alone would be over before the clocks of a GPU are up

@@ -27,9 +27,9 @@ from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.tools import table
-from dima_isaac.train.clock import DeviceTimer
-from dima_isaac.train.config import CheckpointConfig, EvalConfig
-from dima_isaac.train.trainer import Trainer
+from dima_isaac.training.clock import DeviceTimer
+from dima_isaac.training.config import CheckpointConfig, EvalConfig
+from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import Precision
 
 PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")

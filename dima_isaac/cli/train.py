@@ -112,7 +112,7 @@ def rows(
     from dima_isaac.run.logger import Logger
     from dima_isaac.run.resolve import resolve_run
     from dima_isaac.tools.play import training_window
-    from dima_isaac.train.build import loop_class
+    from dima_isaac.training.build import loop_class
 
     if named:
         file = find(cfg.checkpoint)  # before a folder is made for nothing
@@ -139,7 +139,7 @@ def rows(
                 written: list[Row] = []
                 logger.callbacks += [written.append, *callbacks]
                 if baseline:
-                    from dima_isaac.train.baselines import train_baseline  # needs rl-games
+                    from dima_isaac.training.baselines import train_baseline  # needs rl-games
 
                     train_baseline(cfg, cfg.algo is Algo.mappo, folder, env, eval_env, logger, stopped)
                 else:

@@ -12,7 +12,7 @@ from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.tools.config import PlayConfig
 from dima_isaac.tools.restore import Restored
-from dima_isaac.train import probes, video
+from dima_isaac.training import probes, video
 from dima_isaac.types import Controller, Step
 from dima_isaac.world_model.world_model import Context
 

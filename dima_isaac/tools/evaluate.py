@@ -26,7 +26,7 @@ from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig
 from dima_isaac.tools.policies import controller
 from dima_isaac.tools.restore import Restored, newest, restore, restore_or_compose
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
-from dima_isaac.train.evaluate import episodes
+from dima_isaac.training.evaluate import episodes
 from dima_isaac.types import Controller
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from dima_isaac.tools import figure
 from dima_isaac.tools.figure import COLOURS, DASHES, GREY, INK
 from dima_isaac.tools.probe import DREAMS
-from dima_isaac.train.probes import OpenLoop
+from dima_isaac.training.probes import OpenLoop
 
 
 def open_loop_figure(loop: OpenLoop, title: str, path: Path, dimensions: list[int], name: Callable[[int], str]) -> Path:

@@ -21,7 +21,7 @@ from dima_isaac.tools.config import PlayConfig, Viewer, World
 from dima_isaac.tools.dream import Dream
 from dima_isaac.tools.policies import controller
 from dima_isaac.tools.restore import HELD_OUT, Restored, restore_or_compose
-from dima_isaac.train import video
+from dima_isaac.training import video
 from dima_isaac.types import Controller, Step
 
 PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow it down

@@ -7,7 +7,7 @@ from typing import Any
 from dima_isaac.envs.task import Task
 from dima_isaac.tools import table
 from dima_isaac.tools.restore import Restored
-from dima_isaac.train import probes
+from dima_isaac.training import probes
 
 DREAMS = 8  # whose mean is shown beside one dream
 

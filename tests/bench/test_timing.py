@@ -17,7 +17,7 @@ from dima_isaac.bench.timing import (
     union_length,
 )
 from dima_isaac.bench.train import Profiler
-from dima_isaac.train.clock import DeviceTimer
+from dima_isaac.training.clock import DeviceTimer
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.sim.render import Controls, Viewer
 from dima_isaac.tools import play
 from dima_isaac.tools.config import PlayConfig, World
-from dima_isaac.train.video import number
+from dima_isaac.training.video import number
 from tests.toy import toy_env
 
 

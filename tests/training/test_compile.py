@@ -13,11 +13,11 @@ from dima_isaac.config import RunConfig
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
-from dima_isaac.train.trainer import Trainer
+from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind, RewardConfig, RewardKind
 from tests.tape import use_tapes
 from tests.toy import toy_env
-from tests.train.test_trainer import config, flat
+from tests.training.test_trainer import config, flat
 
 UPDATES = 100
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]

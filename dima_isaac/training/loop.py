@@ -18,9 +18,9 @@ from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Interrupted, Signals
-from dima_isaac.train.clock import Ratio, Schedule
-from dima_isaac.train.evaluate import Evaluator, add_environment_metrics
-from dima_isaac.train.persistence import Part, Persistence, attribute, optim_state, state
+from dima_isaac.training.clock import Ratio, Schedule
+from dima_isaac.training.evaluate import Evaluator, add_environment_metrics
+from dima_isaac.training.persistence import Part, Persistence, attribute, optim_state, state
 from dima_isaac.types import Step
 from dima_isaac.world_model.config import Precision
 

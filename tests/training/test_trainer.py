@@ -25,10 +25,10 @@ from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.run import checkpoint
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.train.build import loop_class
-from dima_isaac.train.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
-from dima_isaac.train.loop import TrainingLoop
-from dima_isaac.train.trainer import Trainer
+from dima_isaac.training.build import loop_class
+from dima_isaac.training.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
+from dima_isaac.training.loop import TrainingLoop
+from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
 from tests.tape import use_tapes
 from tests.toy import toy_env

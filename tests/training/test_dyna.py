@@ -9,11 +9,11 @@ import torch
 from dima_isaac.config import RunConfig
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.train import dyna as module
-from dima_isaac.train.dyna import Dyna
+from dima_isaac.training import dyna as module
+from dima_isaac.training.dyna import Dyna
 from dima_isaac.types import Rollout
 from tests.toy import toy_env
-from tests.train.test_trainer import assert_same, config, dyna, trained
+from tests.training.test_trainer import assert_same, config, dyna, trained
 
 
 @pytest.fixture

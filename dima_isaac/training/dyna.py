@@ -16,9 +16,9 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
-from dima_isaac.train.clock import Ratio
-from dima_isaac.train.persistence import Part, attribute, state
-from dima_isaac.train.trainer import Trainer
+from dima_isaac.training.clock import Ratio
+from dima_isaac.training.persistence import Part, attribute, state
+from dima_isaac.training.trainer import Trainer
 from dima_isaac.types import Rollout, Transitions, Window
 from dima_isaac.world_model.dream_skill import HORIZONS, DreamSkill
 from dima_isaac.world_model.imagine import imagine

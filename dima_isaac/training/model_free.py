@@ -1,8 +1,8 @@
 """``algo=sac``: the off-policy learner on real transitions alone, without a world model."""
 
 from dima_isaac.agent.learner import ReplayLearner
-from dima_isaac.train.clock import Ratio
-from dima_isaac.train.loop import TrainingLoop
+from dima_isaac.training.clock import Ratio
+from dima_isaac.training.loop import TrainingLoop
 
 
 class ModelFree(TrainingLoop):

@@ -27,9 +27,9 @@ from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError,
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
-from dima_isaac.train.clock import Every
-from dima_isaac.train.evaluate import Evaluator, add_environment_metrics
-from dima_isaac.train.persistence import Part, Persistence, attribute, state
+from dima_isaac.training.clock import Every
+from dima_isaac.training.evaluate import Evaluator, add_environment_metrics
+from dima_isaac.training.persistence import Part, Persistence, attribute, state
 from dima_isaac.types import Step, restore_generator
 
 _NAME = "dima_isaac"

@@ -11,10 +11,10 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Interrupted, Signals
-from dima_isaac.train import probes
-from dima_isaac.train.clock import Ratio, Throughput
-from dima_isaac.train.loop import TrainingLoop
-from dima_isaac.train.persistence import Part, attribute, optim_state, state
+from dima_isaac.training import probes
+from dima_isaac.training.clock import Ratio, Throughput
+from dima_isaac.training.loop import TrainingLoop
+from dima_isaac.training.persistence import Part, attribute, optim_state, state
 from dima_isaac.types import Rollout, Window
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from dima_isaac.train.config import TrainConfig
+from dima_isaac.training.config import TrainConfig
 
 
 class Every:

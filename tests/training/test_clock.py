@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dima_isaac.train.clock import Every, Ratio, Throughput
+from dima_isaac.training.clock import Every, Ratio, Throughput
 
 
 def test_every_fires_once_per_interval_whatever_the_stride():
@@ -39,7 +39,7 @@ def test_ratio_forgives_rounding():
 
 def test_a_rate_counts_only_the_time_of_its_work(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr("dima_isaac.train.clock.time.perf_counter", lambda: now[0])
+    monkeypatch.setattr("dima_isaac.training.clock.time.perf_counter", lambda: now[0])
     rate = Throughput(torch.device("cpu"))
     assert rate.read() is None
     for amount, seconds in ((30, 2.0), (0, 100.0), (30, 4.0)):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dima_isaac.agent.actor import Actor
 from dima_isaac.agent.config import ActorConfig
-from dima_isaac.train import probes
+from dima_isaac.training import probes
 from dima_isaac.types import Window
 from tests.toy import toy_env
 

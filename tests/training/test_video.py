@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from dima_isaac.train import video
+from dima_isaac.training import video
 from tests.toy import toy_env
 
 

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import torch
 
 from dima_isaac.config import RunConfig
-from dima_isaac.train.evaluate import Evaluator, episodes, evaluate
+from dima_isaac.training.evaluate import Evaluator, episodes, evaluate
 from tests.toy import toy_env
 
 
@@ -78,7 +78,7 @@ def test_films_are_as_far_apart_and_as_long_as_asked(tmp_path, monkeypatch):
     clip = lambda env, policy, folder, env_steps, steps, note: (
         made.append((env_steps, steps)) or folder / str(env_steps)
     )
-    monkeypatch.setattr("dima_isaac.train.evaluate.clip", clip)
+    monkeypatch.setattr("dima_isaac.training.evaluate.clip", clip)
     logger = SimpleNamespace(
         add=lambda *row: None, note=None, video=lambda path, steps: shown.append((path.name, steps))
     )

@@ -10,7 +10,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.train.video import clip
+from dima_isaac.training.video import clip
 from dima_isaac.types import Controller, Metrics
 
 

@@ -11,14 +11,14 @@ import torch
 from dima_isaac.envs import noise
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.train.build import loop_class
-from dima_isaac.train.dyna import Dyna
-from dima_isaac.train.trainer import Trainer
+from dima_isaac.training.build import loop_class
+from dima_isaac.training.dyna import Dyna
+from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind
 from tests.guard import SynchronisationError, guard, no_synchronisation
 from tests.tape import use_tapes
 from tests.toy import toy_env
-from tests.train.test_trainer import config, dyna
+from tests.training.test_trainer import config, dyna
 
 WAITS = {
     "item": lambda x: x.sum().item(),
@@ -87,7 +87,7 @@ def _loops():
 @pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in _loops()])
 def test_the_loop_never_waits(tmp_path, cfg, monkeypatch):
     monkeypatch.setattr(noise, "_torch_device", lambda tensor: tensor.device)  # as for tensors of a GPU
-    monkeypatch.setattr("dima_isaac.train.dyna.MIN_SKILL", -float("inf"))
+    monkeypatch.setattr("dima_isaac.training.dyna.MIN_SKILL", -float("inf"))
     use_tapes(monkeypatch)
     trainer = _watched(tmp_path / "run", cfg, torch.device("cpu"))
     assert trainer.env_steps >= cfg.max_env_steps

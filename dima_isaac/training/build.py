@@ -2,10 +2,10 @@
 
 from dima_isaac.agent.config import LearnerKind
 from dima_isaac.config import Algo, RunConfig
-from dima_isaac.train.dyna import Dyna
-from dima_isaac.train.loop import TrainingLoop
-from dima_isaac.train.model_free import ModelFree
-from dima_isaac.train.trainer import Trainer
+from dima_isaac.training.dyna import Dyna
+from dima_isaac.training.loop import TrainingLoop
+from dima_isaac.training.model_free import ModelFree
+from dima_isaac.training.trainer import Trainer
 
 
 def loop_class(cfg: RunConfig) -> type[TrainingLoop]:

@@ -23,7 +23,7 @@ from tests.cli.test_train import same
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("rl_games")
-from dima_isaac.train.baselines import _Observer, parameters
+from dima_isaac.training.baselines import _Observer, parameters
 
 
 @pytest.mark.parametrize("algo", ["ppo", "mappo"])

@@ -1,0 +1,1 @@
+"""Training: the loops, their schedule and persistence, evaluation, probes, videos, and the baselines."""
