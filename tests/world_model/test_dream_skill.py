@@ -17,7 +17,7 @@ def window(rows: int, length: int) -> Window:
     no = torch.zeros(rows, length, dtype=torch.bool)
     state, action = torch.randn(rows, length, DIMS.state), torch.zeros(rows, length, DIMS.agents, DIMS.action)
     ends = torch.rand(rows, length) < 0.3
-    return Window(state, action, torch.randn(rows, length), ends, no, ~no)
+    return Window(state, action, torch.randn(rows, length), terminal=ends, first=no, last=ends, valid=~no)
 
 
 def skill_of(monkeypatch, foresee, change=lambda w: None) -> torch.Tensor:
