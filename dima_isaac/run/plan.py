@@ -99,9 +99,9 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
 
 def _check_whole(stored: dict[str, Any], folder: Path) -> None:
     """Raise ``CheckpointError`` unless a run can be continued from what ``folder``'s config.yaml ``stored``."""
+    check_expressible(stored, folder)
     if not isinstance(stored.get("num_envs"), int) or not dict(leaves(stored)).get("engine.name"):
         raise CheckpointError(f"{folder / 'config.yaml'} is not a run's whole configuration.")
-    check_expressible(stored, folder)
 
 
 def _runs(parent: Path) -> list[Path]:

@@ -16,6 +16,7 @@ _TABLE = yaml.safe_load(Path(__file__).with_name("renamed.yaml").read_text())
 RENAMED: dict[str, str] = _TABLE["renamed"]
 DROPPED: dict[str, list[Any]] = _TABLE["dropped"]
 MERGED: dict[str, dict[Any, dict[str, Any]]] = _TABLE["merged"]
+ADDED: dict[str, Any] = _TABLE["added"]
 STATE: dict[str, dict[str, str | None]] = _TABLE["state"]
 _MISSING = object()
 
@@ -44,6 +45,10 @@ def renamed_config(config: dict[str, Any]) -> dict[str, Any]:
                 for key in present:
                     _pop(config, key)
                 break
+    for key, value in ADDED.items():
+        branch, leaf = _branch(config, key)
+        if branch:  # empty where the file has nothing of that part
+            branch.setdefault(leaf, value)
     return config
 
 

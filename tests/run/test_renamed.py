@@ -31,13 +31,14 @@ def tables(monkeypatch):
     merged = {False: {"agent.x": 0, "agent.y": "no"}, True: {"agent.x": 1, "agent.y": "yes"}}
     monkeypatch.setattr(renamed, "MERGED", {"agent.flag": merged})
     monkeypatch.setattr(renamed, "DROPPED", {"agent.kind": ("plain", "usual")})
+    monkeypatch.setattr(renamed, "ADDED", {})
     monkeypatch.setattr(renamed, "STATE", {"world": {"space.old": "space.new", "gone": None}})
 
 
 def test_every_entry_leads_to_a_key_of_today_and_none_starts_at_one():
     today = dict(schema(RunConfig))
     free = ("task.", "engine.")
-    targets = [*renamed.RENAMED.values(), *renamed.MERGED]
+    targets = [*renamed.RENAMED.values(), *renamed.MERGED, *renamed.ADDED]
     assert all(new in today or new.startswith(free) for new in targets)
     parts = [key for meanings in renamed.MERGED.values() for meaning in meanings.values() for key in meaning]
     assert not [old for old in (*renamed.RENAMED, *renamed.DROPPED, *parts) if old in today]
@@ -81,6 +82,11 @@ def merged(one: dict, other: dict) -> dict:
     for key, value in other.items():
         out[key] = merged(one[key], value) if isinstance(value, dict) else value
     return out
+
+
+def test_a_run_of_before_the_choice_of_a_learner_keeps_its_own():
+    assert renamed.renamed_config({"agent": {"gamma": 0.9}})["agent"] == {"gamma": 0.9, "learner": "ppo"}
+    assert renamed.renamed_config({"agent": {"learner": "sac"}})["agent"]["learner"] == "sac"
 
 
 def test_leaves_and_branches_move_and_dropped_keys_go(tables):
