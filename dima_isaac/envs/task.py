@@ -31,6 +31,8 @@ class TaskSpec:
     """(N, A) int64: the column of the state that holds the action just taken, -1 where none does; None: no column."""
     output_only: Tensor | None = None
     """(D,) bool: columns that follow from the others and that the next state does not depend on (contact forces)."""
+    object_columns: Tensor | None = None
+    """(objects, 3) int64: columns that hold the positions of what physics alone moves; None: there is nothing such."""
     goal: bool = True  # whether the task can succeed; without a goal no success is reported (robots that run)
     action_mask: Tensor | None = None  # (N, A) bool: False where a shorter agent's action is padding; None = all used
     notes: tuple[str, ...] = ()  # printed at construction: protocol, observability, profile

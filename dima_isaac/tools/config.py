@@ -106,7 +106,7 @@ class EvaluateConfig(PolicyConfig):
     num_envs: Size = 64
     episodes: Count = 128
     baseline: bool = False  # zero and random actions on the same starts
-    probe: bool = False  # open-loop error and action sensitivity of the world model
+    probe: bool = False  # of the world model: open-loop error, action sensitivity, and what a push comes to
 
     def validate(self, catalog: Catalog) -> None:
         super().validate(catalog)

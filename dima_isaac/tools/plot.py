@@ -2,15 +2,15 @@
 
 import os
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 
 from dima_isaac.config import RunConfig
 from dima_isaac.run.catalog import Catalog
-from dima_isaac.tools import curves, figure, open_loop, runs, table
+from dima_isaac.tools import curves, figure, open_loop, probe, runs, table
 from dima_isaac.tools.config import Axis, PlotConfig, references
-from dima_isaac.tools.probe import probe
 from dima_isaac.tools.restore import Restored, restore
 from dima_isaac.tools.runs import Group
 from dima_isaac.tools.statistics import bootstrap, iqm
@@ -48,13 +48,12 @@ def _curves(cfg: PlotConfig, groups: list[Group], folder: Path) -> list[Path]:
 
 
 def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
-    found = probe(restored, cfg.num_envs, cfg.seed)
-    spec = found.task.spec
-    name = found.task.describe
+    with closing(restored.build_env(cfg.num_envs, cfg.seed + restored.cfg.seed)) as env:
+        loop, spec, name = probe.open_loop(restored, env, cfg.seed), env.spec, env.task.describe
     title = f"{spec.name}, {restored.env_steps:,} environment steps, preset {restored.cfg.preset}, held-out episodes"
     folder = Path(cfg.out) if cfg.out else restored.run_folder / "plots"
-    shown = open_loop.informative_dimensions(found.loop, spec.last_action_index)
-    return open_loop.open_loop_figure(found.loop, title, folder / "open_loop.png", shown, name)
+    shown = open_loop.informative_dimensions(loop, spec.last_action_index)
+    return open_loop.open_loop_figure(loop, title, folder / "open_loop.png", shown, name)
 
 
 def results(groups: list[Group]) -> str:

@@ -1,13 +1,14 @@
-"""A checkpoint's world model against the simulator on held-out episodes: open-loop error and action sensitivity."""
+"""A checkpoint's world model against the simulator on held-out episodes: open-loop error, sensitivity, and pushes."""
 
 from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
 from dima_isaac.envs.task import Task
+from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.tools import table
 from dima_isaac.tools.restore import Restored
-from dima_isaac.training import probes
+from dima_isaac.training import probes, pushes
 
 DREAMS = 8  # whose mean is shown beside one dream
 
@@ -19,17 +20,23 @@ class Probe:
     task: Task
     loop: probes.OpenLoop
     sensitivity: probes.Sensitivity
+    pushes: pushes.Pushes
 
 
 def probe(restored: Restored, num_envs: int, seed: int) -> Probe:
     """Measure the world model of ``restored`` on ``num_envs`` environments that start as ``seed`` says."""
-    horizon = probes.HORIZON
     with closing(restored.build_env(num_envs, seed + restored.cfg.seed)) as env:
-        world, agent = restored.world(env), restored.agent(env.task)
-        linear = probes.LinearModel(world, restored.replay(env.spec))
-        held_out = probes.record(env, agent.act, 1, max(2 * env.spec.episode_length, 3 * horizon), seed)
-        loop = probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
-        return Probe(env.task, loop, probes.sensitivity(world, env, agent.act, 1))
+        loop, world, act = open_loop(restored, env, seed), restored.world(env), restored.agent(env.task).act
+        sensitivity = probes.sensitivity(world, env, act, 1)
+        return Probe(env.task, loop, sensitivity, pushes.pushes(world, env, act, 1, seed))
+
+
+def open_loop(restored: Restored, env: VecEnv, seed: int) -> probes.OpenLoop:
+    """The first of the measurements."""
+    horizon, world, act = probes.HORIZON, restored.world(env), restored.agent(env.task).act
+    linear = probes.LinearModel(world, restored.replay(env.spec))
+    held_out = probes.record(env, act, 1, max(2 * env.spec.episode_length, 3 * horizon), seed)
+    return probes.open_loop(world, held_out, linear, horizon, dreams=DREAMS)
 
 
 def report(found: Probe, restored: Restored) -> dict[str, Any]:
@@ -57,7 +64,16 @@ def report(found: Probe, restored: Restored) -> dict[str, Any]:
     print(
         f"\nhow far one agent's action moves the next state (reveal={denoiser.reveal.name}, |dz| for a change of 0.5)"
     )
-    print(table.text(["agent", "dreamt", "true", "dreamt / true"], rows) + "\n")
+    print(table.text(["agent", "dreamt", "true", "dreamt / true"], rows))
+    push = {name: value.tolist() for name, value in vars(found.pushes).items()}
+    measured = zip(*(push[name] for name in ("reward", "reward_size", "place", "place_size")), strict=True)
+    rows = [
+        [str(steps), str(number), *(f"{value:.2f}" for value in values)]
+        for steps, number, values in zip(pushes.HELD, push["number"], measured, strict=True)
+    ]
+    place = "z" if found.task.spec.object_columns is None else "object"
+    print("\nwhat a push of 0.5 on one agent's actions changes, dreamt and true: correlation, and ratio of sizes")
+    print(table.text(["steps held", "pushes", "reward", "ratio", place, "ratio"], rows) + "\n")
     return {
         "horizon": len(model),
         "model": model,
@@ -70,4 +86,5 @@ def report(found: Probe, restored: Restored) -> dict[str, Any]:
         "order": denoiser.order.name,
         "sensitivity_dreamt": dreamt,
         "sensitivity_true": true,
+        "pushes": {"steps": pushes.HELD, **push},
     }

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.nn.ridge import Ridge
 from dima_isaac.replay.config import ReplayConfig
@@ -110,10 +111,10 @@ def open_loop(
     """
     history = world.history
     window = _whole_windows(held_out, WINDOWS, history + horizon)
-    start, actions = world.context(_rows(window, 0, history)), window.action[:, history - 1 :]
+    start, actions = world.context(_rows(window, 0, history)), window.action[:, history - 1 : -1]
     generator = torch.Generator(window.state.device).manual_seed(seed)
     past, true = world.target.z(window.state).split([history - 1, horizon + 1], 1)
-    dreamt = torch.stack([_dream(world, start, actions, horizon, generator) for _ in range(dreams)])
+    dreamt = torch.stack([world.target.z(dream(world, start, actions, generator)) for _ in range(dreams)])
     fitted = [true[:, 0]]
     for h in range(horizon):
         fitted.append(linear(fitted[-1], actions[:, h]).clamp(-10.0, 10.0))
@@ -131,13 +132,23 @@ def open_loop(
     )
 
 
-def _dream(world: WorldModel, context: Context, actions: Tensor, horizon: int, generator: torch.Generator) -> Tensor:
-    """z (B, H + 1, D) from ``context`` under ``actions`` (B, H, N, A)."""
+def dream(world: WorldModel, context: Context, actions: Tensor, generator: torch.Generator) -> Tensor:
+    """Raw s (B, H + 1, D) from ``context`` under ``actions`` (B, H, N, A), without held-out errors."""
     states = [context.state]
-    for h in range(horizon):
-        context = world.step(context, actions[:, h], generator, errors=False)
+    for action in actions.unbind(1):
+        context = world.step(context, action, generator, errors=False)
         states.append(context.state)
-    return world.target.z(torch.stack(states, 1))
+    return torch.stack(states, 1)
+
+
+def physical(spec: TaskSpec, device: torch.device) -> Tensor:
+    """(D,) 1 for the state dimensions that physics moves, 0 for those that repeat the action or are output-only."""
+    mask = torch.ones(spec.dims.state, device=device)
+    if spec.last_action_index is not None:
+        mask[spec.last_action_index[spec.last_action_index >= 0]] = 0.0
+    if spec.output_only is not None:
+        mask[spec.output_only] = 0.0
+    return mask
 
 
 @torch.no_grad()
@@ -152,19 +163,15 @@ def sensitivity(world: WorldModel, env: VecEnv, draw: Draw, episode: int) -> Sen
     kept = record(env, draw, episode, max(WARMUP, world.history), seed=episode)
     window = kept.gather(now, torch.arange(env.num_envs, device=now.device), world.history)
     start, action, context = copy.deepcopy(env.state_dict()), window.action[:, -1], world.context(window)
-    physical = torch.ones(dims.state, device=action.device)
-    if env.spec.last_action_index is not None:
-        physical[env.spec.last_action_index[env.spec.last_action_index >= 0]] = 0.0
-    if env.spec.output_only is not None:
-        physical[env.spec.output_only] = 0.0
+    counted = physical(env.spec, action.device)
 
     def true_next(a: Tensor) -> Tensor:
         env.load_state_dict(start)
-        return world.target.z(env.step(a).state) * physical
+        return world.target.z(env.step(a).state) * counted
 
     def dreamt_next(a: Tensor) -> Tensor:
         generator = torch.Generator(a.device).manual_seed(episode)
-        return world.target.z(world.step(context, a, generator, errors=False).state) * physical
+        return world.target.z(world.step(context, a, generator, errors=False).state) * counted
 
     base_true, base_dreamt = true_next(action), dreamt_next(action)
     true, dreamt = [], []

@@ -23,6 +23,7 @@ def test_evaluate_reports_policy_baselines_and_probe(runs, capsys):
     probe = line["probe"]
     assert len(probe["model"]) == len(probe["repeat"]) == len(probe["linear"]) == 15
     assert len(probe["sensitivity_true"]) == 2 and "open-loop error" in output
+    assert len(probe["pushes"]["reward"]) == len(probe["pushes"]["place"]) == 3 and "what a push of 0.5" in output
     assert probe["reveal"] in Reveal.__members__ and f"reveal={probe['reveal']}" in output
 
 

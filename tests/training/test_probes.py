@@ -26,11 +26,11 @@ class Identity:
 
 
 class Oracle:
-    """The toy's own equations; ``blind`` agents' actions do nothing, ``drift`` and ``noise`` are added to each step."""
+    """The toy's own equations; the actions of ``blind`` agents do nothing, ``drift`` and ``noise`` come on top."""
 
     history, target = 3, Identity()
 
-    def __init__(self, blind: int | None = None, drift: float = 0.0, noise: float = 0.0) -> None:
+    def __init__(self, blind: tuple[int, ...] = (), drift: float = 0.0, noise: float = 0.0) -> None:
         self.blind, self.drift, self.noise = blind, drift, noise
 
     def context(self, window: Window) -> Now:
@@ -40,11 +40,14 @@ class Oracle:
         assert not errors, "a probe holds the prediction against the truth"
         pos, vel, _ = context.state.split(2, 1)
         push = action.squeeze(-1).clamp(-1, 1)
-        if self.blind is not None:
-            push = push * (torch.arange(2) != self.blind)
+        push = push * torch.tensor([agent not in self.blind for agent in range(2)])
         vel = vel + 0.1 * (5 * push - vel)
         drift = self.drift + self.noise * torch.randn(pos.shape, generator=generator)
         return Now(torch.cat([pos + 0.1 * vel + drift, vel, push], 1))
+
+    def predict_reward(self, states: Tensor, actions: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        pos = states[:, 1:, :2]
+        return torch.exp(-(pos - 0.5).abs()).mean(-1), (pos.abs() <= 3.0).all(-1).float()
 
 
 def setting(ticks: int = 30):
@@ -97,7 +100,7 @@ def test_sensitivity_is_zero_for_an_agent_that_the_model_ignores():
     torch.testing.assert_close(seeing.dreamt, seeing.true, rtol=1e-4, atol=1e-6)
     expected = (0.25**2 + 0.025**2) ** 0.5  # 0.1 * 5 * 0.5 in velocity, a tenth of it in position
     torch.testing.assert_close(seeing.true, torch.full((2,), expected), rtol=1e-3, atol=0)
-    half = probes.sensitivity(Oracle(blind=1), env, actor.act, episode=5)
+    half = probes.sensitivity(Oracle(blind=(1,)), env, actor.act, episode=5)
     assert half.dreamt[0] > 0.2 and half.dreamt[1] == 0 and half.true[1] > 0.2
     assert before.keys() == env.state_dict().keys()
 

@@ -37,6 +37,10 @@ class StateLayout:
         """(O,) int64: the columns that an agent of hand ``side`` sees, the hand's block and the tail."""
         return torch.cat([side * self.block + torch.arange(self.block), 2 * self.block + torch.arange(self.tail)])
 
+    def positions(self, objects: Sequence[int]) -> Tensor:
+        """(objects, 3) int64: the columns of the positions of objects that begin at these columns of the tail."""
+        return 2 * self.block + torch.tensor(objects).unsqueeze(1) + torch.arange(3)
+
     def last_action(self) -> Tensor:
         """(2 * actions,) int64: the columns that hold the hands' last actions."""
         own = torch.arange(self.block - self.actions, self.block)

@@ -69,7 +69,7 @@ class TwoHandTask(Task):
     hands: Hands
     props: Sequence[Prop] = ()
     tail_size: int = 0  # numbers that follow the hands' blocks
-    objects: Sequence[int] = (0,)  # the tail's columns at each of which an object's 13 numbers begin
+    objects: Sequence[int] = (0,)  # the tail's columns at each of which 13 numbers begin: the first props', in order
     links: Sequence[str] = ()  # read besides the hands' own
     camera: tuple[Vec3, Vec3] = ((0.75, -0.5, 1.0), (0.0, -0.5, 0.52))  # eye, target
 
@@ -82,6 +82,7 @@ class TwoHandTask(Task):
         count, used = len(self._agents.names), self._agents.used
         views = [self._columns.seen_by(side) for side in range(len(HANDS)) for _ in range(count // len(HANDS))]
         self._view = torch.cat(views)  # (N * O,)
+        begins = [first for first, prop in zip(self.objects, self.props, strict=False) if prop.actor.free]
         self.spec = TaskSpec(
             name=self.name or type(self).__name__,
             dims=Dims(agents=count, state=self._columns.width, obs=len(views[0]), action=used.shape[1]),
@@ -89,6 +90,7 @@ class TwoHandTask(Task):
             control_dt=1.0 / 60.0,
             agent_names=self._agents.names,
             last_action_index=torch.where(used, self._columns.last_action()[self._agents.action], -1),
+            object_columns=self._columns.positions(begins) if begins else None,
             action_mask=None if bool(used.all()) else used,
             notes=(f"profile={cfg.profile.value}", _LEFT_NOTES[cfg.left_hand]),
         )

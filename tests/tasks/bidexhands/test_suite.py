@@ -139,6 +139,19 @@ class Numbered:
         return row[:3] + rotation(row[3:7]) @ np.array([x, y, z])
 
 
+@pytest.mark.parametrize("name", TASKS)
+def test_object_columns_are_the_positions_of_free_props(name):
+    stage = Stage(name)
+    numbered, task = Numbered(stage), stage.task
+    columns, free = task.spec.object_columns, [prop.actor.name for prop in task.props if prop.actor.free]
+    if columns is None:
+        assert not task.props[0].actor.free, "what the state begins its tail with is fixed to the ground"
+        return
+    state = task.state(stage.engine)[0].numpy()
+    for thing, shown in zip(free, columns.numpy(), strict=False):  # a lid may be free and not in the state
+        np.testing.assert_allclose(state[shown], numbered.rows[thing][:3], rtol=1e-6)
+
+
 def partnet(x: float, y: float, z: float) -> tuple[float, float, float]:
     """A point in the original's y-up link axes, in ours."""
     return -z, -x, y
