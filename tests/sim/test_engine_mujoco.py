@@ -81,7 +81,7 @@ def test_a_viewer_without_a_display_says_so(monkeypatch: pytest.MonkeyPatch) -> 
 def test_a_display_that_does_not_answer_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     monkeypatch.setenv("DISPLAY", ":987")
-    with pytest.raises(UsageError, match="Failed to open display :987.*headless=True needs no display"):
+    with pytest.raises(UsageError, match=r"Failed to open display :987.*headless=True needs no display"):
         Viewer(toss(1))
 
 
