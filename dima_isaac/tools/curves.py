@@ -19,6 +19,8 @@ PANELS = (  # metric, title, unit of the vertical axis, logarithmic
     ("world/denoise", "denoiser loss", "mean squared error", True),
     ("world/reward", "reward model loss", "loss", True),
     ("agent/entropy", "policy entropy", "nats per agent", False),
+    ("world/skill_5", "skill of dreams after 5 steps", "1 - error / variance", False),
+    ("world/horizon", "length of dreams", "steps", False),
 )
 _AXES = {
     "env_steps": ("environment steps", 1.0),
@@ -44,7 +46,7 @@ def learning_curves(groups: list[Group], axis: str, path: Path, references: list
     shown = panels([run for group in groups for run in group.runs], axis)
     if not shown:
         raise UsageError("nothing to draw: none of the usual metrics has been logged yet.")
-    columns = 2 if len(shown) == 4 else min(3, len(shown))
+    columns = {4: 2, 7: 4, 8: 4}.get(len(shown), min(3, len(shown)))
     rows = -(-len(shown) // columns)
     size = (4.6 * columns, 3.2 * rows + 0.5)
     canvas, grid = figure.pyplot().subplots(rows, columns, figsize=size, squeeze=False)
