@@ -31,7 +31,7 @@ class ReplayBuffer:
         self._added = 0  # rows ever written; the next one goes to _added % rows
         self._oldest = 0  # number of the first row that was not lost with a damaged file
         self._edges = torch.tensor(WEIGHTS).cumsum(0).to(device)  # mass up to the end of each quarter
-        self._generator = torch.Generator(device).manual_seed(seed)
+        self.generator = torch.Generator(device).manual_seed(seed)
 
     @property
     def size(self) -> int:
@@ -54,7 +54,7 @@ class ReplayBuffer:
 
         A ``generator`` of the caller's leaves the replay's own untouched, so that measurements do not change training.
         """
-        generator = generator or self._generator
+        generator = generator or self.generator
         age = draw_ages(batch, self.size, self._edges, generator)
         env = torch.randint(self.num_envs, (batch,), device=self.device, generator=generator)
         return self.gather(age, env, length)
@@ -64,9 +64,9 @@ class ReplayBuffer:
 
         They start anywhere, uniformly. Rows that are the last of their episode lead nowhere and are not ``counted``.
         """
-        u = torch.rand(batch, device=self.device, generator=self._generator)
+        u = torch.rand(batch, device=self.device, generator=self.generator)
         age = min(1, self.size - 1) + (u * (self.size - 1)).long()
-        env = torch.randint(self.num_envs, (batch,), device=self.device, generator=self._generator)
+        env = torch.randint(self.num_envs, (batch,), device=self.device, generator=self.generator)
 
         def row(after: int) -> Tensor:
             return (self._added - 1 - (age - after).clamp_min(0)) % self.rows
@@ -116,7 +116,7 @@ class ReplayBuffer:
         """The rows kept, in ring order, how many were ever written, and the random state."""
         rows = {name: getattr(self, name)[: self._added] for name in self._columns}
         counters = {"rows": self.rows, "added": self._added, "size": self.size}
-        return {**rows, **counters, "generator": self._generator.get_state()}
+        return {**rows, **counters, "generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict) -> None:
         """Continue from ``state_dict``. On another kind of device the random stream starts anew.
@@ -134,7 +134,7 @@ class ReplayBuffer:
             mine[: theirs.shape[0]] = theirs.to(self.device)
         self._added = int(state["added"])
         self._oldest = self._added - int(state["size"])
-        restore_generator(self._generator, state["generator"])
+        restore_generator(self.generator, state["generator"])
 
 
 def draw_ages(batch: int, size: int, edges: Tensor, generator: torch.Generator) -> Tensor:

@@ -26,6 +26,7 @@ from dima_isaac.run.display import Lines, Panel, Progress
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.mirrors import Mirror, TensorBoard, Wandb
 
+_QUIET = 60.0  # s without a row or a note, after which progress within a round is shown
 _PACE_ROWS = 10  # whose mean pace tells how long the rest will take
 
 
@@ -44,7 +45,7 @@ class Logger:
         self._latest: dict[str, float | None] = {}
         self._file = open(run.metrics if self._writes else os.devnull, "a+", encoding="utf-8")  # noqa: SIM115
         self._before = 0.0  # seconds of earlier processes
-        self._start = self._last_time = time.monotonic()
+        self._start = self._last_time = self._shown = time.monotonic()
         self._last_steps: int | None = None
         self._recent: deque[tuple[float, int]] = deque(maxlen=_PACE_ROWS + 1)  # times and steps of the last rows
         # nothing is learnt before these steps, so their pace foretells nothing
@@ -69,7 +70,7 @@ class Logger:
         if self._last_steps is not None and env_steps > self._last_steps:
             seconds = max(now - self._last_time, 1e-9)
             self.add({"time/env_steps_per_s": round((env_steps - self._last_steps) / seconds, 2)})
-        self._last_time, self._last_steps = now, env_steps
+        self._last_time, self._last_steps, self._shown = now, env_steps, now
         row = self._write_row(env_steps, self._means())
         progress = Progress(env_steps, self.total_steps, row["wall_time"] or 0.0, self._seconds_left(now, env_steps))
         if self._show:
@@ -123,7 +124,13 @@ class Logger:
 
     def note(self, text: str) -> None:
         """Show the user a message."""
+        self._shown = time.monotonic()
         self._display.note(text)
+
+    def progress(self, text: str) -> None:
+        """A note within a round that takes long, once a minute."""
+        if self._show and self._writes and time.monotonic() - self._shown > _QUIET:
+            self.note(text)
 
     def video(self, path: Path, env_steps: int) -> None:
         """Show a video of an evaluation wherever rows are shown beside the run folder."""

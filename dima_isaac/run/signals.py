@@ -33,6 +33,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.stop: str | None = None  # the first signal's name
+        self.raises = False  # whether the next signal raises ``Interrupted`` wherever the program is
         self._before: dict[signal.Signals, Any] = {}
 
     @property
@@ -62,6 +63,9 @@ class Signals:
         self.stop = self.stop or name
         with suppress(OSError):
             os.write(2, f"\n{name}: saving after this step; Ctrl-C leaves unsaved.\n".encode())
+        if self.raises:
+            self.raises = False
+            raise Interrupted
 
 
 def _leave_terminal() -> None:

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, ClassVar, TypeVar
 
 import torch
@@ -195,15 +195,37 @@ class TrainingLoop(ABC):
             Interrupted: a signal asks for an end; the others are still due.
         """
         ratio = self.schedule.updates_due[name]
-        while ratio.pending(self.env_steps):
+        while left := ratio.pending(self.env_steps):
             self.check_signals()
             yield
             ratio.done += 1
+            self.logger.progress(f"{self.env_steps:>11,} steps, learning: {left - 1:,} {name} updates left")
 
     def check_signals(self) -> None:
         """Raise ``Interrupted`` if a signal asks for an end; several ranks stop after the same step only."""
         if ranks.count() == 1 and self.stopping():
             raise Interrupted
+
+    @contextmanager
+    def undone_by_signals(self) -> Iterator[None]:
+        """The body changes nothing but random streams; a signal raises ``Interrupted`` in it and takes them back.
+
+        Not with several ranks, which stop together, nor in graphs: a capture must not be left halfway.
+        """
+        if ranks.count() > 1 or self.cfg.compile is True:
+            yield
+            return
+        streams = {stream: stream.get_state() for stream in (*self.generators(), self.replay.generator)}
+        self.signals.raises = True
+        try:
+            self.check_signals()  # one that came before ``raises`` was set
+            yield
+        except Interrupted:
+            for stream, state_before in streams.items():
+                stream.set_state(state_before)
+            raise
+        finally:
+            self.signals.raises = False
 
     def interruptible(self, act: Callable[..., T]) -> Callable[..., T]:
         """``act``, raising ``Interrupted`` at the first step after a signal."""

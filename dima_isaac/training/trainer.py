@@ -83,7 +83,8 @@ class Trainer(TrainingLoop):
         rollouts = self.schedule.updates_due["rollouts"].pending(self.env_steps)
         with self.imagined.of(rollouts * learn.dreams * learn.horizon * ranks.count()):
             for _ in self.due("rollouts"):
-                dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
+                with self.undone_by_signals():
+                    dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
                 self.logger.add(agent.update(dream))
             if rollouts:
                 self.world.weigh_by_value(agent.value_gradient(dream.state[:, 0], dream.last_action[:, 0]))

@@ -187,3 +187,20 @@ def test_trouble_with_wandb_never_stops_a_run(tmp_path, when):
     assert ("wandb is off" if when == "never" else "wandb stopped: No space left") in done.stdout
     assert done.stdout.count("wandb stopped") <= 1
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
+
+
+def test_progress_is_shown_a_minute_after_anything_else(run, monkeypatch, capsys):
+    clock = [0.0]
+    monkeypatch.setattr("dima_isaac.run.logger.time.monotonic", lambda: clock[0])
+    log = logger(run)
+    for at in (10.0, 61.0, 100.0, 122.0):
+        clock[0] = at
+        log.progress(f"at {at:.0f}")
+    log.write(10)
+    clock[0] = 150.0
+    log.progress("after a row")
+    log.close()
+    assert [line for line in capsys.readouterr().out.splitlines() if line.startswith(("at", "after"))] == [
+        "at 61",
+        "at 122",
+    ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -25,11 +27,13 @@ from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.run import checkpoint
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
+from dima_isaac.run.signals import Signals
 from dima_isaac.training.build import loop_class
 from dima_isaac.training.config import CheckpointConfig, EvalConfig, LearnConfig, TrainConfig
 from dima_isaac.training.loop import TrainingLoop
 from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
+from dima_isaac.world_model.world_model import WorldModel
 from tests.tape import use_tapes
 from tests.toy import toy_env
 
@@ -140,6 +144,24 @@ def test_interrupted_anywhere_and_continued_equals_uninterrupted(tmp_path, learn
         parts += 1
     assert parts > 2
     assert_same(whole, last)
+
+
+def test_a_signal_ends_a_dream_at_once_and_a_continuation_dreams_it_anew(tmp_path, monkeypatch):
+    whole, dreamt = trained(tmp_path / "whole", config(320)), []
+    step = WorldModel.step
+
+    def signalled(self, context, action, generator=None, errors=True):
+        if errors:  # no probe
+            dreamt.append(action)
+            if len(dreamt) == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, context, action, generator, errors)
+
+    monkeypatch.setattr(WorldModel, "step", signalled)
+    with Signals() as signals:
+        left = trained(tmp_path / "parts", config(320, "auto"), signals=signals)
+    assert len(dreamt) == 5 and signals.stop == "SIGTERM" and left.env_steps < 320
+    assert_same(whole, trained(tmp_path / "parts", config(320, "auto")))
 
 
 def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
