@@ -132,7 +132,8 @@ class SAC(ReplayLearner):
     def value_gradient(self, state: Tensor) -> Tensor:
         self.critics.eval()
         with torch.enable_grad():
-            s = state.detach().requires_grad_(True)
+            leaf = state.detach().requires_grad_(True)
+            s = leaf.view_as(leaf)  # counting operations works with a view only
             value = self.critics.mean(self.critics(s, self.actor.mode(self._observe(s)))).mean(0)
             (gradient,) = torch.autograd.grad(value.sum(), s)
         self.critics.train()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dima_isaac.agent.learner import ReplayLearner
 from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.roofline import weight_bytes
@@ -27,11 +28,15 @@ from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Signals
 from dima_isaac.tools import table
+from dima_isaac.training.build import loop_class
 from dima_isaac.training.clock import DeviceTimer
 from dima_isaac.training.config import CheckpointConfig, EvalConfig
+from dima_isaac.training.dyna import Dyna
 from dima_isaac.training.trainer import Trainer
+from dima_isaac.types import Rollout, Window
 from dima_isaac.world_model.config import Precision
 
+DREAM = 5  # steps of the dreams of a learner from replay, which without tests would have none
 PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
 
 
@@ -101,22 +106,27 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         logger = Logger(folder, cfg, cfg.max_env_steps)
-        trainer = Trainer(replace(cfg, compile=False), folder, env, eval_env, logger, Signals())
+        loop = loop_class(cfg)
+        assert issubclass(loop, Trainer)
+        trainer = loop(replace(cfg, compile=False), folder, env, eval_env, logger, Signals())
+        if isinstance(trainer, Dyna):
+            trainer.horizon = min(DREAM, cfg.train.learn.horizon)
         flops = _flops(trainer)  # before anything is captured: what a graph does cannot be counted
         if cfg.compile is True:
             trainer.capture()
             for _ in range(WARM + 1):
                 _round(trainer)
+        dreamt = _counted(trainer)
         profiler = _profiled(trainer)
         synchronize(trainer.device)
-        rollouts = trainer.schedule.updates_due["rollouts"].done
+        dreamt.clear()
         steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
         while not rounds or time.perf_counter() - began < seconds:
             _round(trainer)
             synchronize(trainer.device)  # as the logger does, once a round
             rounds += 1
         spent, steps = time.perf_counter() - began, trainer.env_steps - steps
-        charged, rollouts = profiler.read(), trainer.schedule.updates_due["rollouts"].done - rollouts
+        charged, imagined = profiler.read(), sum(dreamt)
         gpu: dict[str, Any] = {
             "waits": count_synchronizations(lambda: _round(trainer), trainer.device),
             "memory": gpu_memory(trainer.device),
@@ -125,7 +135,6 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
         logger.close()
     bf16 = cfg.world_model.precision is Precision.bf16
     limits = roofline.measure(trainer.device, torch.bfloat16 if bf16 else torch.float32)
-    imagined = rollouts * cfg.train.learn.dreams * cfg.train.learn.horizon
     dreaming = charged["dream"]
     return {
         "env_steps_per_s": steps / spent,
@@ -140,6 +149,19 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
     }
 
 
+def _counted(trainer: Trainer) -> list[int]:
+    """The steps of every dream of ``trainer`` from now on."""
+    dream, steps = trainer.dream, list[int]()
+
+    def counted(start: Window) -> Rollout:
+        rollout = dream(start)
+        steps.append(rollout.reward.numel())
+        return rollout
+
+    setattr(trainer, "dream", counted)  # noqa: B010  a method, for the type checker
+    return steps
+
+
 def _profiled(trainer: Trainer) -> Profiler:
     """A profiler of the parts of ``trainer``'s loop."""
     profiler = Profiler(trainer.device)
@@ -150,7 +172,7 @@ def _profiled(trainer: Trainer) -> Profiler:
         (trainer.world, "update_dynamics", "dynamics"),
         (trainer.world, "update_reward", "reward"),
         (trainer.world, "update_decoder", "decoder"),
-        (trainer, "update_policy", "dream"),
+        (trainer, "dream_up" if isinstance(trainer, Dyna) else "update_policy", "dream"),
         (trainer.agent, "update", "policy"),
     ):
         profiler.wrap(owner, method, part)
@@ -175,15 +197,19 @@ def _bytes(trainer: Trainer) -> float:
     updates = learn.dynamics_per_step * weight_bytes(world.denoiser)
     updates += learn.reward_per_step * weight_bytes(world.reward)
     updates += learn.decoder_per_step * weight_bytes(world.decoder)
-    updates += learn.rollouts_per_step * agent.steps_per_update * weight_bytes(agent)
+    policy_updates = agent.updates_per_step if isinstance(agent, ReplayLearner) else learn.rollouts_per_step
+    updates += policy_updates * agent.steps_per_update * weight_bytes(agent)
     dream = learn.horizon * (world.steps * weight_bytes(world.sampling_denoiser) + weight_bytes(agent.actor))
     return 9.0 * updates + learn.rollouts_per_step * dream
 
 
 def _round(trainer: Trainer) -> None:
     """What ``Trainer.run`` does between two logged rows."""
-    trainer.collect()
-    while not trainer.schedule.learning_due(trainer.env_steps):
+    learning = False
+    while not learning:
         trainer.collect()
+        if isinstance(trainer, Dyna):
+            trainer.improve()
+        learning = trainer.schedule.learning_due(trainer.env_steps)
     trainer.update_world_model()
     trainer.update_policy()

@@ -44,11 +44,15 @@ class Dyna(Trainer):
 
     def learn(self) -> None:
         """Improve the policies after every step of all environments; the world model as ``Trainer`` does."""
+        self.improve()
+        super().learn()
+
+    def improve(self) -> None:
+        """The updates of the policies that are due, after new dreams where the last ones were dropped."""
         if self.horizon and self.pool is None:
             self.dream_up()
         for _ in self.due("agent"):
             self.logger.add(self.agent.update(self.experience()))
-        super().learn()
 
     def update_world_model(self) -> None:
         unseen = (self.env_steps - self.fitted_steps) // (self.env.num_envs * ranks.count())
