@@ -89,7 +89,7 @@ def test_a_run_leaves_what_the_contract_says(whole):
     assert all({"env_steps", "wall_time"} <= set(row) for row in written)
     names = set().union(*written)
     assert {"train/return", "eval/return", "eval/success", "world/denoise", "world/reward", "agent/entropy"} <= names
-    assert {"time/env_steps_per_s", "time/imagined_steps_per_s"} <= names
+    assert {"time/env_steps_per_s", "world/horizon", "agent/dream_share"} <= names
     assert written[-1]["env_steps"] == 512
     stored = yaml.safe_load((whole / "config.yaml").read_text())
     assert stored["num_envs"] == 4 and stored["sim_device"] == "cpu" and stored["threads"] == 1
