@@ -1,4 +1,4 @@
-"""Children obey the signals that tests send, also where the tests themselves were started by ``nohup`` or with ``&``."""
+"""Children obey the signals that tests send, also where ``nohup`` or ``&`` has the tests ignore them."""
 
 import signal
 
