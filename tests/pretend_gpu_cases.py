@@ -26,15 +26,14 @@ from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from dima_isaac.tools.dream import record
+from dima_isaac.training.build import loop_class
 from dima_isaac.training.loop import TrainingLoop
-from dima_isaac.training.model_free import ModelFree
-from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import DecoderKind, Reveal, RewardConfig, RewardKind
 from dima_isaac.world_model.world_model import WorldModel
 from tests.guard import no_synchronisation
 from tests.pretend_gpu import DeterminismError, MixedDevicesError, OnDevice, on_host, pretend_gpu
 from tests.toy import toy_env
-from tests.training.test_trainer import config, off_policy
+from tests.training.test_trainer import config, dyna, off_policy
 
 ENVS = 3
 
@@ -124,9 +123,8 @@ def run(changed: RunConfig, device: torch.device, sim: torch.device | None = Non
     def trainer(folder: RunFolder, steps: int) -> TrainingLoop:
         logger = Logger(folder, cfg, steps)
         envs = [toy_env(size, seed, sim, out=device) for size, seed in ((4, 0), (3, 1))]
-        loop = ModelFree if cfg.algo is Algo.sac else Trainer
-        made = loop(replace(cfg, max_env_steps=steps), folder, *envs, logger, SimpleNamespace(stop=None))
-        made.save = lambda: True  # type: ignore[method-assign]  # a file of these tensors could not be read
+        made = loop_class(cfg)(replace(cfg, max_env_steps=steps), folder, *envs, logger, SimpleNamespace(stop=None))
+        made.save = lambda final=False: True  # a file of these tensors could not be read
         return made
 
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
@@ -172,6 +170,7 @@ def runs() -> dict[str, RunConfig]:
     return {
         "default": base,
         "sac": off_policy(base),
+        "dyna": dyna(base),
         "published": replace(slow, world_model=replace(world, reward=published, denoiser=denoiser,
                              decoder=DecoderKind.vq)),
         "minibatches": replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)),

@@ -155,7 +155,7 @@ def learn() -> dict[str, Any]:
         start = uniform(ROWS, 1) * 3 - 1
         valid = mine(torch.arange(length) >= start)
         columns = rows(length, DIMS.state), rows(length, 2, 2), rows(length), flags(0.1, length), flags(0.1, length)
-        window = Window(*columns, valid)
+        window = Window(*columns, valid, last=torch.zeros_like(valid))
         world.track(window.state[:, -1])
         past = Window(**{name: column[:, : world.history + 1] for name, column in vars(window).items()})
         short = Window(**{name: column[:, :2] for name, column in vars(window).items()})
