@@ -40,7 +40,8 @@ class Dyna(Trainer):
         super().__init__(cfg, run, env, eval_env, logger, signals)
 
     def updates(self) -> dict[str, Ratio]:
-        return {**super().updates(), "agent": Ratio(self.agent.updates_per_step, self.cfg.agent.sac.start)}
+        of_world = {name: ratio for name, ratio in super().updates().items() if name != "rollouts"}
+        return {**of_world, "agent": Ratio(self.agent.updates_per_step, self.cfg.agent.sac.start)}
 
     def learn(self) -> None:
         """Improve the policies after every step of all environments; the world model as ``Trainer`` does."""
@@ -49,7 +50,7 @@ class Dyna(Trainer):
 
     def improve(self) -> None:
         """The updates of the policies that are due, after new dreams where the last ones were dropped."""
-        if self.horizon and self.pool is None:
+        if self.horizon and self.pool is None and self.schedule.updates_due["agent"].pending(self.env_steps):
             self.dream_up()
         for _ in self.due("agent"):
             self.logger.add(self.agent.update(self.experience()))
@@ -76,11 +77,12 @@ class Dyna(Trainer):
         self.world.weigh_by_value(self.agent.value_gradient(states) * self.world.target.ds_dx().square())
 
     def dream_up(self) -> None:
-        """Fill the pool with dreams that start in replayed states."""
+        """Fill the pool with dreams that start in replayed states, as many as the steps of a round ask for."""
         learn, dreamt = self.cfg.train.learn, []
-        rollouts = max(1, round(learn.rollouts_per_step * learn.round))
-        starts = learn.dreams * learn.horizon // self.horizon
-        with self.imagined.of(rollouts * starts * self.horizon * ranks.count()):
+        steps = max(learn.round, self.env.num_envs * ranks.count())  # thousands of environments: a step is a round
+        rollouts = max(1, round(learn.rollouts_per_step * steps))
+        starts = -(-learn.dreams * learn.horizon // self.horizon)
+        with self.undone_by_signals(), self.imagined.of(rollouts * starts * self.horizon * ranks.count()):
             for _ in range(rollouts):
                 dreamt.append(self.transitions(self.dream(self.replay.sample(starts, self.world.history))))
         self.pool = _concatenated(dreamt)
@@ -96,7 +98,7 @@ class Dyna(Trainer):
         columns = (
             state[:, :-1],
             dream.action.clamp(-1.0, 1.0),
-            dream.reward,
+            dream.reward.clone(),  # a graph's next dream overwrites it
             self.cfg.agent.gamma * dream.cont,
             state[:, 1:],
             survival(dream.cont) > 0.5,

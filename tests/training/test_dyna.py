@@ -57,6 +57,27 @@ def test_steps_of_a_dream_lead_from_state_to_state_and_count_up_to_its_end(tmp_p
     assert steps.counted.view(2, 3).tolist() == [[True, True, True], [True, True, False]]
 
 
+def test_a_dream_is_kept_when_the_next_one_overwrites_it(tmp_path, certain, monkeypatch):
+    """As a graph's results are."""
+    cfg = dyna(config(240))
+    cfg = replace(cfg, train=replace(cfg.train, learn=replace(cfg.train.learn, rollouts_per_step=0.05)))  # two a round
+    trainer = trained(tmp_path, cfg)
+    buffer = trainer.dream(trainer.replay.sample(6, trainer.world.history))
+    calls = iter((0.25, 0.75))
+
+    def dream(start):
+        value = next(calls)
+        for column in vars(buffer).values():
+            column.fill_(value)
+        return buffer
+
+    monkeypatch.setattr(trainer, "dream", dream)
+    trainer.dream_up()
+    for column in vars(trainer.pool).values():
+        first, second = column.chunk(2)
+        assert column.dtype == torch.bool or not torch.equal(first, second)
+
+
 @pytest.mark.parametrize(("share", "dreamt"), [(0.0, 0), (0.5, 8), (1.0, 16)])
 def test_the_share_of_dreamt_rows_is_what_was_asked_for(tmp_path, certain, share, dreamt):
     trainer = trained(tmp_path, with_share(share))
@@ -65,6 +86,8 @@ def test_the_share_of_dreamt_rows_is_what_was_asked_for(tmp_path, certain, share
     trainer.pool.reward.fill_(1e6)
     rows = trainer.experience()
     assert rows.reward.shape == (16,) and (rows.reward == 1e6).sum() == dreamt
+    critics, actor = (part == 1e6 for part in rows.reward.chunk(2))
+    assert critics.any() == actor.any(), "the actor learns from the second half alone"
 
 
 def test_no_dreams_while_held_out_rows_do_not_bear_them_out(tmp_path, monkeypatch):
@@ -77,3 +100,43 @@ def test_a_stop_between_two_rounds_continues_with_the_same_dreams(tmp_path, cert
     whole = trained(tmp_path / "whole", dyna(config(240)))
     trained(tmp_path / "parts", dyna(config(220)))  # a round is 40 steps
     assert_same(whole, trained(tmp_path / "parts", dyna(config(240, "auto"))))
+
+
+def test_dreams_are_judged_on_rows_that_no_update_has_seen(tmp_path, monkeypatch):
+    trainer, tested = untrained(tmp_path), []
+    monkeypatch.setattr(trainer.skill, "update", lambda world, windows: tested.extend(windows) or {})
+    with RunFolder(tmp_path) as run:
+        trainer.run_folder = run
+        for _ in range(20):
+            trainer.collect()
+        trainer.fitted_steps = trainer.env_steps
+        for _ in range(6):
+            trainer.collect()
+        trainer.update_world_model()
+    unseen = trainer.replay.state[20:26].flatten(0, 1)
+    assert len(tested) == 3 and [w.state.shape[1] - trainer.world.history for w in tested] == [1, 5, 15]
+    for window in tested:
+        assert all((unseen == last).all(1).any() for last in window.state[:, -1])
+
+
+def test_the_world_model_is_weighted_by_the_value_in_its_own_units(tmp_path, monkeypatch):
+    """(dV/dx)^2 = (dV/ds)^2 (ds/dx)^2, and a state's deviation is ds/dx times sigma_data."""
+    trainer, given = trained(tmp_path, dyna(config(120))), []
+    gradient = torch.arange(1.0, 1.0 + trainer.env.spec.dims.state)
+    monkeypatch.setattr(trainer.agent, "value_gradient", lambda states: gradient)
+    monkeypatch.setattr(trainer.world, "weigh_by_value", given.append)
+    trainer.update_policy()
+    std = trainer.world.target.state_scale()[1]
+    torch.testing.assert_close(given[0], gradient * (std / 0.5).square())
+    raw = torch.randn(5, gradient.shape[0])
+    torch.testing.assert_close(trainer.world.target.raw(trainer.world.target.x(raw)), raw)
+
+
+@pytest.mark.parametrize("horizon", [1, 2, 3, 5])
+def test_no_dream_is_longer_than_what_holds(tmp_path, horizon, certain):
+    trainer = trained(tmp_path, dyna(config(120)))
+    trainer.horizon = horizon
+    lengths, dream = [], trainer.dream
+    trainer.dream = lambda start: lengths.append(dream(start)) or lengths[-1]
+    trainer.dream_up()
+    assert lengths and all(1 <= found.reward.shape[1] <= horizon for found in lengths)

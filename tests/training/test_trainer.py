@@ -41,6 +41,12 @@ LEARN = LearnConfig(start=40, behaviour_start=80, round=40, dynamics_per_step=0.
                     reward_per_step=0.05, reward_batch=8, rollouts_per_step=0.025, dreams=6, horizon=3)  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def every_skill_passes(monkeypatch):
+    """So that learning from replay and dreams has dreams, however little so small a model has learnt."""
+    monkeypatch.setattr("dima_isaac.training.dyna.MIN_SKILL", -float("inf"))
+
+
 def config(steps: int, checkpoint: str = "", eval_every: int = 80) -> RunConfig:
     train = TrainConfig(LEARN, EvalConfig(eval_every, 3), CheckpointConfig(80, 2), probe_every=120)
     return RunConfig(
@@ -146,8 +152,9 @@ def test_interrupted_anywhere_and_continued_equals_uninterrupted(tmp_path, learn
     assert_same(whole, last)
 
 
-def test_a_signal_ends_a_dream_at_once_and_a_continuation_dreams_it_anew(tmp_path, monkeypatch):
-    whole, dreamt = trained(tmp_path / "whole", config(320)), []
+@pytest.mark.parametrize("learner", [lambda cfg: cfg, dyna], ids=["ppo", "dyna"])
+def test_a_signal_ends_a_dream_at_once_and_a_continuation_dreams_it_anew(tmp_path, monkeypatch, learner):
+    whole, dreamt = trained(tmp_path / "whole", learner(config(320))), []
     step = WorldModel.step
 
     def signalled(self, context, action, generator=None, errors=True):
@@ -159,9 +166,9 @@ def test_a_signal_ends_a_dream_at_once_and_a_continuation_dreams_it_anew(tmp_pat
 
     monkeypatch.setattr(WorldModel, "step", signalled)
     with Signals() as signals:
-        left = trained(tmp_path / "parts", config(320, "auto"), signals=signals)
+        left = trained(tmp_path / "parts", learner(config(320, "auto")), signals=signals)
     assert len(dreamt) == 5 and signals.stop == "SIGTERM" and left.env_steps < 320
-    assert_same(whole, trained(tmp_path / "parts", config(320, "auto")))
+    assert_same(whole, trained(tmp_path / "parts", learner(config(320, "auto"))))
 
 
 def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
