@@ -158,14 +158,18 @@ def test_a_run_without_a_world_model_continues_and_is_measured(tmp_path):
     assert done.returncode == 2 and "algo=sac, which has no world model" in done.stderr
 
 
+def started(folder, until: str, *words: str) -> subprocess.Popen:
+    """A run in ``folder``/r that has printed a line with ``until``."""
+    command, pipe = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", *words], subprocess.PIPE
+    process = subprocess.Popen(command, cwd=folder, env=ENV, stdout=pipe, stderr=pipe, text=True)
+    assert any(until in line for line in process.stdout)
+    return process
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGINT", 130)])
 def test_signals_save_and_exit(tmp_path, name, code):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if " / 10,000,000" in line:
-            break
+    process = started(tmp_path, " / 10,000,000", "max_env_steps=10_000_000")
     process.send_signal(getattr(signal, name))
     out, _ = process.communicate(timeout=60)
     assert process.returncode == code
@@ -175,12 +179,7 @@ def test_signals_save_and_exit(tmp_path, name, code):
 
 @pytest.mark.slow
 def test_an_evaluation_is_left_at_the_first_step_after_a_signal(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "task.episode_length=1_000_000"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=pipe, stderr=pipe, text=True)
-    for line in process.stdout:
-        if "Ctrl-C saves" in line:
-            break
+    process = started(tmp_path, "Ctrl-C saves", "task.episode_length=1_000_000")
     time.sleep(2.0)  # the first evaluation goes on for minutes
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
@@ -224,12 +223,7 @@ def test_signals_before_training_are_one_line(tmp_path, name, code):
 
 @pytest.mark.slow
 def test_a_last_save_that_fails_is_an_error(tmp_path):
-    command = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", "max_env_steps=10_000_000"]
-    pipe = subprocess.PIPE
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENV, stdout=pipe, stderr=pipe, text=True)
-    for line in process.stdout:
-        if " / 10,000,000" in line:
-            break
+    process = started(tmp_path, " / 10,000,000", "max_env_steps=10_000_000")
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (5_000, 5_000))  # no file beyond 5 kB: a full disk
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
