@@ -10,6 +10,7 @@ At 60 Hz a state hardly changes in one step, and most of its change is linear in
 a network's accuracy is worth spending on.
 """
 
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
 import torch
@@ -33,7 +34,7 @@ PENALTY = 2.5e-4  # ridge, relative to the mean Gram matrix: keeps constant and 
 LEAST_UNIT = 0.03  # smallest u, in units of d: what is linear to three digits is not magnified
 
 
-class Target(nn.Module):
+class Target(nn.Module, ABC):
     """Running moments of states and changes, the masks of a task's dimensions, and the advance of a state.
 
     ``input_mask`` (D,) is 0 for dimensions that networks do not see. Entries of the state that repeat the action just
@@ -66,29 +67,29 @@ class Target(nn.Module):
 
     # -- what a kind of target defines ------------------------------------------------------------------------------
 
+    @abstractmethod
     def linear(self, x: Tensor, actions: Tensor) -> Tensor:
         """The linear prediction (B, D) that ``encode`` and ``decode`` need, from x (B, D), actions (B, h, N, A)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def encode(self, state: Tensor, after: Tensor, linear: Tensor) -> Tensor:
         """Two consecutive s (B, D) -> y (B, D)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def decode(self, state: Tensor, y: Tensor, linear: Tensor) -> Tensor:
         """s and y (B, D) -> the s that follows."""
-        raise NotImplementedError
 
+    @abstractmethod
     def features(self, x: Tensor, valid: Tensor) -> Tensor:
         """The history x (B, h, D), ``valid`` (B, h) bool, as the denoiser sees it: same shape."""
-        raise NotImplementedError
 
+    @abstractmethod
     def uncertain(self) -> Tensor:
         """(D,) 1 where a prediction can err: neither copied from the action nor constant."""
-        raise NotImplementedError
 
+    @abstractmethod
     def dx_dy(self) -> Tensor:
         """(D,) how far x moves for one unit of y."""
-        raise NotImplementedError
 
     def refit(self, updates: int) -> None:
         """What is to be solved now and then, after ``updates`` updates of the denoiser."""
