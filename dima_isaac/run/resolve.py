@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from dima_isaac import ranks
+from dima_isaac.agent.config import LearnerKind
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, code, engine_config, settings, task_class, task_config
@@ -70,6 +71,8 @@ def resolve_run(
     if limit.isdigit() and int(limit) > 0:
         check_range("OMP_NUM_THREADS", int(limit), Few)
         threads = choose("threads", int(limit), "OMP_NUM_THREADS")
+    elif cfg.agent.learner is LearnerKind.sac:
+        threads = choose("threads", 1, "batches of agent.learner=sac are too small to share out")
     else:
         threads = choose("threads", _share(cores()), "cores this process may use")
     graphs = rl_device != "cpu" and ranks.count() == 1

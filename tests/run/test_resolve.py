@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from dima_isaac.agent.config import AgentConfig, LearnerKind
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run import resolve
@@ -80,9 +81,19 @@ def test_every_auto_gets_a_value_and_a_reason(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     resolved, reasons = resolve.resolve_run(run_config(), Catalog())
     assert set(reasons) >= {"engine", "sim_device", "rl_device", "num_envs", "threads"}
-    assert resolved.num_envs == resolve.ENVS_PER_CORE * resolve.cores() and resolved.threads == resolve.cores()
+    assert resolved.num_envs == resolve.ENVS_PER_CORE * resolve.cores()
     assert resolved.task["episode_length"] == 20 and resolved.task["fence"] == 2.0
     assert resolved.engine["cone"] == "pyramidal" and resolved.engine["name"] == "mujoco"
+
+
+def test_small_batches_get_one_thread_and_large_ones_every_core(monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(resolve, "cores", lambda: 7)
+    for learner, threads in ((LearnerKind.sac, 1), (LearnerKind.ppo, 7)):
+        agent = AgentConfig(learner=learner)
+        assert resolve.resolve_run(run_config(agent=agent), Catalog())[0].threads == threads
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert resolve.resolve_run(run_config(), Catalog())[0].threads == 3
 
 
 def test_auto_captures_graphs_on_gpus_only(monkeypatch):
