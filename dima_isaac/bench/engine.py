@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 
-from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.timing import gpu_memory, median_ratio, synchronize
 from dima_isaac.config import RunConfig
@@ -29,7 +28,6 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
         result = bench_engine(env, cfg.seconds, seed=cfg.seed, at_least=cfg.env_steps)
     rows = [[name, _number(value)] for name, value in result.items() if isinstance(value, (int, float))]
     print(table.text(["engine " + run.engine["name"], run.task["name"]], rows))
-    print(roofline.sentence("environment step", result["limit"]))
     return {"task": run.task["name"], "engine": run.engine["name"], **result}
 
 
@@ -40,8 +38,7 @@ def bench_engine(
     environment steps.
 
     Actions are N(0, sigma^2), clipped, and drawn outside the clock. Returns ``env_steps_per_s``,
-    ``bare_steps_per_s`` and their ``ratio`` (None without the capability ``bare_physics``), ``limit``
-    (``roofline.bound``), and what the engine counted.
+    ``bare_steps_per_s`` and their ``ratio`` (None without the capability ``bare_physics``), and the engine's counters.
     """
     dims, engine = env.spec.dims, env.engine
     generator = torch.Generator(device=env.device).manual_seed(seed)
@@ -67,7 +64,6 @@ def bench_engine(
     if bare is not None:
         bare.close()
     taken = gpu_memory(engine.device)
-    limits = roofline.measure(engine.device)
     return {
         "env_steps_per_s": rate / statistics.median(whole),
         "bare_steps_per_s": rate / statistics.median(physics) if physics else None,
@@ -76,22 +72,10 @@ def bench_engine(
         "env_steps": rate * len(whole),
         "num_envs": env.num_envs,
         "substeps": engine.substeps,
-        "limit": roofline.bound(limits, rate / statistics.median(whole), 0.0, _bytes(env)),
         "stats": {name: int(value) for name, value in engine.stats().items()},
         "quarantined": int(env.quarantined),
         **({"memory": taken} if taken is not None else {}),
     }
-
-
-def _bytes(env: VecEnv) -> float:
-    """Bytes of one environment step at the least: what is simulated, read and written once, and what is handed out.
-
-    Physics reads and writes far more, in caches; its operations are not known. So this is a limit that no engine can
-    pass, while ``bare_steps_per_s`` is the one that this engine's physics sets.
-    """
-    engine, dims = env.engine, env.spec.dims
-    held = sum(value.numel() * value.element_size() for value in engine.state_dict().values())
-    return 2.0 * held / env.num_envs + 4.0 * (dims.state + dims.agents * (dims.obs + dims.action) + 1) + 3.0
 
 
 def _number(value: float) -> str:

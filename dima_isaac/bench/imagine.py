@@ -17,10 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from dima_isaac.agent.learner import build_learner
-from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
-from dima_isaac.bench.roofline import weight_bytes
-from dima_isaac.bench.timing import gpu_memory, median_ratio, synchronize
+from dima_isaac.bench.timing import gpu_memory, median_ratio, product_rate, synchronize
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.task import Task
 from dima_isaac.errors import UsageError
@@ -28,7 +26,6 @@ from dima_isaac.nn.captured import WARM, Captured
 from dima_isaac.run import build
 from dima_isaac.tools import table
 from dima_isaac.types import Step, Window
-from dima_isaac.world_model.config import Precision
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
 
@@ -58,7 +55,6 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
         rows.append([name, speed, *sizes, f"{r['flops_per_step'] / 1e6:,.2f}", f"{r['gflops_per_s']:.1f}"])
     print(table.text(["preset", "imagined steps/s", "parameters", "K", "MFLOP/step", "GFLOP/s"], rows))
     for name in runs:
-        print(roofline.sentence(f"{name}, imagined step", result[name]["limit"]))
         if "captured_over_eager" in result[name]:
             eager, gain = result[name]["eager_steps_per_s"], result[name]["captured_over_eager"]
             print(f"{name}: captured dreams {gain:.2f} times as fast as eager ones ({eager:,.0f}/s)")
@@ -113,19 +109,6 @@ class Dreaming:
             self.dream(horizon, few)
         return counter.get_total_flops() / (few * horizon)
 
-    def bytes(self, horizon: int, batch: int) -> float:
-        """Bytes that one imagined step of one of ``batch`` dreams moves at the least.
-
-        Every network's weights once per call, shared by the batch (the denoiser is called K times a step, the reward
-        model once a dream); the history, the state, the observations and the actions read or written once.
-        """
-        world, dims = self.world, self.world.dims
-        calls: float = self.world.steps * weight_bytes(world.sampling_denoiser) + weight_bytes(self.agent.actor)
-        calls += weight_bytes(world.decoder)
-        calls += weight_bytes(world.reward) / horizon
-        own = world.history * (2 * dims.state + dims.agents * dims.action) + dims.agents * dims.obs
-        return calls / batch + 4.0 * own
-
     def parameters(self) -> dict[str, int]:
         """Of every part that takes part in a dream."""
         parts: dict[str, nn.Module | None] = {
@@ -145,10 +128,9 @@ def bench_imagine(
     Without a ``batch`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``. With
     ``compile`` dreams are captured, as in a run, and each round has an eager one beside them.
 
-    Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step``, ``gflops_per_s`` and
-    ``limit`` (``roofline.bound``), with ``compile`` also ``eager_steps_per_s`` and ``captured_over_eager``, on a GPU
-    ``share_of_bf16`` of its measured product rate and ``memory``; and ``ratio``, the first configuration's speed over
-    the second's.
+    Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and ``gflops_per_s``,
+    with ``compile`` also ``eager_steps_per_s`` and ``captured_over_eager``, on a GPU ``share_of_bf16`` of its measured
+    product rate and ``memory``; and ``ratio``, the first configuration's speed over the second's.
     """
     with torch.no_grad():
         dreaming = {name: Dreaming(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
@@ -190,8 +172,6 @@ def _result(
 ) -> dict[str, Any]:
     """What is reported of one configuration, whose rounds took ``spent`` seconds each."""
     rate = batch * horizon / statistics.median(spent)
-    bf16 = cfg.world_model.precision is Precision.bf16
-    limits = roofline.measure(dreaming.device, torch.bfloat16 if bf16 else torch.float32)
     sizes = dreaming.parameters()
     out = {
         "imagined_steps_per_s": rate,
@@ -202,9 +182,8 @@ def _result(
         "precision": cfg.world_model.precision.name,
         "flops_per_step": flops,
         "gflops_per_s": rate * flops / 1e9,
-        "limit": roofline.bound(limits, rate, flops, dreaming.bytes(horizon, batch)),
     }
     if dreaming.device.type == "cuda":
-        product = roofline.measure(dreaming.device, torch.bfloat16).flops_per_s
-        out |= {"share_of_bf16": rate * flops / product, "memory": gpu_memory(dreaming.device)}
+        share = rate * flops / product_rate(dreaming.device, torch.bfloat16)
+        out |= {"share_of_bf16": share, "memory": gpu_memory(dreaming.device)}
     return out

@@ -1,4 +1,4 @@
-"""Times by a device's own clock, and of a GPU its memory, its utilisation and the waits of the host for it."""
+"""Times and the best rate of a device, and of a GPU its memory, its utilisation and the waits of the host for it."""
 
 import statistics
 import time
@@ -8,11 +8,28 @@ from typing import Any
 
 import torch
 
+from dima_isaac.training.clock import DeviceTimer
+
 
 def synchronize(device: torch.device) -> None:
     """Wait until the device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def product_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations/s (a multiply-add is two) of the fastest of six products of large square matrices."""
+    side, launches = (8192, 10) if device.type == "cuda" else (1024, 1)  # one launch would end before the clocks are up
+    a, b = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    out, seconds = torch.empty_like(a), float("inf")
+    for _ in range(6):
+        timer = DeviceTimer(device)
+        timer.mark("product")
+        for _ in range(launches):
+            torch.mm(a, b, out=out)
+        timer.mark(None)
+        seconds = min(seconds, timer.read()["product"] / launches)
+    return 2.0 * side**3 / seconds
 
 
 def gpu_memory(device: torch.device) -> dict[str, int] | None:

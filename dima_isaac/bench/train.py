@@ -15,11 +15,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from dima_isaac.agent.learner import ReplayLearner
-from dima_isaac.bench import roofline
 from dima_isaac.bench.config import BenchConfig
-from dima_isaac.bench.roofline import weight_bytes
-from dima_isaac.bench.timing import count_synchronizations, gpu_memory, gpu_utilization, synchronize
+from dima_isaac.bench.timing import count_synchronizations, gpu_memory, gpu_utilization, product_rate, synchronize
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.nn.captured import WARM
@@ -34,7 +31,6 @@ from dima_isaac.training.config import CheckpointConfig, EvalConfig
 from dima_isaac.training.dyna import Dyna
 from dima_isaac.training.trainer import Trainer
 from dima_isaac.types import Rollout, Window
-from dima_isaac.world_model.config import Precision
 
 DREAM = 5  # steps of the dreams of a learner from replay, which without tests would have none
 PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream", "policy")
@@ -50,7 +46,6 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
         result = bench_train(run, env, eval_env, cfg.seconds, cfg.trace)
     rows = [[name, f"{100 * share:.1f} %"] for name, share in {**result["share"], "other": result["other"]}.items()]
     print(table.text(["part", "share of time"], rows))
-    print(roofline.sentence("environment step", result["limit"]))
     print(f"{result['env_steps_per_s']:.1f} environment steps/s, whole loop without evaluation and saving")
     facts = {"task": run.task["name"], "engine": run.engine["name"], "preset": run.preset, "num_envs": run.num_envs}
     return {**facts, **result}
@@ -99,10 +94,10 @@ def steady(cfg: RunConfig) -> RunConfig:
 def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, trace: bool = False) -> dict[str, Any]:
     """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
 
-    Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and ``limit``
-    (``roofline.bound``): what the learners' operations and weights would allow if nothing else took time. On a GPU
-    also ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace`` ``busy``, the
-    utilisation of one more round.
+    Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and
+    ``flops_per_step``, the learners' operations for one environment step. On a GPU also ``share_of_bf16`` of its
+    measured product rate, ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace``
+    ``busy``, the utilisation of one more round.
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         logger = Logger(folder, cfg, cfg.max_env_steps)
@@ -133,8 +128,8 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
             "busy": gpu_utilization(lambda: _round(trainer), trainer.device) if trace else None,
         }
         logger.close()
-    bf16 = cfg.world_model.precision is Precision.bf16
-    limits = roofline.measure(trainer.device, torch.bfloat16 if bf16 else torch.float32)
+    if trainer.device.type == "cuda":
+        gpu["share_of_bf16"] = flops * steps / spent / product_rate(trainer.device, torch.bfloat16)
     dreaming = charged["dream"]
     return {
         "env_steps_per_s": steps / spent,
@@ -143,7 +138,7 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
         "rounds": rounds,
         "seconds": spent,
         "share": {name: value / spent for name, value in charged.items()},
-        "limit": roofline.bound(limits, steps / spent, flops, _bytes(trainer)),
+        "flops_per_step": flops,
         **{name: value for name, value in gpu.items() if value is not None},
         "other": 1.0 - sum(charged.values()) / spent,
     }
@@ -185,22 +180,6 @@ def _flops(trainer: Trainer) -> float:
     with FlopCounterMode(display=False) as counter:
         _round(trainer)
     return counter.get_total_flops() / (trainer.env_steps - before)
-
-
-def _bytes(trainer: Trainer) -> float:
-    """Bytes per environment step that learning moves at the least.
-
-    Of every update the weights (read forward and backward), their gradients (written, read) and Adam's two moments
-    (read and written) and the weights written: 9 numbers per parameter; of every dream, the networks once per call.
-    """
-    learn, world, agent = trainer.cfg.train.learn, trainer.world, trainer.agent
-    updates = learn.dynamics_per_step * weight_bytes(world.denoiser)
-    updates += learn.reward_per_step * weight_bytes(world.reward)
-    updates += learn.decoder_per_step * weight_bytes(world.decoder)
-    policy_updates = agent.updates_per_step if isinstance(agent, ReplayLearner) else learn.rollouts_per_step
-    updates += policy_updates * agent.steps_per_update * weight_bytes(agent)
-    dream = learn.horizon * (world.steps * weight_bytes(world.sampling_denoiser) + weight_bytes(agent.actor))
-    return 9.0 * updates + learn.rollouts_per_step * dream
 
 
 def _round(trainer: Trainer) -> None:

@@ -14,6 +14,7 @@ from dima_isaac.bench.timing import (
     count_synchronizations,
     gpu_memory,
     gpu_utilization,
+    product_rate,
     union_length,
 )
 from dima_isaac.bench.train import Profiler
@@ -75,6 +76,10 @@ def test_a_profiler_charges_the_innermost_call(clock):
     work.inner()
     spent = profiler.read()
     assert spent["collect"] == 15.0 and spent["dream"] == 2.0 and spent["policy"] == 0.0
+
+
+def test_the_product_rate_of_a_device_is_measured():
+    assert 1e8 < product_rate(CPU, torch.float32) < 1e15
 
 
 @pytest.mark.parametrize("ask", [gpu_memory, partial(count_synchronizations, list), partial(gpu_utilization, list)])
