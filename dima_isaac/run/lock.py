@@ -1,7 +1,7 @@
 """Which process may write to a run folder: an advisory lock on a file in it that names its holder.
 
-The kernel releases the lock of a process that died. On a file system without locks the process number in the file
-decides, as far as it can be checked from this machine.
+The kernel releases the lock of a process that died. On a file system without locks nobody is refused: the name in the
+file may be that of a process which was killed on another machine, and a run must be continued after that.
 """
 
 import errno
@@ -63,23 +63,7 @@ def _lock(file: IO[str]) -> str:
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        file.seek(0)
-        named = file.read().strip()
         if error.errno in (errno.EWOULDBLOCK, errno.EACCES, errno.EAGAIN):
-            return named or "another process"
-        return "" if _is_dead(named) else named  # no locks on this file system
+            file.seek(0)
+            return file.read().strip() or "another process"
     return ""
-
-
-def _is_dead(named: str) -> bool:
-    """Whether ``named`` is a process of this machine that no longer exists."""
-    words = named.split()
-    if len(words) != 4 or words[3] != socket.gethostname():
-        return False
-    try:
-        os.kill(int(words[1]), 0)
-    except ProcessLookupError:
-        return True
-    except (OSError, ValueError):
-        return False
-    return False

@@ -34,23 +34,11 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not():
         pass
 
 
-def test_without_locks_the_process_number_decides(monkeypatch):
+def test_where_files_cannot_be_locked_nobody_is_refused(monkeypatch):
     def flock(*words):
         raise OSError(errno.ENOLCK, "no locks on this file system")
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    dead = subprocess.Popen([sys.executable, "-c", ""])
-    dead.wait()
     Path("shared").mkdir()
-    for number, host, free in (
-        (os.getpid(), socket.gethostname(), False),
-        (dead.pid, "elsewhere", False),
-        (dead.pid, socket.gethostname(), True),
-    ):
-        Path("shared/lock").write_text(f"process {number} on {host}")
-        if free:
-            RunFolder(Path("shared")).close()
-        else:
-            with pytest.raises(UsageError, match=f"in use by process {number} on {host}"):
-                RunFolder(Path("shared"))
-    assert Path("shared/lock").read_text() == ""  # whoever leaves takes its number along
+    Path("shared/lock").write_text("process 1 on elsewhere")  # killed there, and to be continued here
+    RunFolder(Path("shared")).close()
