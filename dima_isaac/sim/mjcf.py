@@ -1,4 +1,4 @@
-"""Assets in MuJoCo's XML as scenes take them: one body tree, without what a scene does not want."""
+"""Assets in MuJoCo's XML as scenes take them: one body tree, without sensors and without a free joint."""
 
 from functools import lru_cache
 
@@ -12,7 +12,7 @@ from dima_isaac.sim.scene import Mjcf
 def load_asset(asset: Mjcf) -> tuple[mujoco.MjSpec, mujoco.MjsBody]:
     """An editable copy of the asset, and its root body.
 
-    The root is at the origin and has no free joint; sensors, unwanted tendons and repeated contact pairs are gone.
+    The root is at the origin and has no free joint; sensors and repeated contact pairs are gone.
 
     Raises:
         UsageError: what MuJoCo cannot read, or no body.
@@ -29,8 +29,6 @@ def load_asset(asset: Mjcf) -> tuple[mujoco.MjSpec, mujoco.MjsBody]:
     root.pos = [0.0, 0.0, 0.0]
     unwanted = [joint for joint in root.joints if joint.type == mujoco.mjtJoint.mjJNT_FREE]
     unwanted += spec.sensors
-    if asset.keep_tendons is not None:
-        unwanted += [tendon for tendon in spec.tendons if tendon.name not in asset.keep_tendons]
     seen: set[frozenset[str]] = set()
     for pair in spec.pairs:
         # the hand's file lists one pair twice; MuJoCo would make two contacts of it, MuJoCo-Warp one
@@ -40,9 +38,6 @@ def load_asset(asset: Mjcf) -> tuple[mujoco.MjSpec, mujoco.MjsBody]:
         seen.add(names)
     for element in unwanted:
         spec.delete(element)
-    if asset.frictionless_joints:
-        for joint in spec.joints:
-            joint.frictionloss = 0.0
     return spec, root
 
 

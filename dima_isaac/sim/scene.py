@@ -21,8 +21,6 @@ class Mjcf:
 
     path: str = ""
     xml: str = ""
-    keep_tendons: tuple[str, ...] | None = None  # None keeps all
-    frictionless_joints: bool = False  # joint frictionloss becomes 0
 
 
 @dataclass(frozen=True)

@@ -71,8 +71,13 @@ def shadow_hand(mirrored: bool = False) -> Mjcf:
         ET.SubElement(kept, "material", name=material, rgba=colour, specular="0.4", shininess="0.4")
     of_mesh = {f"robot0:{mesh}": material for material, (_, meshes) in _MATERIALS.items() for mesh in meshes}
     ET.SubElement(model, "worldbody").extend(ET.parse(hand / "robot.xml").getroot())
+    for tendons in model.iter("tendon"):
+        for tendon in list(tendons):
+            if tendon.get("name", "").removeprefix("robot0:") not in COUPLINGS:
+                tendons.remove(tendon)
     for node in model.iter():
         node.attrib.pop("user", None)
+        node.attrib.pop("frictionloss", None)
         if node.tag == "geom" and node.get("name") in ("robot0:V_thbase", "robot0:V_thhub"):
             # millimetre markers of the thumb's axes; without these masks they would be colliders inside the palm
             node.attrib.update(contype="0", conaffinity="0")
@@ -81,7 +86,7 @@ def shadow_hand(mirrored: bool = False) -> Mjcf:
     if mirrored:
         _mirror(model)
     text = ET.tostring(model, encoding="unicode").replace("robot0:", "")
-    return Mjcf(xml=text, keep_tendons=COUPLINGS, frictionless_joints=True)
+    return Mjcf(xml=text)
 
 
 _FLIPS = {
