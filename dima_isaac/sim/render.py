@@ -91,8 +91,6 @@ def display_problem() -> str:
 
     Without a display the viewer's thread ends the whole process, so this has to be checked first.
     """
-    if sys.platform != "linux":
-        return ""
     if not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
         return "DISPLAY is not set"
     glfw = importlib.import_module("glfw")

@@ -91,8 +91,7 @@ def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict
     critic = values.pop("central_value")
     if central:
         values["config"]["central_value_config"] = {**critic, "minibatch_size": horizon * envs // 4}
-    threads = int(cfg.threads) if str(cfg.threads).isdigit() else 1
-    return {**values, "seed": cfg.seed, "torch_threads": threads}
+    return {**values, "seed": cfg.seed, "torch_threads": int(cfg.threads)}
 
 
 class _Observer(AlgoObserver):

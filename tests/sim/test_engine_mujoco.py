@@ -110,8 +110,3 @@ def test_no_renderer_is_one_sentence(monkeypatch: pytest.MonkeyPatch, chosen: st
     with pytest.raises(UsageError, match=said):
         engine.render(0, 64, 48)
     engine.close()
-
-
-def test_fewer_threads_than_none_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"engine\.threads=-2 is too small"):
-        MujocoEngine(TOSS, 1, MujocoConfig(threads=-2))

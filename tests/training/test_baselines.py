@@ -152,7 +152,7 @@ def test_four_minibatches_fill_a_round_of_any_number_of_environments(agents: int
         dims = Dims(agents=agents, state=3, obs=3, action=1)
         env = SimpleNamespace(num_envs=envs, device="cpu", spec=SimpleNamespace(dims=dims))
         view, run = SimpleNamespace(env=env), SimpleNamespace(path=Path("run"))
-        config = parameters(RunConfig(), True, run, view)["config"]  # type: ignore[arg-type]
+        config = parameters(RunConfig(threads=1), True, run, view)["config"]  # type: ignore[arg-type]
         ticks = config["horizon_length"]
         assert 4 * config["minibatch_size"] == ticks * envs * agents
         assert 4 * config["central_value_config"]["minibatch_size"] == ticks * envs

@@ -30,7 +30,7 @@ class ContactBatch:
         """Start the pool.
 
         Raises:
-            RuntimeError: MuJoCo could not make the batch, or its library has no batch interface (before 3.17).
+            RuntimeError: MuJoCo could not make the batch.
         """
         self.model, self.nsim = model, nsim
         self._lib = _library()
@@ -113,14 +113,8 @@ class ContactBatch:
 
 def _library() -> Any:
     """The C library that the Python bindings have loaded, with the batch functions' types."""
-    folder = Path(str(mujoco.__file__)).parent
-    names = [path for pattern in ("libmujoco*.so*", "libmujoco*.dylib", "mujoco*.dll") for path in folder.glob(pattern)]
-    if not names:
-        raise RuntimeError(f"no MuJoCo library beside {folder}")
-    lib = ctypes.CDLL(str(names[0]))
+    lib = ctypes.CDLL(str(next(Path(str(mujoco.__file__)).parent.glob("libmujoco*.so*"))))
     pointer, number = ctypes.c_void_p, ctypes.c_int
-    if not hasattr(lib, "mjb_apply"):
-        raise RuntimeError(f"{names[0].name} has no batch interface; MuJoCo 3.17 or newer is needed")
     signatures = {
         "mjb_makeBatch": (pointer, [pointer, number, pointer, ctypes.c_char_p, number]),
         "mjb_deleteBatch": (None, [pointer]),

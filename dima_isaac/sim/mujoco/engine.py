@@ -23,7 +23,7 @@ from mujoco.batch import SimulationError as BatchError
 from torch import Tensor
 
 from dima_isaac import ranks
-from dima_isaac.errors import SimulationError, UsageError
+from dima_isaac.errors import SimulationError
 from dima_isaac.sim.base import BaseEngine
 from dima_isaac.sim.compiled import STATE_FIELDS, compile_scene
 from dima_isaac.sim.config import MujocoConfig
@@ -72,10 +72,8 @@ class MujocoEngine(BaseEngine):
         """Compile ``scene`` and start the pool.
 
         Raises:
-            UsageError: a scene that names what it does not have, or a negative number of threads.
+            UsageError: a scene that names what it does not have.
         """
-        if cfg.threads < 0:
-            raise UsageError(f"engine.threads={cfg.threads} is too small; the least is 0, which takes every core.")
         # MuJoCo would print a line for each environment; the same is counted in ``stats``
         mujoco.set_mju_user_warning(_LOG.debug)
         self.cfg = cfg
