@@ -164,6 +164,19 @@ def find(where: str) -> Path:
     raise CheckpointError(f"there is no checkpoint {where} (a .pt file, a run folder or zoo:NAME).")
 
 
+def read_rows(metrics: Path) -> list[dict[str, Any]]:
+    """The rows of a metrics.jsonl; lines that a kill cut short or that are damaged are passed over."""
+    rows = []
+    for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
+        with suppress(ValueError, RecursionError, KeyError, TypeError):
+            row = json.loads(line)
+            if isinstance(row, dict) and all(
+                isinstance(row.get(key), int | float) for key in ("env_steps", "wall_time")
+            ):
+                rows.append(row)
+    return rows
+
+
 def read_config(folder: Path) -> dict[str, Any] | None:
     """The stored configuration of a run folder under today's keys, or None if there is none. Plain values only.
 

@@ -23,7 +23,7 @@ from dima_isaac import ranks
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.run.atomic import write_atomic
 from dima_isaac.run.display import Lines, Panel, Progress
-from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.folder import RunFolder, read_rows
 from dima_isaac.run.mirrors import Mirror, TensorBoard, Wandb
 
 _QUIET = 60.0  # s without a row or a note, after which progress within a round is shown
@@ -101,14 +101,10 @@ class Logger:
 
     def _drop_after(self, env_steps: int) -> None:
         self._file.close()
-        kept = []
         try:
-            for line in self.run.metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-                row = _parse(line)
-                if row is not None and row["env_steps"] <= env_steps:
-                    kept.append(line)
-                    self._before = float(row["wall_time"])
-            write_atomic(self.run.metrics, "".join(line + "\n" for line in kept))
+            kept = [row for row in read_rows(self.run.metrics) if row["env_steps"] <= env_steps]
+            self._before = float(kept[-1]["wall_time"]) if kept else 0.0
+            write_atomic(self.run.metrics, "".join(json.dumps(row) + "\n" for row in kept))
         finally:
             self._file = open(self.run.metrics, "a+", encoding="utf-8")  # noqa: SIM115
 
@@ -179,13 +175,3 @@ class Logger:
             names = dict.fromkeys(name for own in of_ranks for name in own)
             means = {name: fmean(own[name] for own in of_ranks if name in own) for name in names}
         return ranks.from_first(lambda: means)
-
-
-def _parse(text: str) -> dict[str, Any] | None:
-    """A line of metrics.jsonl, or None for one that a kill cut short or that is damaged."""
-    try:
-        row = json.loads(text)
-    except (ValueError, RecursionError):
-        return None
-    whole = isinstance(row, dict) and all(isinstance(row.get(key), int | float) for key in ("env_steps", "wall_time"))
-    return row if whole else None

@@ -44,7 +44,8 @@ def plan(cfg: RunConfig) -> Plan:
         raise UsageError(f"experiment={cfg.experiment} is not a folder in {ROOT}; run_dir=PATH puts one run anywhere.")
     _check_writable(parent)
     if cfg.checkpoint in RESUME and parent.is_dir():
-        for folder in sorted(_runs(parent), key=_last_written, reverse=True):
+        runs = [folder for folder in parent.iterdir() if (folder / "config.yaml").is_file()]
+        for folder in sorted(runs, key=_last_written, reverse=True):
             try:
                 stored = read_config(folder)
                 if stored is not None:
@@ -102,10 +103,6 @@ def _check_whole(stored: dict[str, Any], folder: Path) -> None:
     check_expressible(stored, folder)
     if not isinstance(stored.get("num_envs"), int) or not dict(leaves(stored)).get("engine.name"):
         raise CheckpointError(f"{folder / 'config.yaml'} is not a run's whole configuration.")
-
-
-def _runs(parent: Path) -> list[Path]:
-    return [folder for folder in parent.iterdir() if (folder / "config.yaml").is_file()]
 
 
 def _last_written(folder: Path) -> tuple[float, str]:

@@ -1,6 +1,5 @@
 """Runs read back from their folders, and grouped by the settings in which they differ."""
 
-import json
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ import numpy as np
 
 from dima_isaac.config import FREE
 from dima_isaac.errors import CheckpointError, UsageError
-from dima_isaac.run.folder import read_config
+from dima_isaac.run.folder import read_config, read_rows
 from dima_isaac.schema import leaves
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
 
@@ -96,7 +95,7 @@ def load(names: Iterable[str]) -> list[Run]:
             raise UsageError(f"{name} holds no run: there is no metrics.jsonl in it or one or two levels below.")
         for path in paths:
             try:
-                runs.append(_read(path))
+                runs.append(Run(path, read_config(path) or {}, read_rows(path / "metrics.jsonl")))
             except CheckpointError as error:
                 if is_run:
                     raise
@@ -106,18 +105,6 @@ def load(names: Iterable[str]) -> list[Run]:
         where = ", ".join(str(run.path) for run in runs) or "any run that can be read"
         raise UsageError(f"nothing has been logged yet in {where}.")
     return logged
-
-
-def _read(path: Path) -> Run:
-    rows = []
-    for line in (path / "metrics.jsonl").read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            continue  # a line that a kill cut short
-        if isinstance(row, dict) and isinstance(row.get("env_steps"), int | float):
-            rows.append(row)
-    return Run(path, read_config(path) or {}, rows)
 
 
 def by_task(runs: Iterable[Run]) -> dict[str, list[Run]]:

@@ -58,7 +58,7 @@ def test_labels_name_partition_and_protocol():
 def test_the_root_of_all_runs_is_split_by_task(tmp_path):
     for place, task in (("a/1", "Toy"), ("a/2", "Toy"), ("b/1", "Ant"), ("c", "Toy"), ("b/1/wandb/x", "None")):
         (tmp_path / place).mkdir(parents=True)
-        (tmp_path / place / "metrics.jsonl").write_text('{"env_steps": 2, "eval/return": 5.0}\n')
+        (tmp_path / place / "metrics.jsonl").write_text('{"env_steps": 2, "wall_time": 1, "eval/return": 5.0}\n')
         (tmp_path / place / "config.yaml").write_text(f"task: {{name: {task}}}")
     found = run_folders.by_task(run_folders.load([str(tmp_path)]))
     names = {task: [str(run.path.relative_to(tmp_path)) for run in runs] for task, runs in found.items()}
@@ -77,7 +77,8 @@ def test_bands_cover_the_common_stretch():
 
 def test_broken_lines_and_missing_numbers_are_skipped(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
-        b'{"env_steps": 1, "eval/return": null}\n{"env_steps": 2, "eval/return": 5.0}\n{"odd": 1}\n\xff\n{"env_st'
+        b'{"env_steps": 1, "wall_time": 1, "eval/return": null}\n{"env_steps": 2, "wall_time": 1, "eval/return": 5.0}\n'
+        b'{"odd": 1}\n\xff\n{"env_st'
     )
     [run] = run_folders.load([str(tmp_path)])
     x, y = run.curve("eval/return", "env_steps")
@@ -87,7 +88,7 @@ def test_broken_lines_and_missing_numbers_are_skipped(tmp_path):
 def test_a_garbled_configuration_costs_the_other_runs_nothing(tmp_path, capsys):
     for name, config in (("good", "task: {name: Toy}"), ("torn", "task: ["), ("undated", "a: 2026-99-99")):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "metrics.jsonl").write_text('{"env_steps": 2, "eval/return": 5.0}\n')
+        (tmp_path / name / "metrics.jsonl").write_text('{"env_steps": 2, "wall_time": 1, "eval/return": 5.0}\n')
         (tmp_path / name / "config.yaml").write_text(config)
     assert [run.path.name for run in run_folders.load([str(tmp_path)])] == ["good"]
     assert capsys.readouterr().out.count("That run is passed over.") == 2
