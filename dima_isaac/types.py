@@ -101,6 +101,10 @@ class Window:
     valid: Tensor  # (B, T) bool, a suffix of the window
     last: Tensor  # (B, T) bool, the episode ended there, by the task or by the clock
 
+    def rows(self, start: int | None, stop: int | None) -> "Window":
+        """Its rows ``start`` to ``stop`` - 1, as a slice counts them."""
+        return Window(*(column[:, start:stop] for column in vars(self).values()))
+
 
 @dataclass
 class Transitions:

@@ -160,8 +160,8 @@ def learn() -> dict[str, Any]:
         columns = rows(length, DIMS.state), rows(length, 2, 2), rows(length), flags(0.1, length), flags(0.1, length)
         window = Window(*columns, valid, last=torch.zeros_like(valid))
         world.track(window.state[:, -1])
-        past = Window(**{name: column[:, : world.history + 1] for name, column in vars(window).items()})
-        short = Window(**{name: column[:, :2] for name, column in vars(window).items()})
+        past = window.rows(0, world.history + 1)
+        short = window.rows(0, 2)
         seen += [world.update_held_out(past), world.update_dynamics(window), world.update_reward(short)]
         world.weigh_by_value(rows(DIMS.state).square().mean(0))
     out["world"], out["world_metrics"] = dict(world.state_dict()), seen

@@ -81,8 +81,8 @@ class Dreaming:
         self.agent.track(Step(newest, task.observe(newest), torch.zeros(batch, device=device), ~rows, ~rows, ~rows))
         window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, ~truth, truth, ~truth)
         with torch.enable_grad():  # one small update, so that every running scale has seen something
-            self.world.update_dynamics(Window(**{n: v[:_FEW, -self.world.window :] for n, v in vars(window).items()}))
-        self.start = Window(**{name: value[:, -self.world.history :] for name, value in vars(window).items()})
+            self.world.update_dynamics(_first(window.rows(-self.world.window, None), _FEW))
+        self.start = window.rows(-self.world.history, None)
 
     def captured(self, horizon: int) -> Captured:
         """Dreams of ``horizon`` steps as a run with ``compile`` has them."""
@@ -91,7 +91,7 @@ class Dreaming:
 
     def dream(self, horizon: int, batch: int, captured: Captured | None = None) -> float:
         """Seconds for one dream of ``batch`` starts."""
-        start = Window(**{name: value[:batch] for name, value in vars(self.start).items()})
+        start = _first(self.start, batch)
         synchronize(self.device)
         began = time.perf_counter()
         if captured is None:
@@ -118,6 +118,10 @@ class Dreaming:
             "actor": self.agent.actor,
         }
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
+
+
+def _first(window: Window, batch: int) -> Window:
+    return Window(*(column[:batch] for column in vars(window).values()))
 
 
 def bench_imagine(

@@ -17,7 +17,8 @@ from dima_isaac.nn.ridge import Ridge
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.types import Metrics, Window
-from dima_isaac.world_model.world_model import Context, WorldModel
+from dima_isaac.world_model.imagine import predict_states
+from dima_isaac.world_model.world_model import WorldModel
 
 WINDOWS = 512  # of the open-loop probe, at most
 DELTA, WARMUP = 0.5, 10  # of the sensitivity probe: the change of an action, and the rows before it
@@ -111,10 +112,10 @@ def open_loop(
     """
     history = world.history
     window = _whole_windows(held_out, WINDOWS, history + horizon)
-    start, actions = world.context(_rows(window, 0, history)), window.action[:, history - 1 : -1]
+    start, actions = world.context(window.rows(0, history)), window.action[:, history - 1 : -1]
     generator = torch.Generator(window.state.device).manual_seed(seed)
     past, true = world.target.z(window.state).split([history - 1, horizon + 1], 1)
-    dreamt = torch.stack([world.target.z(dream(world, start, actions, generator)) for _ in range(dreams)])
+    dreamt = torch.stack([world.target.z(predict_states(world, start, actions, generator)) for _ in range(dreams)])
     fitted = [true[:, 0]]
     for h in range(horizon):
         fitted.append(linear(fitted[-1], actions[:, h]).clamp(-10.0, 10.0))
@@ -130,15 +131,6 @@ def open_loop(
         true=true[0],
         dreamt=dreamt[0, 0],
     )
-
-
-def dream(world: WorldModel, context: Context, actions: Tensor, generator: torch.Generator) -> Tensor:
-    """Raw s (B, H + 1, D) from ``context`` under ``actions`` (B, H, N, A), without held-out errors."""
-    states = [context.state]
-    for action in actions.unbind(1):
-        context = world.step(context, action, generator, errors=False)
-        states.append(context.state)
-    return torch.stack(states, 1)
 
 
 def physical(spec: TaskSpec, device: torch.device) -> Tensor:
@@ -197,10 +189,6 @@ def _whole_windows(held_out: ReplayBuffer, batch: int, length: int) -> Window:
     whole_first = torch.argsort(scramble + (~whole) * 2**32)
     chosen = whole_first[: min(batch, max(1, int(whole.sum())))]
     return held_out.gather(age[chosen], env[chosen], length)
-
-
-def _rows(window: Window, start: int, stop: int) -> Window:
-    return Window(**{name: value[:, start:stop] for name, value in vars(window).items()})
 
 
 def _median(values: Tensor) -> Tensor:

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from dima_isaac.agent.returns import survival
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.training.probes import Draw, dream, physical, record
+from dima_isaac.training.probes import Draw, physical, record
+from dima_isaac.world_model.imagine import predict_states
 from dima_isaac.world_model.world_model import Context, WorldModel
 
 PUSH = 0.5  # added to each number of an agent's action, or taken from it
@@ -104,7 +105,7 @@ def _dream(
 ) -> Outcome:
     """Take ``actions`` (E, T, N, A) in a dream from ``context``; reward counts as far as the episode may last."""
     generator = torch.Generator(actions.device).manual_seed(seed)
-    states = dream(world, context, actions, generator)
+    states = predict_states(world, context, actions, generator)
     reward, cont = world.predict_reward(states, actions, generator)
     always = torch.ones_like(cont, dtype=torch.bool)
     return Outcome((reward * survival(cont)).cumsum(1), place(states[:, 1:]), always, always)

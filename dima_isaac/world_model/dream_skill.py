@@ -4,13 +4,12 @@ A dream from real states under the recorded actions is compared, 1, 5 and 15 ste
 1 - sum (dreamt - true)^2 / sum (true - mean)^2 of the newest rows: 1 is perfect, 0 no better than the mean.
 """
 
-from dataclasses import fields
-
 import torch
 from torch import Tensor, nn
 
 from dima_isaac import ranks
 from dima_isaac.types import Metrics, Window
+from dima_isaac.world_model.imagine import predict_states
 from dima_isaac.world_model.world_model import WorldModel
 
 HORIZONS = (1, 5, 15)
@@ -66,11 +65,7 @@ class DreamSkill(nn.Module):
 def dream_along(world: WorldModel, window: Window, steps: int) -> tuple[Tensor, Tensor]:
     """Reward and P(survival) (B,) after ``steps`` of a dream that takes the recorded actions of ``window``."""
     h = world.history
-    past = Window(**{f.name: getattr(window, f.name)[:, :h] for f in fields(window)})
-    context, states = world.context(past), [window.state[:, h - 1]]
     actions = window.action[:, h - 1 : h - 1 + steps]
-    for j in range(steps):
-        context = world.step(context, actions[:, j], errors=False)
-        states.append(context.state)
-    reward, cont = world.predict_reward(torch.stack(states, 1), actions)
+    states = predict_states(world, world.context(window.rows(0, h)), actions)
+    reward, cont = world.predict_reward(states, actions)
     return reward[:, -1], cont.prod(1)

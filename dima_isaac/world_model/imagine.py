@@ -1,9 +1,10 @@
-"""Imagined rollouts: the policy acts in the world model, and the simulator is not touched."""
+"""Imagined rollouts, of a policy that acts in the world model or of actions that are given; no simulator is used."""
 
 import torch
+from torch import Tensor
 
 from dima_isaac.types import Policy, Rollout, Window
-from dima_isaac.world_model.world_model import WorldModel
+from dima_isaac.world_model.world_model import Context, WorldModel
 
 
 @torch.no_grad()
@@ -41,3 +42,15 @@ def imagine(
         reward=reward,
         cont=cont,
     )
+
+
+@torch.no_grad()
+def predict_states(
+    world: WorldModel, context: Context, actions: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """Raw s (B, H + 1, D) from ``context`` under ``actions`` (B, H, N, A), without held-out errors."""
+    states = [context.state]
+    for action in actions.unbind(1):
+        context = world.step(context, action, generator, errors=False)
+        states.append(context.state)
+    return torch.stack(states, 1)

@@ -253,8 +253,7 @@ class WorldModel(Trainable):
         if self.held_out is None:
             return {}
         h, target = self.history, self.target
-        past = Window(**{name: column[:, :h] for name, column in vars(window).items()})
-        context, actions = self.context(past), self._as_taken(window.action[:, :h])
+        context, actions = self.context(window.rows(0, h)), self._as_taken(window.action[:, :h])
         outcome = target.encode(context.state, window.state[:, h], target.linear(context.x[:, -1], actions))
         prediction = self._sample(context, actions, 0.0, self.generator) * target.input_mask
         counted = window.valid[:, h] & ~window.first[:, h] & window.valid[:, h - 1]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.schema import leaves
-from dima_isaac.types import Dims, Window
+from dima_isaac.types import Dims
 from dima_isaac.world_model import target as targets
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, Reveal, TargetKind, WorldModelConfig
 from dima_isaac.world_model.denoiser import Denoiser
@@ -170,17 +170,13 @@ def test_copied_actions_are_exact():
 def test_imagined_states_beat_repeating_the_last_one_at_every_step(regression):
     world, game = taught(small(reveal=Reveal.joint, error_scale=0.0), updates=250, regression=regression)
     window = game.window(256, 11)
-    context = world.context(game_rows(window, 3))
+    context = world.context(window.rows(0, 3))
     still = context.state
     for h in range(8):
         context = world.step(context, window.action[:, 2 + h])
         true = window.state[:, 3 + h]
         miss, repeat = (context.state - true).square().mean().sqrt(), (still - true).square().mean().sqrt()
         assert miss < 0.35 * repeat, (h, miss, repeat)
-
-
-def game_rows(window, rows: int):
-    return type(window)(*(field[:, :rows] for field in vars(window).values()))
 
 
 @pytest.mark.parametrize(("reveal", "low", "high"), [("joint", 0.75, 1.25), ("cumulative", 0.6, 1.25)])
@@ -359,7 +355,7 @@ def test_output_only_dimensions_take_whole_errors_and_nothing_depends_on_them():
     unseen = game.window(4_096, world.history + 1)
     unseen.state[..., 3] = torch.randn(4_096, world.history + 1, generator=game.rng)
     world.update_held_out(unseen)
-    context = world.context(Window(**{name: column[:, : world.history] for name, column in vars(unseen).items()}))
+    context = world.context(unseen.rows(0, world.history))
     assert step(world, context, errors=False)[:, 3].std() < 0.5
     assert 0.9 < step(world, context)[:, 3].std() < 1.1, "a whole error"
     other = unseen.state.clone()
