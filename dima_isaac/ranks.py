@@ -50,9 +50,9 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Leave the other ranks."""
+    """Leave the other ranks. Groups that are left to the interpreter's end may abort it once a rank is lost."""
     global _control
-    if dist.is_initialized() and not _lost:
+    if dist.is_initialized():
         dist.destroy_process_group()
     _control = None
 

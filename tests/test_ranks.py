@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.multiprocessing.spawn import ProcessExitedException
 
 from dima_isaac import ranks
 from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, LearnerKind, PpoConfig, SacConfig
@@ -108,11 +107,7 @@ def outlive() -> list[Any]:
 
 @pytest.mark.slow
 def test_a_rank_that_outlives_another_keeps_what_it_has():
-    try:
-        survivor, gone = on_ranks(outlive, 2)
-    except ProcessExitedException as error:  # now and then gloo's own threads abort the survivor where it ends
-        assert error.signal_name == "SIGABRT"
-        survivor, gone = on_ranks(outlive, 2)
+    survivor, gone = on_ranks(outlive, 2)
     assert gone is None and survivor[:2] == [True, 2] and survivor[2].tolist() == [1.0] * 3
     assert survivor[3:] == [["own"], 0]
 
