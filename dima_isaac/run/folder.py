@@ -165,16 +165,20 @@ def find(where: str) -> Path:
 
 
 def read_rows(metrics: Path) -> list[dict[str, Any]]:
-    """The rows of a metrics.jsonl; lines that a kill cut short or that are damaged are passed over."""
+    """The rows of a metrics.jsonl, finite numbers or None; damaged lines, and one cut short, are passed over."""
     rows = []
     for line in metrics.read_text(encoding="utf-8", errors="replace").splitlines():
-        with suppress(ValueError, RecursionError, KeyError, TypeError):
-            row = json.loads(line)
-            if isinstance(row, dict) and all(
-                isinstance(row.get(key), int | float) for key in ("env_steps", "wall_time")
-            ):
+        with suppress(ValueError, RecursionError):
+            if _is_row(row := json.loads(line)):
                 rows.append(row)
     return rows
+
+
+def _is_row(row: Any) -> bool:
+    if not isinstance(row, dict) or row.get("env_steps") is None or row.get("wall_time") is None:
+        return False
+    values = (value for value in row.values() if value is not None)
+    return all(type(value) in (int, float) and abs(value) <= sys.float_info.max for value in values)
 
 
 def read_config(folder: Path) -> dict[str, Any] | None:

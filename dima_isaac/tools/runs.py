@@ -77,13 +77,13 @@ class Group:
 
 
 def load(names: Iterable[str]) -> list[Run]:
-    """Every run that ``names`` name, or that lies one or two folders below one that they name.
+    """Every run that ``names`` name, or that lies one or two folders below one that they name; each once.
 
     Raises:
         UsageError: no such folder, no run in it, or nothing logged yet.
         CheckpointError: the configuration of a named run cannot be read.
     """
-    runs: list[Run] = []
+    found: dict[Path, Run] = {}
     for name in names:
         folder = Path(os.path.expanduser(name))
         if not folder.is_dir():
@@ -95,14 +95,14 @@ def load(names: Iterable[str]) -> list[Run]:
             raise UsageError(f"{name} holds no run: there is no metrics.jsonl in it or one or two levels below.")
         for path in paths:
             try:
-                runs.append(Run(path, read_config(path) or {}, read_rows(path / "metrics.jsonl")))
-            except CheckpointError as error:
+                found[path.resolve()] = Run(path, read_config(path) or {}, read_rows(path / "metrics.jsonl"))
+            except (CheckpointError, OSError) as error:
                 if is_run:
                     raise
-                print(f"{error} That run is passed over.")
-    logged = [run for run in runs if run.rows]
+                print(f"{str(error).rstrip('.')}. That run is passed over.")
+    logged = [run for run in found.values() if run.rows]
     if not logged:
-        where = ", ".join(str(run.path) for run in runs) or "any run that can be read"
+        where = ", ".join(str(run.path) for run in found.values()) or "any run that can be read"
         raise UsageError(f"nothing has been logged yet in {where}.")
     return logged
 

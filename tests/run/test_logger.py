@@ -116,7 +116,8 @@ def test_the_time_left_is_told_from_the_last_rows_after_the_warm_up(run, monkeyp
 def test_rewind_drops_later_rows_and_damaged_ones(run):
     text = "".join(json.dumps({"env_steps": n, "wall_time": n / 10}) + "\n" for n in (10, 20, 30))
     damaged = '7\n{"env_steps": null, "wall_time": 1}\n{"env_steps": 5, "wall_time": "x"}\n' + "[" * 100_000 + "\n"
-    run.metrics.write_text(damaged + text + '{"env_steps": 40, "wal')
+    damaged += '{"env_steps": 1e400, "wall_time": 1}\n{"env_steps": 6, "wall_time": 1, "eval/return": [1]}\n'
+    run.metrics.write_text(damaged + text + '{"env_steps": 20, "wall_time": NaN}\n{"env_steps": 40, "wal')
     log = logger(run)
     log.rewind(20)
     row = log.write(30)

@@ -78,7 +78,7 @@ def test_bands_cover_the_common_stretch():
 def test_broken_lines_and_missing_numbers_are_skipped(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(
         b'{"env_steps": 1, "wall_time": 1, "eval/return": null}\n{"env_steps": 2, "wall_time": 1, "eval/return": 5.0}\n'
-        b'{"odd": 1}\n\xff\n{"env_st'
+        b'{"odd": 1}\n\xff\n{"env_steps": 3, "wall_time": 1, "eval/return": "5"}\n{"env_st'
     )
     [run] = run_folders.load([str(tmp_path)])
     x, y = run.curve("eval/return", "env_steps")
@@ -90,10 +90,12 @@ def test_a_garbled_configuration_costs_the_other_runs_nothing(tmp_path, capsys):
         (tmp_path / name).mkdir()
         (tmp_path / name / "metrics.jsonl").write_text('{"env_steps": 2, "wall_time": 1, "eval/return": 5.0}\n')
         (tmp_path / name / "config.yaml").write_text(config)
+    (tmp_path / "unreadable" / "metrics.jsonl").mkdir(parents=True)
     assert [run.path.name for run in run_folders.load([str(tmp_path)])] == ["good"]
-    assert capsys.readouterr().out.count("That run is passed over.") == 2
+    assert capsys.readouterr().out.count(". That run is passed over.") == 3
     with pytest.raises(CheckpointError, match=r"torn/config\.yaml cannot be read"):  # it was asked for
         run_folders.load([f"{tmp_path}/good", f"{tmp_path}/torn"])
+    assert len(run_folders.load([str(tmp_path), f"{tmp_path}/good"])) == 1, "a seed counts once, however it is named"
     (tmp_path / "good" / "config.yaml").write_text("- 3")
     with pytest.raises(UsageError, match="nothing has been logged yet in any run that can be read"):
         run_folders.load([str(tmp_path)])
