@@ -12,7 +12,7 @@ zoo/<NAME>/         written by ``tools.export``; any folder of this kind can be 
 from pathlib import Path
 from typing import Any
 
-from dima_isaac.errors import unknown
+from dima_isaac.errors import CheckpointError, unknown
 
 PREFIX = "zoo:"
 WEIGHTS = "weights.pt"
@@ -31,10 +31,20 @@ def names() -> list[str]:
 
 
 def card(name: str) -> dict[str, Any]:
-    """What is known of the policy ``name``."""
+    """What is known of the policy ``name``.
+
+    Raises:
+        CheckpointError: its card is damaged.
+    """
     import yaml
 
-    values: dict[str, Any] = yaml.safe_load((folder() / name / "card.yaml").read_text(encoding="utf-8"))
+    path = folder() / name / "card.yaml"
+    try:
+        values: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, ValueError):
+        values = None
+    if not (isinstance(values, dict) and "task" in values and isinstance(values.get("evaluation"), dict)):
+        raise CheckpointError(f"{path} is not the card of a policy; git checkout, or installing again, brings it back.")
     return values
 
 

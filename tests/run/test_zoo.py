@@ -10,7 +10,7 @@ import torch
 
 from dima_isaac.cli.args import parse
 from dima_isaac.cli.compose import compose
-from dima_isaac.errors import UsageError
+from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run import zoo
 from dima_isaac.tools.export import index
 from dima_isaac.tools.policies import load_policy
@@ -72,3 +72,7 @@ def test_the_best_policy_of_a_task_has_the_highest_return(tmp_path, monkeypatch)
         zoo.weights("d")
     shutil.rmtree(tmp_path / "b")
     assert zoo.best("Over") == "a"
+    for garbled in (b"", b"task: [", b"\xff", b"- 3", b"task: Over"):
+        (tmp_path / "a" / "card.yaml").write_bytes(garbled)
+        with pytest.raises(CheckpointError, match=r"a/card\.yaml is not the card of a policy"):
+            zoo.best("Over")
