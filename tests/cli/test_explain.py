@@ -81,7 +81,12 @@ def test_other_errors_keep_their_traceback(error, monkeypatch):
 
 @pytest.mark.parametrize(
     ("number", "cure"),
-    [(errno.ENOSPC, "make room, or choose another folder"), (errno.ENAMETOOLONG, "choose another path")],
+    [
+        (errno.ENOSPC, "make room, or choose another folder"),
+        (errno.EFBIG, "make room, or choose another folder"),
+        (errno.ENAMETOOLONG, "choose another path"),
+        (errno.EEXIST, "choose another path"),
+    ],
 )
 def test_a_full_disk_and_a_wrong_path_are_one_line(number, cure, monkeypatch, capsys):
     def full(words):
