@@ -12,11 +12,9 @@ ONNX = ["onnx>=1.17", "onnxscript>=0.7", "onnxruntime>=1.20"]  # for export; a p
 TEST = ["pytest>=8", "pytest-timeout>=2.2", "ruff>=0.6", "mypy>=1.11", "isaacgym-stubs==1.1rc4"]
 
 setup(
-    name="dima-isaac",
     version="0.1.0",
     description="A diffusion-inspired multi-agent world model for bimanual dexterous manipulation",
     license="Apache-2.0",
-    python_requires=">=3.11",
     packages=[
         *find_packages(include=["dima_isaac", "dima_isaac.*"]),
         *("dima_isaac.tasks", "dima_isaac.cfg", "dima_isaac.zoo"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -63,9 +64,10 @@ def test_there_are_commands():
     assert {name for name, _ in COMMANDS} >= {"train", "evaluate", "play", "plot", "bench"}
 
 
-def test_the_torch_that_uvx_takes_is_the_constraints_own():
+def test_the_torch_that_uv_takes_is_the_constraints_own():
     pinned = (ROOT / "constraints.txt").read_text().splitlines()[-1]
     assert pinned.startswith("torch==") and f"--with {pinned} " in (ROOT / "README.md").read_text()
+    assert tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["uv"]["constraint-dependencies"] == [pinned]
 
 
 @pytest.mark.slow
