@@ -123,7 +123,8 @@ def group(runs: list[Run]) -> list[Group]:
     settings = [_settings(run) for run in runs]
     keys = list(dict.fromkeys(key for one in settings for key in one))
     differing = [key for key in keys if _differs(key, settings)]
-    for key, implied in (("preset", ""), ("algo", "agent.learner")):  # what these set differs as a matter of course
+    # what these set, or leave unused, differs as a matter of course
+    for key, implied in (("preset", ""), ("algo", ("agent.learner", "train.learn.", "world_model."))):
         if key in differing:
             alike: dict[str, list[dict[str, Any]]] = {}
             for one in settings:

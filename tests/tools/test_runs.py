@@ -49,6 +49,13 @@ def test_a_learner_goes_without_saying_where_the_algorithm_names_it():
     assert run_folders.group(runs)[2].label == "Toy, algo=dima, learner=sac"
 
 
+def test_what_an_algorithm_leaves_unused_does_not_tell_it_from_another():
+    settings = [("dima", 0.002), ("ppo", 0.005), ("dima", 0.01)]
+    runs = [run_of([1.0], [0], algo=algo, train={"learn": {"rollouts_per_step": rate}}) for algo, rate in settings]
+    assert [one.label for one in run_folders.group(runs[:2])] == ["Toy, algo=dima", "Toy, algo=ppo"]
+    assert run_folders.group(runs)[0].label == "Toy, algo=dima, rollouts_per_step=0.002"
+
+
 def test_labels_name_partition_and_protocol():
     tasks = [{"name": "Ant", "agent_conf": conf, "protocol": way} for conf, way in (("4x2", "v5"), ("2x4", "harl"))]
     groups = run_folders.group([run_of([1.0], [0], task=task) for task in tasks])
