@@ -23,8 +23,12 @@ _LOWER = {
 }
 """Package whose code needed the memory -> the settings that decide how much it needs."""
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG)
 _WRONG_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.ELOOP, errno.ENOTDIR, errno.EISDIR, errno.EEXIST)
+_CURES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG), "make room, or choose another folder"),
+    **dict.fromkeys(_WRONG_PATH, "choose another path"),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENOTCONN), "see whether its disk is there"),
+}
 
 
 def explain(error: Exception) -> str:
@@ -36,9 +40,9 @@ def explain(error: Exception) -> str:
     if found or isinstance(error, MemoryError):
         reason = next((part for part in words.split(". ") if _FULL.search(part)), words or "MemoryError")
         return f"memory is full ({reason}); lower {_what_to_lower(error)}."
-    if isinstance(error, OSError) and error.errno in (*_NO_ROOM, *_WRONG_PATH):
-        cure = "make room, or choose another folder" if error.errno in _NO_ROOM else "choose another path"
-        return f"{error.strerror}{f' ({error.filename!s:.200})' if error.filename else ''}; {cure}."
+    if isinstance(error, OSError) and error.errno in _CURES:
+        where = f" ({error.filename!s:.200})" if error.filename else ""
+        return f"{error.strerror}{where}; {_CURES[error.errno]}."
     if _lacks_a_part_of_mujoco(error):
         return (
             f"mujoco is incomplete ({words}), as an upgrade from 3 to 4 leaves it:"

@@ -17,7 +17,7 @@ from dima_isaac.run import sealed
 from dima_isaac.run.atomic import replacing
 from dima_isaac.run.folder import RESUME, find
 from dima_isaac.run.renamed import check_expressible, renamed_config, renamed_state
-from dima_isaac.run.sealed import State
+from dima_isaac.run.sealed import State, UnreadableError
 from dima_isaac.run.segments import ROW_FILE, load_rows, new_rows, save_rows, without_rows
 from dima_isaac.schema import as_dict
 
@@ -95,20 +95,28 @@ class Checkpoints:
 
         Raises:
             CheckpointError: there are checkpoints, but no intact one.
+            UnreadableError: the newest one, or rows that it lists, may be intact and cannot be read now.
         """
-        damaged: list[Path] = []
+        damaged: dict[Path, CheckpointError] = {}
         for path in reversed(steps_in(self.folder)):
             try:
                 state = self._read(path)
+            except UnreadableError as error:
+                raise UnreadableError(
+                    f"{error} Try again when it can be; if it never can, move it away: the run continues without it."
+                ) from error
             except CheckpointError as error:
-                self.note(f"{error} Trying the one before it.")
-                damaged.append(path)
+                damaged[path] = error
                 continue
-            for torn in damaged:  # only now: with their names gone, a run without an intact one would begin anew
+            for torn, reason in damaged.items():  # only now: with their names gone, the run would begin anew
+                self.note(f"{reason} It is set aside, and {path.name} continued from.")
                 _set_aside(torn)
             return state
         if damaged:
-            raise CheckpointError(f"no intact checkpoint in {self.folder}; remove that folder to begin anew.")
+            raise CheckpointError(
+                f"no checkpoint is intact: {' '.join(map(str, damaged.values()))} A copy in the place of one"
+                " continues this run; another run_dir begins a new run."
+            )
         return None
 
     def _read(self, path: Path) -> State:
@@ -137,9 +145,9 @@ class Checkpoints:
         for path in files[-keep:-1]:
             try:
                 segments = sealed.load(path).get("replay", {}).get("segments", [])
+            except UnreadableError:  # it may be readable next time, and nothing goes before that
+                return
             except CheckpointError as error:
-                if isinstance(error.__cause__, OSError):  # it may be readable next time, and nothing goes before that
-                    return
                 self.note(f"{error} It is set aside.")
                 _set_aside(path)
                 continue

@@ -24,6 +24,10 @@ _CHUNK = 1 << 22
 State = dict[str, Any]
 
 
+class UnreadableError(CheckpointError):
+    """The system does not let a file be read now; what it holds may be intact."""
+
+
 def save(path: Path, payload: State) -> str:
     """Write ``payload`` (tensors and plain values, nested) to ``path`` and return its SHA-256.
 
@@ -45,6 +49,7 @@ def load(path: Path, digest: str | None = None) -> State:
 
     Raises:
         CheckpointError: missing, truncated, altered, or holding anything but tensors and plain values.
+        UnreadableError: as ``verify``.
     """
     found = verify(path)
     if digest is not None and found != digest:
@@ -63,6 +68,7 @@ def verify(path: Path) -> str:
 
     Raises:
         CheckpointError: missing, truncated, altered or not one of our files.
+        UnreadableError: no permission, or the disk does not answer.
     """
     try:
         size = path.stat().st_size
@@ -79,7 +85,7 @@ def verify(path: Path) -> str:
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}.") from None
     except OSError as error:
-        raise CheckpointError(f"cannot read {path}: {error.strerror}.") from error
+        raise UnreadableError(f"cannot read {path}: {error.strerror}.") from error
     if not comment.startswith(_MARK) or comment[len(_MARK) :] != digest.hexdigest().encode():
         raise CheckpointError(f"{path} is truncated, altered or not a checkpoint of this program.")
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from torch import Tensor
 from dima_isaac import ranks
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run import sealed
-from dima_isaac.run.sealed import State
+from dima_isaac.run.sealed import State, UnreadableError
 
 ROW_FILE = re.compile(r"replay_(\d+)_(\d+)\.pt")
 
@@ -66,6 +66,7 @@ def load_rows(folder: Path, state: State, note: Callable[[str], None]) -> bool:
 
     Raises:
         CheckpointError: a listed name is not one of a row file.
+        UnreadableError: a row file may be intact and cannot be read now.
     """
     replay = state["replay"]
     segments = replay.pop("segments", None)
@@ -78,6 +79,8 @@ def load_rows(folder: Path, state: State, note: Callable[[str], None]) -> bool:
             raise CheckpointError(f"a checkpoint in {folder} calls '{segment['file']}' replay rows; not opened.")
         try:
             rows = sealed.load(folder / segment["file"], digest=segment["sha256"])
+        except UnreadableError:
+            raise
         except CheckpointError as error:
             note(str(error))
             continue

@@ -86,6 +86,7 @@ def test_other_errors_keep_their_traceback(error, monkeypatch):
         (errno.EFBIG, "make room, or choose another folder"),
         (errno.ENAMETOOLONG, "choose another path"),
         (errno.EEXIST, "choose another path"),
+        (errno.EIO, "see whether its disk is there"),
     ],
 )
 def test_a_full_disk_and_a_wrong_path_are_one_line(number, cure, monkeypatch, capsys):

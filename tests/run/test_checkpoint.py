@@ -62,7 +62,7 @@ def test_auto_falls_back_to_the_one_before_and_says_so(tmp_path):
     said = []
     again = Checkpoints(tmp_path, run_config(), said.append)
     assert again.restore()["n"] == 10
-    assert "step_20.pt" in said[0] and "before" in said[0]
+    assert "step_20.pt is truncated" in said[0] and "step_10.pt continued from" in said[0]
     again.save(15, {"n": 15})
     assert checkpoints(tmp_path).restore()["n"] == 15  # the damaged one no longer stands in the way
 
@@ -72,9 +72,27 @@ def test_without_an_intact_one_it_refuses_every_time(tmp_path):
     path = tmp_path / "step_10.pt"
     path.write_bytes(path.read_bytes()[:-40])
     for _ in range(2):  # the second try must not begin anew over what may yet be mended
-        with pytest.raises(CheckpointError, match="no intact"):
+        with pytest.raises(CheckpointError, match=r"step_10\.pt is truncated.* another run_dir begins a new run"):
             checkpoints(tmp_path).restore()
     assert path.exists()
+
+
+@pytest.mark.parametrize("name", ["step_8.pt", "replay_4_8.pt"])
+def test_what_cannot_be_read_now_is_neither_passed_over_nor_changed(tmp_path, name):
+    replay, store, step = buffer(), checkpoints(tmp_path), {"first": torch.zeros(3, dtype=torch.bool)}
+    for start in (0, 4):
+        write(replay, range(start, start + 4))
+        store.save(start + 4, {"replay": replay.state_dict(), "step": step})
+    there = tmp_path / name
+    there.rename(tmp_path / "elsewhere")
+    there.mkdir()  # reading it is an OSError, as where a disk does not answer
+    files = sorted(tmp_path.iterdir())
+    with pytest.raises(CheckpointError, match=rf"cannot read .*{name}: Is a directory. Try again") as caught:
+        checkpoints(tmp_path).restore()
+    assert sorted(tmp_path.iterdir()) == files and "remove" not in str(caught.value)
+    there.rmdir()
+    (tmp_path / "elsewhere").rename(there)
+    assert checkpoints(tmp_path).restore()["replay"]["size"] == 8
 
 
 def test_a_damaged_older_one_does_not_stop_a_save(tmp_path):
@@ -252,7 +270,7 @@ def test_a_checkpoint_cannot_name_files_elsewhere(tmp_path):
     segment = {"file": "../secret.pt", "start": 0, "stop": 1, "sha256": verify(tmp_path / "secret.pt")}
     replay = {"rows": 8, "size": 1, "added": 1, "segments": [segment]}
     save(tmp_path / "run" / "step_1.pt", {"format": 1, "config": {"task": {"name": "Toy"}}, "replay": replay})
-    with pytest.raises(CheckpointError, match="no intact"):
+    with pytest.raises(CheckpointError, match=r"calls '\.\./secret\.pt' replay rows"):
         store.restore()
 
 
