@@ -86,13 +86,15 @@ class Wandb(Mirror):
                 settings=wandb.Settings(init_timeout=15, silent=True, console="off", disable_git=True),
             )
 
+        why = ""
         if cfg.wandb.mode is WandbMode.online:
             try:
                 return begin("online")
             except Exception as error:
-                self._note(f"wandb cannot be reached ({_first_line(error)}); recording offline.")
+                why = f"cannot be reached ({_first_line(error)}) and "
+                wandb.teardown()  # its service holds the run's id until then
         handle = begin("offline")
-        self._note(f"wandb is recording offline; send it later with: wandb sync {run.path}/wandb/offline-run-*")
+        self._note(f"wandb {why}is recording offline; send it later with: wandb sync {run.path}/wandb/offline-run-*")
         return handle
 
     def _write(self, row: dict[str, float], env_steps: int) -> None:

@@ -7,7 +7,7 @@ import types
 import pytest
 
 from dima_isaac.cli import main as cli
-from dima_isaac.config import RunConfig
+from dima_isaac.config import RunConfig, WandbMode
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
 from tests.tools.toy_runs import TOY
@@ -52,6 +52,28 @@ def test_a_slow_server_does_not_hold_the_end_up(tmp_path, wandb, monkeypatch, ca
         assert settings == {"WANDB_FINISH_TIMEOUT": "30", "WANDB_FINISH_TIMEOUT_RAISES": "true"}
         log.close()
     assert "wandb stopped: timed out after 30 s" in capsys.readouterr().out
+
+
+def test_a_server_that_cannot_be_reached_leaves_an_offline_recording(tmp_path, wandb, capsys):
+    """The first attempt holds the run's id until wandb's service is gone, as wandb 0.31 does."""
+    held = []
+
+    def init(mode, **settings):
+        if mode == "online" or held:
+            held.append(mode)
+            raise RuntimeError("no answer" if mode == "online" else "the id is in use")
+        return wandb.run
+
+    wandb.init, wandb.teardown = init, held.clear
+    cfg = RunConfig(task={"name": "Toy"}, wandb_activate=True)
+    cfg.wandb.mode = WandbMode.online
+    with RunFolder(tmp_path / "run") as run:
+        log = Logger(run, cfg, total_steps=100)
+        said = capsys.readouterr().out
+        assert said.count("\n") == 1 and "wandb cannot be reached (no answer) and is recording offline" in said
+        log.write(20)
+        log.close()
+    assert len(wandb.sent) == 1
 
 
 @pytest.mark.slow
