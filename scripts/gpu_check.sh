@@ -65,7 +65,7 @@ step tests_learner 120 $pytest tests --ignore=tests/sim --ignore=tests/training/
 step engine_$main 400 $bench suite=engine num_envs=$main seconds=$seconds
 
 watcher=
-if ! done_before train_$main && command -v nvidia-smi >/dev/null; then # a second opinion on how busy the GPU is
+if ! done_before train_$main && command -v nvidia-smi >/dev/null; then # how busy the GPU is
     gpu=${CUDA_VISIBLE_DEVICES:-0} # the first of those that torch may see; nvidia-smi sees all
     nvidia-smi -i "${gpu%%,*}" --query-gpu=utilization.gpu,memory.used,power.draw --format=csv,noheader,nounits -lms 250 \
         >"$out/nvidia_smi.csv" 2>&1 &
@@ -100,6 +100,4 @@ step filmed 60 "$python" scripts/play.py checkpoint="$out/run" num_envs=1 steps=
 step tests_engine 240 $pytest tests/sim
 step tests_runs 240 $pytest tests/training/test_on_gpu.py
 step train_${main}_eager 150 $bench suite=train num_envs=$main seconds=$seconds compile=False $small
-# the trace last: it is the likeliest to upset a driver
-step traced_$main 150 $bench suite=train num_envs=$main seconds=0 trace=True $small
 echo "took $((SECONDS - began)) s; logs in $out" >&2

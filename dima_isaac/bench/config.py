@@ -26,7 +26,6 @@ class BenchConfig:
     num_envs: Size | str = AUTO
     seconds: NonNegative = 20.0  # how long to measure, roughly
     env_steps: CountOrZero = 0  # engine: at least that many environment steps, to count what goes wrong in them
-    trace: bool = False  # train on a GPU: trace one more round, for the share of time in which the GPU was busy
     repeats: Count = 3  # imagine: rounds, at least
     batch: Size | str = AUTO  # imagine: dreams; auto: 600, or fewer where that would take longer than `seconds`
     horizon: Few = 15  # imagine: steps of each

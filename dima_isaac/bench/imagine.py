@@ -9,10 +9,10 @@ dream.
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -25,7 +25,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.nn.captured import WARM, Captured
 from dima_isaac.run import build
 from dima_isaac.tools import table
-from dima_isaac.types import Step, Window
+from dima_isaac.types import Rollout, Step, Window
 from dima_isaac.world_model.imagine import imagine
 from dima_isaac.world_model.world_model import WorldModel
 
@@ -34,8 +34,16 @@ _TRIAL = 16
 _FEW = 4  # dreams in which operations are counted: they are proportional to the batch
 
 
+@torch.no_grad()
 def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
-    """``suite=imagine``: measure, print a table, and return the values for the JSON line.
+    """``suite=imagine``: dream alternately under each preset, at least ``repeats`` times and for about ``seconds``.
+
+    With ``batch=auto`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``. With
+    ``compile`` dreams are captured, as in a run.
+
+    Prints a table. Returns for each preset ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and
+    ``gflops_per_s``, on a GPU ``share_of_bf16`` of its measured product rate and ``memory``; and ``ratio``, the first
+    preset's speed over the second's.
 
     Raises:
         UsageError: ``against`` names the run's own preset.
@@ -45,21 +53,41 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
     runs = {first.preset: first, cfg.against: resolved(f"preset={cfg.against}")}
     if len(runs) < 2:
         raise UsageError(f"preset={first.preset} would be compared with itself; choose another with against=.")
-    task = build.build_task(first)
-    batch = None if isinstance(cfg.batch, str) else cfg.batch
-    result = bench_imagine(runs, task, batch, cfg.horizon, cfg.repeats, cfg.seconds)
+    task, horizon = build.build_task(first), cfg.horizon
+    batch = BATCH if isinstance(cfg.batch, str) else cfg.batch
+    dreaming = {name: Dreaming(run, task, batch) for name, run in runs.items()}
+    flops = {name: one.flops(horizon) for name, one in dreaming.items()}
+    for one in dreaming.values():
+        one.seconds(2, _TRIAL)  # first calls allocate and choose kernels
+    if isinstance(cfg.batch, str):
+        trial = sum(one.seconds(2, _TRIAL) for one in dreaming.values()) / (2 * _TRIAL)
+        batch = min(BATCH, max(_TRIAL, int(cfg.seconds / (cfg.repeats * horizon * trial))))
+        if batch < BATCH:
+            print(f"batch {batch} instead of {BATCH}, to make {cfg.repeats} rounds in about {cfg.seconds:g} s")
+    for name, one in dreaming.items():
+        if runs[name].compile is True:
+            one.capture()
+            for _ in range(WARM + 1):
+                one.seconds(horizon, batch)
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    rounds, end = 0, time.perf_counter() + cfg.seconds
+    while rounds < cfg.repeats or time.perf_counter() < end:
+        for name, one in dreaming.items():
+            times[name].append(one.seconds(horizon, batch))
+        rounds += 1
+        last = "   ".join(f"{name} {batch * horizon / spent[-1]:,.0f}/s" for name, spent in times.items())
+        print(f"round {rounds}: {last}")
+    rates = {name: batch * horizon / statistics.median(spent) for name, spent in times.items()}
+    result = {name: one.figures(rates[name], flops[name]) for name, one in dreaming.items()}
     rows = []
-    for name in runs:
-        r = result[name]
-        speed, sizes = f"{r['imagined_steps_per_s']:,.0f}", [f"{r['parameters']:,}", str(r["reverse_steps"])]
-        rows.append([name, speed, *sizes, f"{r['flops_per_step'] / 1e6:,.2f}", f"{r['gflops_per_s']:.1f}"])
+    for name, r in result.items():
+        counts = [f"{r[key]:,.0f}" for key in ("imagined_steps_per_s", "parameters", "reverse_steps")]
+        rows.append([name, *counts, f"{r['flops_per_step'] / 1e6:,.2f}", f"{r['gflops_per_s']:.1f}"])
     print(table.text(["preset", "imagined steps/s", "parameters", "K", "MFLOP/step", "GFLOP/s"], rows))
-    for name in runs:
-        if "captured_over_eager" in result[name]:
-            eager, gain = result[name]["eager_steps_per_s"], result[name]["captured_over_eager"]
-            print(f"{name}: captured dreams {gain:.2f} times as fast as eager ones ({eager:,.0f}/s)")
-    print(f"{first.preset} / {cfg.against}: speed {result['ratio']:.1f}, operations 1 / {result['flops_ratio']:.1f}")
-    return {"task": task.spec.name, "device": first.rl_device, **result}
+    ratio, more = median_ratio(times[cfg.against], times[first.preset]), flops[cfg.against] / flops[first.preset]
+    print(f"{first.preset} / {cfg.against}: speed {ratio:.1f}, operations 1 / {more:.1f}")
+    facts = {"task": task.spec.name, "device": first.rl_device, "batch": batch, "horizon": horizon, "rounds": rounds}
+    return {**facts, **result, "ratio": ratio, "flops_ratio": more}
 
 
 class Dreaming:
@@ -71,6 +99,7 @@ class Dreaming:
         self.device = device
         self.world = WorldModel(cfg.world_model, task, device).eval()
         self.agent = build_learner(cfg.agent, task, device, seed=cfg.seed)
+        self.dream: Callable[[Window, int], Rollout] = partial(imagine, self.world, self.agent.act)
         length = max(self.world.history, self.world.window)
         state = torch.randn(batch, length, dims.state, device=device)
         action = torch.randn(batch, length, dims.agents, dims.action, device=device).clamp(-1.0, 1.0)
@@ -84,110 +113,43 @@ class Dreaming:
             self.world.update_dynamics(_first(window.rows(-self.world.window, None), _FEW))
         self.start = window.rows(-self.world.history, None)
 
-    def captured(self, horizon: int) -> Captured:
-        """Dreams of ``horizon`` steps as a run with ``compile`` has them."""
-        draws = (self.world.generator, self.agent.generator)
-        return Captured(lambda start: imagine(self.world, self.agent.act, start, horizon), lambda: draws)
+    def capture(self) -> None:
+        """From now on play dreams as a graph, all of them of one length, as a run with ``compile`` does."""
+        self.dream = Captured(self.dream, lambda: (self.world.generator, self.agent.generator))
 
-    def dream(self, horizon: int, batch: int, captured: Captured | None = None) -> float:
-        """Seconds for one dream of ``batch`` starts."""
+    def seconds(self, horizon: int, batch: int) -> float:
+        """How long one dream of ``batch`` starts takes."""
         start = _first(self.start, batch)
         synchronize(self.device)
         began = time.perf_counter()
-        if captured is None:
-            imagine(self.world, self.agent.act, start, horizon)
-        else:
-            captured(start)
+        self.dream(start, horizon)
         synchronize(self.device)
         return time.perf_counter() - began
 
     def flops(self, horizon: int) -> float:
         """Floating-point operations (a multiply-add is two) of one imagined step of one dream."""
-        few = min(_FEW, self.start.state.shape[0])
+        start = _first(self.start, _FEW)
         # attention as plain matrix products, which the counter knows on every device
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
-            self.dream(horizon, few)
-        return counter.get_total_flops() / (few * horizon)
+            self.dream(start, horizon)
+        return counter.get_total_flops() / (start.state.shape[0] * horizon)
 
-    def parameters(self) -> dict[str, int]:
-        """Of every part that takes part in a dream."""
-        parts: dict[str, nn.Module | None] = {
-            "denoiser": self.world.denoiser,
-            "reward": self.world.reward,
-            "decoder": self.world.decoder,
-            "actor": self.agent.actor,
+    def figures(self, rate: float, flops: float) -> dict[str, Any]:
+        """What is reported, at ``rate`` imagined steps/s with ``flops`` operations each."""
+        world = self.world
+        parts = (part for part in (world.denoiser, world.reward, world.decoder, self.agent.actor) if part is not None)
+        out: dict[str, Any] = {
+            "imagined_steps_per_s": rate,
+            "parameters": sum(parameter.numel() for part in parts for parameter in part.parameters()),
+            "reverse_steps": world.steps,
+            "flops_per_step": flops,
+            "gflops_per_s": rate * flops / 1e9,
         }
-        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items() if part is not None}
+        if self.device.type == "cuda":
+            out["share_of_bf16"] = rate * flops / product_rate(self.device, torch.bfloat16)
+            out["memory"] = gpu_memory(self.device)
+        return out
 
 
 def _first(window: Window, batch: int) -> Window:
     return Window(*(column[:batch] for column in vars(window).values()))
-
-
-def bench_imagine(
-    cfgs: dict[str, RunConfig], task: Task, batch: int | None, horizon: int, repeats: int, seconds: float
-) -> dict[str, Any]:
-    """Dream alternately under each of two configurations, at least ``repeats`` times and for about ``seconds``.
-
-    Without a ``batch`` it is the published 600, or as many dreams as let ``repeats`` rounds fit into ``seconds``. With
-    ``compile`` dreams are captured, as in a run, and each round has an eager one beside them.
-
-    Returns for each name ``imagined_steps_per_s`` (median), ``parameters``, ``flops_per_step`` and ``gflops_per_s``,
-    with ``compile`` also ``eager_steps_per_s`` and ``captured_over_eager``, on a GPU ``share_of_bf16`` of its measured
-    product rate and ``memory``; and ``ratio``, the first configuration's speed over the second's.
-    """
-    with torch.no_grad():
-        dreaming = {name: Dreaming(cfg, task, batch or BATCH) for name, cfg in cfgs.items()}
-        flops = {name: one.flops(horizon) for name, one in dreaming.items()}
-        for one in dreaming.values():
-            one.dream(2, _TRIAL)  # first calls allocate and choose kernels
-        if batch is None:
-            trial = sum(one.dream(2, _TRIAL) for one in dreaming.values()) / (2 * _TRIAL)
-            batch = min(BATCH, max(_TRIAL, int(seconds / (repeats * horizon * trial))))
-            if batch < BATCH:
-                print(f"batch {batch} instead of {BATCH}, to make {repeats} rounds in about {seconds:g} s")
-        captured = {name: one.captured(horizon) for name, one in dreaming.items() if cfgs[name].compile is True}
-        for name, graph in captured.items():
-            for _ in range(WARM + 1):
-                dreaming[name].dream(horizon, batch, graph)
-        times: dict[str, list[float]] = {name: [] for name in cfgs}
-        eager: dict[str, list[float]] = {name: [] for name in captured}
-        rounds, end = 0, time.perf_counter() + seconds
-        while rounds < repeats or time.perf_counter() < end:
-            for name, one in dreaming.items():
-                times[name].append(one.dream(horizon, batch, captured.get(name)))
-                if name in captured:
-                    eager[name].append(one.dream(horizon, batch))
-            rounds += 1
-            last = "   ".join(f"{name} {batch * horizon / spent[-1]:,.0f}/s" for name, spent in times.items())
-            print(f"round {rounds}: {last}")
-    out: dict[str, Any] = {"batch": batch, "horizon": horizon, "rounds": rounds}
-    for name, spent in times.items():
-        out[name] = _result(cfgs[name], dreaming[name], spent, flops[name], batch, horizon)
-        if name in eager:
-            out[name]["eager_steps_per_s"] = batch * horizon / statistics.median(eager[name])
-            out[name]["captured_over_eager"] = median_ratio(eager[name], spent)
-    (first, second), (fewer, more) = times.values(), flops.values()
-    return {**out, "ratio": median_ratio(second, first), "flops_ratio": more / fewer}
-
-
-def _result(
-    cfg: RunConfig, dreaming: Dreaming, spent: list[float], flops: float, batch: int, horizon: int
-) -> dict[str, Any]:
-    """What is reported of one configuration, whose rounds took ``spent`` seconds each."""
-    rate = batch * horizon / statistics.median(spent)
-    sizes = dreaming.parameters()
-    out = {
-        "imagined_steps_per_s": rate,
-        "best": batch * horizon / min(spent),
-        "parameters": sum(sizes.values()),
-        "parts": sizes,
-        "reverse_steps": dreaming.world.steps,
-        "precision": cfg.world_model.precision.name,
-        "flops_per_step": flops,
-        "gflops_per_s": rate * flops / 1e9,
-    }
-    if dreaming.device.type == "cuda":
-        share = rate * flops / product_rate(dreaming.device, torch.bfloat16)
-        out |= {"share_of_bf16": share, "memory": gpu_memory(dreaming.device)}
-    return out

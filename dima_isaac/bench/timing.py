@@ -1,9 +1,8 @@
-"""Times and the best rate of a device, and of a GPU its memory, its utilisation and the waits of the host for it."""
+"""The best rate of a device, and of a GPU its memory and the waits of the host for it."""
 
 import statistics
-import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -53,43 +52,6 @@ def count_synchronizations(work: Callable[[], Any], device: torch.device) -> int
         finally:
             torch.cuda.set_sync_debug_mode(before)
     return sum("synchronizing CUDA operation" in str(one.message) for one in warned)
-
-
-def gpu_utilization(work: Callable[[], Any], device: torch.device) -> float | None:
-    """The share of the time of ``work`` in which at least one kernel or copy ran on a GPU, by its own trace.
-
-    The trace slows the host down, so the true share is rather higher. None on a CPU and where no trace could be had.
-    """
-    if device.type != "cuda":
-        return None
-    from torch.profiler import ProfilerActivity, profile
-
-    synchronize(device)
-    began = time.perf_counter()
-    with profile(activities=[ProfilerActivity.CUDA]) as trace:
-        work()
-        synchronize(device)
-        spent = time.perf_counter() - began
-    found = trace.profiler.kineto_results.events() if trace.profiler is not None else []
-    spans = [(one.start_ns(), one.start_ns() + one.duration_ns()) for one in found if _is_work(one)]
-    return union_length(spans) / 1e9 / spent if spans else None
-
-
-def _is_work(event: Any) -> bool:
-    """Whether an event of a trace is a kernel or a copy: annotations and synchronisations cover idle time, too."""
-    on_gpu = "CUDA" in str(event.device_type()) and not event.is_user_annotation()
-    return on_gpu and "sync" not in event.name().lower()
-
-
-def union_length(spans: Iterable[tuple[int, int]]) -> int:
-    """The length of the union of intervals [start, stop)."""
-    total, end = 0, None
-    for start, stop in sorted(spans):
-        if end is None or start > end:
-            total, end = total + stop - start, stop
-        elif stop > end:
-            total, end = total + stop - end, stop
-    return total
 
 
 def median_ratio(a: Sequence[float], b: Sequence[float]) -> float:

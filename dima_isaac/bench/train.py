@@ -16,7 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from dima_isaac.bench.config import BenchConfig
-from dima_isaac.bench.timing import count_synchronizations, gpu_memory, gpu_utilization, product_rate, synchronize
+from dima_isaac.bench.timing import count_synchronizations, gpu_memory, product_rate, synchronize
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.nn.captured import WARM
@@ -43,7 +43,7 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
         closing(build.build_env(run, int(run.num_envs), run.seed)) as env,
         closing(build.build_env(run, 1, run.seed + 1_000_003)) as eval_env,
     ):
-        result = bench_train(run, env, eval_env, cfg.seconds, cfg.trace)
+        result = bench_train(run, env, eval_env, cfg.seconds)
     rows = [[name, f"{100 * share:.1f} %"] for name, share in {**result["share"], "other": result["other"]}.items()]
     print(table.text(["part", "share of time"], rows))
     print(f"{result['env_steps_per_s']:.1f} environment steps/s, whole loop without evaluation and saving")
@@ -91,13 +91,12 @@ def steady(cfg: RunConfig) -> RunConfig:
     return replace(cfg, train=train, checkpoint="", wandb_activate=False, max_env_steps=1 << 60)
 
 
-def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, trace: bool = False) -> dict[str, Any]:
+def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -> dict[str, Any]:
     """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
 
     Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and
     ``flops_per_step``, the learners' operations for one environment step. On a GPU also ``share_of_bf16`` of its
-    measured product rate, ``memory`` and ``waits``, how often the host waited for it in one round, and with ``trace``
-    ``busy``, the utilisation of one more round.
+    measured product rate, ``memory`` and ``waits``, how often the host waited for it in one round.
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         logger = Logger(folder, cfg, cfg.max_env_steps)
@@ -125,7 +124,6 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float, t
         gpu: dict[str, Any] = {
             "waits": count_synchronizations(lambda: _round(trainer), trainer.device),
             "memory": gpu_memory(trainer.device),
-            "busy": gpu_utilization(lambda: _round(trainer), trainer.device) if trace else None,
         }
         logger.close()
     if trainer.device.type == "cuda":

@@ -1,6 +1,5 @@
 """``bench`` end to end on the toy game."""
 
-import json
 from dataclasses import replace
 
 import pytest
@@ -8,6 +7,7 @@ import torch
 
 from dima_isaac.bench import main as bench
 from dima_isaac.cli import main as cli
+from dima_isaac.nn.captured import Captured
 from tests.tape import use_tapes
 from tests.tools.toy_runs import TOY, last_json
 
@@ -24,8 +24,7 @@ def test_bench_ends_with_one_json_line(suite, capsys):
         assert sum(line["share"].values()) + line["other"] == pytest.approx(1.0) and line["env_steps"] == 64
     else:
         assert line["smoke"]["flops_per_step"] < line["default"]["flops_per_step"]
-        assert "captured_over_eager" not in line["smoke"], "a CPU captures nothing"
-        assert line["smoke"]["parameters"] == sum(line["smoke"]["parts"].values())
+        assert line["smoke"]["parameters"] > 0 and line["ratio"] > 0.0
 
 
 @pytest.mark.parametrize("suite", ["imagine", "train"])
@@ -39,17 +38,17 @@ def test_bench_counts_the_operations_of_the_published_networks(suite, capsys):
     assert (line["paper"] if suite == "imagine" else line)["flops_per_step"] > 1e5
 
 
-def test_bench_sets_captured_dreams_beside_eager_ones(capsys, monkeypatch):
+def test_bench_plays_dreams_as_graphs_where_a_run_does(capsys, monkeypatch):
     use_tapes(monkeypatch)
+    capture, captures = Captured._capture, []
+    monkeypatch.setattr(Captured, "_capture", lambda *words: captures.append(words) or capture(*words))
     resolve = bench.resolve_run
     captured = lambda cfg, catalog: (replace(resolve(cfg, catalog)[0], compile=True), {})  # as with a learner on a GPU
     monkeypatch.setattr(bench, "resolve_run", captured)
     words = ["suite=imagine", "task=Toy", "engine=toy", "preset=smoke", "against=default", "threads=1"]
     assert cli.main(["bench", *TOY, *words, "seconds=0", "repeats=1", "batch=4", "horizon=2"]) == 0
-    out = capsys.readouterr().out
-    both = json.loads(out.strip().splitlines()[-1])["smoke"]
-    ratio = both["imagined_steps_per_s"] / both["eager_steps_per_s"]
-    assert both["captured_over_eager"] == pytest.approx(ratio) and "smoke: captured dreams" in out
+    assert last_json(capsys.readouterr().out)["smoke"]["imagined_steps_per_s"] > 0.0
+    assert len(captures) == 2, "one graph for each preset"
 
 
 def test_a_multiply_add_counts_as_two_operations():
