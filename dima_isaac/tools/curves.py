@@ -1,14 +1,11 @@
-"""Learning curves of groups of runs, and what the world model's probes logged during training, as figures."""
+"""Learning curves of groups of runs, as figures."""
 
-import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from dima_isaac.errors import UsageError
 from dima_isaac.tools import figure
-from dima_isaac.tools.figure import COLOURS, DASHES, GREY, INK
+from dima_isaac.tools.figure import DASHES, GREY, INK
 from dima_isaac.tools.runs import Group, Run
 
 PANELS = (  # metric, title, unit of the vertical axis, logarithmic
@@ -21,11 +18,9 @@ PANELS = (  # metric, title, unit of the vertical axis, logarithmic
     ("agent/entropy", "policy entropy", "nats per agent", False),
     ("world/skill_5", "skill of dreams after 5 steps", "1 - error / variance", False),
     ("world/horizon", "length of dreams", "steps", False),
+    ("probe/model_15", "error of dreams after 15 steps", "standard deviations", True),
 )
-_AXES = {
-    "env_steps": ("environment steps", 1.0),
-    "wall_time": ("hours", 3600.0),
-}  # label, divisor
+_AXES = {"env_steps": ("environment steps", 1.0), "wall_time": ("hours", 3600.0)}  # label, divisor
 
 
 def panels(runs: list[Run], axis: str) -> list[tuple[str, str, str, bool]]:
@@ -91,62 +86,3 @@ def _draw_group(axes: Any, group: Group, metric: str, axis: str, look: dict[str,
         axes.fill_between(band.x / scale, band.low, band.high, color=look["color"], alpha=0.18, linewidth=0)
         axes.plot(band.x / scale, band.iqm, linewidth=2.0, **look)
         axes.plot(band.x / scale, band.mean, color=look["color"], linestyle=":", linewidth=1.0)
-
-
-def probe_curves(groups: list[Group], path: Path) -> Path:
-    """What the probes measured in training: error over the horizon at the end, over training, and sensitivity."""
-    canvas, (error, ratio, sensitivity) = figure.pyplot().subplots(1, 3, figsize=(13.8, 4.0))
-    horizon = agents = 0
-    for i, group in enumerate(groups):
-        for run in group.runs:
-            rows = [row for row in run.rows if "probe/model_01" in row]
-            if not rows:
-                continue
-            horizon = max(horizon, len(_horizon_steps(rows[-1])))
-            agents = max(agents, sum(key.startswith("probe/sensitivity_true_") for key in rows[-1]))
-            _draw_probes(error, ratio, sensitivity, rows, COLOURS[i % len(COLOURS)])
-    error.set(
-        title="open-loop error at the last probe", xlabel="imagined steps", ylabel="RMS error (standard deviations)"
-    )
-    figure.log_scale(error)
-    names = ("world model", "linear model", "last state")
-    figure.legend_below(error, [(name, {"linestyle": DASHES[i]}) for i, name in enumerate(names)])
-    ratio.set(title="world model / better baseline", ylabel="ratio of errors (below 1 is better)")
-    figure.legend_below(ratio, [("1 step", {}), (f"{horizon} steps", {"linestyle": DASHES[1]})])
-    sensitivity.set(title="sensitivity to one agent's action", ylabel="dreamt / true")
-    sensitivity.set_ylim(bottom=0.0)
-    shown = range(min(agents, len(DASHES)))
-    figure.legend_below(sensitivity, [(f"agent {n}", {"linestyle": DASHES[n]}) for n in shown])
-    for axes in (ratio, sensitivity):
-        axes.set_xlabel("environment steps")
-        axes.axhline(1.0, color=GREY, linewidth=0.9)
-        figure.thousands(axes)
-    figure.legend_above(canvas, [(group.label, figure.line_style(i)) for i, group in enumerate(groups)])
-    return figure.save(canvas, path)
-
-
-def _horizon_steps(row: dict[str, float | None]) -> list[str]:
-    """The horizon steps that a row has errors of, as they stand in its keys: 01, 02, ..."""
-    return [key[-2:] for key in row if re.fullmatch(r"probe/model_\d+", key)]
-
-
-def _draw_probes(error: Any, ratio: Any, sensitivity: Any, rows: list[dict[str, float | None]], colour: str) -> None:
-    """One run in the three panels; a value that was not finite leaves a gap."""
-
-    def series(key: str) -> np.ndarray:
-        return np.array([np.nan if row.get(key) is None else row[key] for row in rows], dtype=float)
-
-    marked = {"color": colour, "linewidth": 1.6, "marker": "o", "markersize": 3}
-    plain = {"color": colour, "linewidth": 1.2}
-    steps = _horizon_steps(rows[-1])
-    for (name, look), dash in zip((("model", marked), ("linear", plain), ("repeat", plain)), DASHES, strict=False):
-        last = [series(f"probe/{name}_{h}")[-1] for h in steps]
-        error.plot([int(h) for h in steps], last, linestyle=dash, **look)
-    env_steps = series("env_steps")
-    for h, dash in ((steps[0], DASHES[0]), (steps[-1], DASHES[1])):
-        better = np.fmin(series(f"probe/linear_{h}"), series(f"probe/repeat_{h}"))
-        ratio.plot(env_steps, series(f"probe/model_{h}") / better, linestyle=dash, **marked)
-    for key in (key for key in rows[-1] if key.startswith("probe/sensitivity_true_")):
-        dash = DASHES[int(key.rpartition("_")[2]) % len(DASHES)]
-        dreamt = series(key.replace("true", "dreamt"))
-        sensitivity.plot(env_steps, dreamt / series(key), linestyle=dash, **marked)

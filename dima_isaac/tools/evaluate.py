@@ -85,7 +85,7 @@ def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> in
         "policies": results,
     }
     if cfg.probe and restored:
-        line["probe"] = probe.report(probe.probe(restored, cfg.num_envs, cfg.seed), restored)
+        line["probe"] = probe.probe(restored, cfg.num_envs, cfg.seed)
     sys.stdout.flush()
     print(json.dumps(line, allow_nan=False))
     return 0

@@ -68,17 +68,8 @@ def thousands(axes: Any) -> None:
 def legend_above(figure: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
     """One legend of (label, line style) above all panels, where it covers nothing."""
     placed = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0), "ncols": min(3, max(1, len(entries)))}
-    figure.legend(handles=_handles(entries), **placed)
-
-
-def legend_below(axes: Any, entries: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """A legend of (label, line style) below one panel."""
-    placed = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.17), "ncols": max(1, len(entries)), "fontsize": 8}
-    axes.legend(handles=_handles([(label, {"color": INK, **look}) for label, look in entries]), **placed)
-
-
-def _handles(entries: Sequence[tuple[str, dict[str, Any]]]) -> list[Any]:
-    return [pyplot().Line2D([], [], label=label, **{"linewidth": 2, **look}) for label, look in entries]
+    lines = [pyplot().Line2D([], [], label=label, **{"linewidth": 2, **look}) for label, look in entries]
+    figure.legend(handles=lines, **placed)
 
 
 def save(figure: Any, path: Path, tight: bool = True) -> Path:

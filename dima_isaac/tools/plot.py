@@ -27,24 +27,17 @@ def main(cfg: PlotConfig, changes: dict[str, str], compose: Callable[..., RunCon
         tasks = {task: runs.group(members) for task, members in runs.by_task(found).items()}
         shared = Path(os.path.commonpath([run.path.resolve() for run in found]))
         folder = Path(cfg.out) if cfg.out else shared / "plots"
+        axes = ("env_steps", "wall_time") if cfg.x is Axis.both else (cfg.x.name,)
+        lines = references(cfg.reference)
         for task, groups in tasks.items():
-            written += _curves(cfg, groups, folder / task if len(tasks) > 1 else folder)
+            place = folder / task if len(tasks) > 1 else folder
+            written += [curves.learning_curves(groups, axis, place / f"curves_{axis}.png", lines) for axis in axes]
         text = results([group for groups in tasks.values() for group in groups]) + "\n"
         print(text)
         written.append(figure.write(folder / "results.md", text))
     for path in written:
         print(f"wrote       {path}")
     return 0
-
-
-def _curves(cfg: PlotConfig, groups: list[Group], folder: Path) -> list[Path]:
-    """Learning curves and, where there are any, probes of one task's runs."""
-    axes = ("env_steps", "wall_time") if cfg.x is Axis.both else (cfg.x.name,)
-    lines = references(cfg.reference)
-    written = [curves.learning_curves(groups, axis, folder / f"curves_{axis}.png", lines) for axis in axes]
-    if any(key.startswith("probe/") for group in groups for run in group.runs for row in run.rows for key in row):
-        written.append(curves.probe_curves(groups, folder / "probes.png"))
-    return written
 
 
 def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:

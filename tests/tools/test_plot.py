@@ -25,7 +25,7 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: plot needs matplotlib: pip install 'dima-isaac[plot]'.\n"
 
 
-def test_lengths_are_drawn_where_nobody_has_reached_a_goal(tmp_path):
+def test_lengths_are_drawn_where_no_run_has_reached_a_goal(tmp_path):
     row = {"env_steps": 1.0, "eval/return": 2.0, "eval/length": 3.0}
     robot, far, near = (Run(tmp_path, {}, [row | more]) for more in ({}, {"eval/success": 0.0}, {"eval/success": 0.1}))
     for runs, last in (([robot], "length"), ([robot, far], "length"), ([robot, far, near], "success")):
@@ -48,10 +48,10 @@ def test_references_are_named_above_the_panels(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_plot_draws_curves_probes_and_a_table(runs, tmp_path, capsys):
+def test_plot_draws_curves_and_a_table(runs, tmp_path, capsys):
     assert cli.main(["plot", str(runs), f"out={tmp_path}", "reference=hand-made:1.5"]) == 0
     output = capsys.readouterr().out
-    for name in ("curves_env_steps.png", "curves_wall_time.png", "probes.png"):
+    for name in ("curves_env_steps.png", "curves_wall_time.png"):
         assert not_blank(tmp_path / name) and name in output
     table = (tmp_path / "results.md").read_text()
     assert table.startswith("| group |") and "| Toy | 2 | 384 |" in table
