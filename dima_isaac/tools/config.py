@@ -29,14 +29,6 @@ class World(Enum):
     dream = "dream"  # the simulator beside the world model's dream, same start and same actions
 
 
-class Axis(Enum):
-    """What learning curves are drawn over."""
-
-    env_steps = "env_steps"
-    wall_time = "wall_time"
-    both = "both"
-
-
 class Viewer(Enum):
     """What shows a policy live."""
 
@@ -134,7 +126,6 @@ class PlotConfig(ToolConfig):
     """Draw runs: plot.py RUN [RUN ...], each a run folder or a folder of runs, up to runs/; a figure per task."""
 
     runs: list[str] = field(default_factory=list)
-    x: Axis = Axis.both  # env_steps, wall_time, both
     out: str = ""  # a folder; the run's plots/, or plots/ beside several runs
     reference: str = ""  # lines in the return panel, named in the legend: name:value,name:value
     open_loop: bool = False  # the open-loop figure of `checkpoint`

@@ -20,7 +20,7 @@ PANELS = (  # metric, title, unit of the vertical axis, logarithmic
     ("world/horizon", "length of dreams", "steps", False),
     ("probe/model_15", "error of dreams after 15 steps", "standard deviations", True),
 )
-_AXES = {"env_steps": ("environment steps", 1.0), "wall_time": ("hours", 3600.0)}  # label, divisor
+AXES = {"env_steps": ("environment steps", 1.0), "wall_time": ("hours", 3600.0)}  # label, divisor
 
 
 def panels(runs: list[Run], axis: str) -> list[tuple[str, str, str, bool]]:
@@ -51,7 +51,7 @@ def learning_curves(groups: list[Group], axis: str, path: Path, references: list
     for axes, (metric, title, unit, log) in zip(grid.flat, shown, strict=False):
         for i, group in enumerate(groups):
             _draw_group(axes, group, metric, axis, figure.line_style(i))
-        axes.set(title=title, xlabel=_AXES[axis][0], ylabel=unit)
+        axes.set(title=title, xlabel=AXES[axis][0], ylabel=unit)
         for name, value in references if metric == "eval/return" else ():
             axes.axhline(value, zorder=0, **dashed[name])
         if metric == "eval/success":
@@ -75,7 +75,7 @@ def learning_curves(groups: list[Group], axis: str, path: Path, references: list
 
 
 def _draw_group(axes: Any, group: Group, metric: str, axis: str, look: dict[str, Any]) -> None:
-    scale = _AXES[axis][1]
+    scale = AXES[axis][1]
     band = group.band(metric, axis)
     for run in group.runs:
         x, y = run.curve(metric, axis)

@@ -10,7 +10,7 @@ import numpy as np
 from dima_isaac.config import RunConfig
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import curves, figure, open_loop, probe, runs, table
-from dima_isaac.tools.config import Axis, PlotConfig, references
+from dima_isaac.tools.config import PlotConfig, references
 from dima_isaac.tools.restore import Restored, restore
 from dima_isaac.tools.runs import Group
 from dima_isaac.tools.statistics import bootstrap, iqm
@@ -27,11 +27,12 @@ def main(cfg: PlotConfig, changes: dict[str, str], compose: Callable[..., RunCon
         tasks = {task: runs.group(members) for task, members in runs.by_task(found).items()}
         shared = Path(os.path.commonpath([run.path.resolve() for run in found]))
         folder = Path(cfg.out) if cfg.out else shared / "plots"
-        axes = ("env_steps", "wall_time") if cfg.x is Axis.both else (cfg.x.name,)
         lines = references(cfg.reference)
         for task, groups in tasks.items():
             place = folder / task if len(tasks) > 1 else folder
-            written += [curves.learning_curves(groups, axis, place / f"curves_{axis}.png", lines) for axis in axes]
+            written += [
+                curves.learning_curves(groups, axis, place / f"curves_{axis}.png", lines) for axis in curves.AXES
+            ]
         text = results([group for groups in tasks.values() for group in groups]) + "\n"
         print(text)
         written.append(figure.write(folder / "results.md", text))

@@ -59,7 +59,6 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
         ("evaluate", ["x"], "'x' is not of the form key=value"),
         ("plot", [], "plot needs at least one run folder"),
         ("plot", ["open_loop=True"], "open_loop=True needs checkpoint=RUN|FILE"),
-        ("plot", ["run", "x=time"], "Known: both, env_steps, wall_time"),
         ("plot", ["runs=a,b"], "plot.py a b"),
         ("plot", ["run", "num_env=3"], "did you mean num_envs?"),
         ("plot", ["run", "reference=3"], "'3' is not of the form name:value"),
