@@ -12,7 +12,7 @@ nothing imports a task.
     schema.py                    dataclasses as schemas: types and ranges of settings
     ranks.py                     several processes that train one run: sums and means over them, what all agree on
 
-    sim/                         physics: E copies of a scene as tensors; knows nothing of rewards
+    sim/                         physics: E copies of a scene as tensors, without rewards
     sim/engine.py                the contract of an engine: views, staged writes, units, frames
     sim/scene.py                 what is simulated, in words that every engine understands
     sim/compiled.py              the scene's physics model, and where its names are in it
@@ -43,7 +43,7 @@ nothing imports a task.
     run/                         one run: configuration to objects, folder, checkpoints, log, signals
     training/                    learning: the loop, evaluation, probes of the world model, baselines
     training/trainer.py          the algorithm's box: collect, learn the world, learn in dreams
-    training/dyna.py             its other half on hands: learn from replay and from dreams that held-out rows bear out
+    training/dyna.py             its other half on hands: learn from replay and from dreams of enough held-out skill
     tools/                       evaluate, play, export and plot
     bench/                       speed of engines, dreams and the whole loop
     cli/                         from the words typed to a run or a tool

@@ -1,7 +1,7 @@
 """Import the top-level tasks/, cfg/ and zoo/ folders as ``dima_isaac.tasks`` and so on from a source checkout.
 
 It stands first in ``sys.meta_path``, before the finder of an editable install, which may belong to another clone. A
-wheel carries these folders inside the package, and what lies beside that is somebody else's.
+wheel carries these folders inside the package, and folders beside that package belong to other packages.
 """
 
 import sys

@@ -44,7 +44,7 @@ UpdateRatio = Annotated[float, Range(0.0, 1000.0)]
 
 Count = Annotated[int, Range(1, 10**12)]
 CountOrZero = Annotated[int, Range(0, 10**12)]
-"""What 0 means is said at the field."""
+"""The meaning of 0 is documented at each field."""
 Few = Annotated[int, Range(1, 1024)]
 """Layers, heads, passes, threads."""
 FewOrZero = Annotated[int, Range(0, 1024)]

@@ -120,7 +120,7 @@ class Transitions:
 
 @dataclass
 class Rollout:
-    """A dream: what the policy did, and what the world model says came of it."""
+    """A dream: the policy's actions and the world model's predictions."""
 
     obs: Tensor  # (B, H, N, O)
     state: Tensor  # (B, H + 1, D)    x, the normalised state that the critic sees

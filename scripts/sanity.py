@@ -25,7 +25,7 @@ from dima_isaac.cli.main import guarded
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.sim.scene import Box
 
-FASTEST_PROP = 30.0  # m/s; an honest flick of a light cube reaches about ten
+FASTEST_PROP = 30.0  # m/s; a flick of a light cube reaches about ten
 DEEPEST = 0.003  # m of a prop's centre inside a table or the ground
 IDLE_STEPS = 30
 

@@ -52,7 +52,7 @@ def test_the_published_preset_takes_back_whatever_a_task_sets_of_the_learner(pat
     assert own <= set(flat(CFG / "preset" / "paper.yaml"))
 
 
-def test_the_published_preset_plays_robots_as_the_paper_did_unless_told_otherwise():
+def test_the_paper_preset_uses_the_papers_protocol_on_robots_by_default():
     paper = compose(parse("train", ["task=Ant", "preset=paper"]))
     assert (paper.num_envs, paper.task["protocol"]) == (1, "harl") and paper.train.learn.whole_episodes
     other = compose(parse("train", ["task=Ant", "preset=paper", "task.protocol=v5", "num_envs=4"]))
@@ -181,7 +181,7 @@ def test_what_may_be_unbounded_is_taken():
 
 
 @pytest.mark.parametrize("name", ["a\\b", "a\\", "it's", "a\\'b", "a\\\\", "x=(1),[é] $"])
-def test_text_arrives_as_it_was_typed(name):
+def test_text_values_reach_the_run_unchanged(name):
     assert composed(f"experiment={name}").experiment == name
 
 

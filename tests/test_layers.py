@@ -104,7 +104,7 @@ def test_the_command_line_starts_without_torch():
     assert done.stdout.strip() == "[]"
 
 
-def test_every_module_says_what_it_is():
+def test_every_module_has_a_docstring():
     for _, path in sources():
         assert ast.get_docstring(ast.parse(path.read_text())), f"{path} has no docstring"
 

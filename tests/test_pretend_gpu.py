@@ -33,5 +33,5 @@ def wrong() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("case", cases())
-def test_nothing_of_the_host_meets_the_device(case: str, wrong: dict[str, str]) -> None:
+def test_no_operation_mixes_host_and_device_tensors(case: str, wrong: dict[str, str]) -> None:
     assert not wrong[case], wrong[case]

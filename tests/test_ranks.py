@@ -106,7 +106,7 @@ def outlive() -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_rank_that_outlives_another_keeps_what_it_has():
+def test_a_rank_left_alone_returns_its_own_values():
     survivor, gone = on_ranks(outlive, 2)
     assert gone is None and survivor[:2] == [True, 2] and survivor[2].tolist() == [1.0] * 3
     assert survivor[3:] == [["own"], 0]

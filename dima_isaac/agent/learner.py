@@ -1,4 +1,4 @@
-"""What the training loop asks of a policy learner, and the one place that chooses an implementation.
+"""The interface between the training loop and a policy learner, and the one place that chooses an implementation.
 
 A new learner is a module with a subclass of ``Learner``, its settings in ``agent.config`` (a block of
 ``AgentConfig`` and a member of ``LearnerKind`` that names the class), and nothing else.
@@ -19,7 +19,7 @@ from dima_isaac.types import Game, Metrics, Step
 class Learner(Trainable, ABC):
     """A team of policies that acts anywhere and improves on rollouts, whether dreamt or real.
 
-    Learners' methods without a docstring do what this class says.
+    Methods of subclasses without a docstring are documented here.
     """
 
     actor: nn.Module  # the network that acts; ``generator`` is that of every draw that ``act`` and ``update`` make
@@ -47,7 +47,7 @@ class Learner(Trainable, ABC):
 
 
 class DreamLearner(Learner):
-    """One that learns from dreams, and says where they have to be accurate."""
+    """One that learns from dreams, and reports which state dimensions its value depends on."""
 
     @abstractmethod
     def value_gradient(self, state: Tensor, last_action: Tensor) -> Tensor:

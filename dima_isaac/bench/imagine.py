@@ -129,7 +129,7 @@ class Dreaming:
     def flops(self, horizon: int) -> float:
         """Floating-point operations (a multiply-add is two) of one imagined step of one dream."""
         start = _first(self.start, _FEW)
-        # attention as plain matrix products, which the counter knows on every device
+        # attention as plain matrix products, which the counter supports on every device
         with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
             self.dream(start, horizon)
         return counter.get_total_flops() / (start.state.shape[0] * horizon)

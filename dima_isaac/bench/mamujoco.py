@@ -42,7 +42,7 @@ class Variant:
 
 
 def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
-    """``suite=mamujoco``: measure every task and size, or those asked for, for about ``seconds`` in all.
+    """``suite=mamujoco``: measure every task and size, or the given ones, for about ``seconds`` in all.
 
     Returns per "task partition xN" ``env_steps_per_s`` of every variant and ``ratio`` of ours to each. Prints one line
     per case.

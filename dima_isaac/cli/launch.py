@@ -32,7 +32,7 @@ def join_submitit() -> None:
 
 
 def number(cfg: RunConfig) -> int:
-    """How many ranks ``cfg.gpus`` asks for: one for each GPU, or with ``rl_device=cpu`` as many on the CPU.
+    """The number of ranks that ``cfg.gpus`` stands for: one for each GPU, or with ``rl_device=cpu`` as many on the CPU.
 
     Raises:
         UsageError: more GPUs than there are.

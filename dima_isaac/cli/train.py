@@ -85,7 +85,7 @@ def run(cfg: RunConfig, catalog: Catalog) -> int:
     if baseline and (launch.is_rank() or cfg.gpus != 1):
         raise UsageError(f"algo={cfg.algo.name} learns in one process: gpus=1, and no torchrun.")
     if not launch.is_rank() and (number := launch.number(cfg)) > 1:
-        plan(cfg)  # what it refuses is said once
+        plan(cfg)  # its errors are printed once, before there are several processes
         return launch.launch(number)
     signals = Signals()
     for _ in rows(cfg, catalog, (), signals):
@@ -98,7 +98,7 @@ def rows(
 ) -> Generator[Row, None, None]:
     """One training run, giving each row of metrics once it is written; a baseline gives them all at its end.
 
-    ``callbacks`` get each row at once. With ``signals`` it is the command line's run, which also says what it does.
+    ``callbacks`` get each row at once. With ``signals`` it is the command line's run, which also prints its progress.
     """
     baseline, named = cfg.algo in (Algo.ppo, Algo.mappo), cfg.checkpoint not in ("", *RESUME)
     place = _joined(cfg) if launch.is_rank() else plan(cfg)
@@ -117,7 +117,7 @@ def rows(
     if named:
         file = find(cfg.checkpoint)  # before a folder is made for nothing
         checkpoint.check_task(file, checkpoint.read(file), cfg.task["name"])
-    cfg, reasons = ranks.after_first(partial(resolve_run, cfg, catalog, place.stored))  # what is refused is said once
+    cfg, reasons = ranks.after_first(partial(resolve_run, cfg, catalog, place.stored))  # an error is printed once
     build.set_global_state(cfg)
     watched: AbstractContextManager[Signals] = nullcontext(Signals()) if signals is None else signals
     share, first = int(cfg.num_envs) // ranks.count(), ranks.rank() == 0
@@ -162,7 +162,7 @@ def _joined(cfg: RunConfig) -> Plan:
     from dima_isaac import ranks
 
     ranks.start()
-    if ranks.rank():  # one of them speaks for all; errors are anybody's
+    if ranks.rank():  # rank 0 prints for all; any rank may print an error
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     return ranks.from_first(partial(plan, cfg))
 

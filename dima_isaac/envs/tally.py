@@ -1,4 +1,4 @@
-"""Means over finished episodes, kept on the device until somebody reads them."""
+"""Means over finished episodes, kept on the device until they are read."""
 
 import torch
 from torch import Tensor
@@ -44,7 +44,7 @@ class EpisodeTally:
         self._rows = self._values.unbind()
 
     def drop(self, mask: Tensor) -> None:
-        """Forget the running sums where ``mask`` (E,): those episodes were cut off."""
+        """Clear the running sums where ``mask`` (E,): those episodes were cut off."""
         self._running.masked_fill_(mask, 0.0)
 
     def read(self) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from dima_isaac.types import Dims
 
 @dataclass(frozen=True)
 class TaskSpec:
-    """What a learner may know of a task."""
+    """The sizes and properties of a task that learners use."""
 
     name: str
     dims: Dims
@@ -45,7 +45,7 @@ class Outcome:
     reward: Tensor  # (E,) of the team
     terminal: Tensor  # (E,) bool, the task ends the episode here
     success: Tensor  # (E,) bool, the goal is met in this state; the environment latches it over the episode
-    terms: dict[str, Tensor]  # (E,) each; their sum is the reward where the task says so
+    terms: dict[str, Tensor]  # (E,) each; their sum is the reward unless the task documents otherwise
     truncated: Tensor | None = None  # (E,) bool, a time limit of the task's own ended the episode here
 
 
@@ -53,7 +53,7 @@ class Task(ABC):
     """One Markov game. The constructor takes a ``Config``; ``bind`` is called once, before anything else.
 
     The members after the abstract ones are optional: their defaults are a task without that ability. A task's methods
-    without a docstring do what this class says.
+    without a docstring are documented in this class.
     """
 
     Config: ClassVar[type[Any]]  # the dataclass of the task's settings

@@ -1,1 +1,1 @@
-"""Network layers, optimiser steps, running statistics graph capture: nothing that knows of world models or agents."""
+"""Network layers, optimiser steps, running statistics and graph capture, for world models and agents alike."""

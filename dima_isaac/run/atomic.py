@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: whoever reads them, and whatever fails, finds the old content or the new.
+"""Files that are replaced as a whole: at any moment, and after any failure, they hold the old content or the new.
 
 That includes a loss of power: the content is on the disk before it gets its name, and so is the name in the end.
 """

@@ -44,7 +44,7 @@ def build_engine(cfg: RunConfig, task: Task, num_envs: int) -> Engine:
 
 
 def build_env(cfg: RunConfig, num_envs: int, seed: int, episode: int = 0) -> VecEnv:
-    """``num_envs`` copies of the task of a resolved ``cfg``; episodes start as ``seed`` says.
+    """``num_envs`` copies of the task of a resolved ``cfg``; starts of episodes are drawn from ``seed``.
 
     ``episode`` > 0 cuts them off after so many control steps.
     """

@@ -34,7 +34,9 @@ class Checkpoints:
         self.segments: list[State] = []  # the row files of the newest checkpoint, oldest first
         folder.mkdir(parents=True, exist_ok=True)
         self._saved = bool(steps_in(folder))
-        for stale in folder.glob(".*.tmp"):  # of a save that was killed: the run's lock is ours, so nobody writes it
+        for stale in folder.glob(
+            ".*.tmp"
+        ):  # of a save that was killed: this process holds the run's lock, so no other writes it
             stale.unlink(missing_ok=True)
 
     def save(self, env_steps: int, payload: State) -> bool:
@@ -77,9 +79,9 @@ class Checkpoints:
         return True
 
     def restore(self) -> State | None:
-        """The state that ``cfg.checkpoint`` asks to continue from, or None to begin.
+        """The state that ``cfg.checkpoint`` names, or None to begin.
 
-        Empty asks for none; ``auto`` and ``latest`` for the newest intact checkpoint of this folder, if there
+        Empty names none; ``auto`` and ``latest`` for the newest intact checkpoint of this folder, if there
         is one; anything else is the path of a checkpoint, made on the same task.
 
         Raises:

@@ -31,7 +31,7 @@ class Progress:
     env_steps: int
     total: int  # environment steps at the end
     elapsed: float  # s, of earlier processes too
-    left: float | None = None  # s, where they can be told
+    left: float | None = None  # s, where it can be estimated
 
     @property
     def clock(self) -> str:
@@ -66,7 +66,7 @@ class Lines:
         say(line(latest, progress))
 
     def close(self) -> None:
-        """Nothing to give back."""
+        """Nothing to restore."""
 
 
 class Trends:
@@ -133,6 +133,6 @@ class Panel:
             self._live.update(Box(Group(head, body), title=Text(self._title)))
 
     def close(self) -> None:
-        """Give the terminal back."""
+        """Restore the terminal."""
         with suppress(OSError):
             self._live.stop()

@@ -1,7 +1,7 @@
 """Which process may write to a run folder: an advisory lock on a file in it that names its holder.
 
-The kernel releases the lock of a process that died. On a file system without locks nobody is refused: the name in the
-file may be that of a process which was killed on another machine, and a run must be continued after that.
+The kernel releases the lock of a process that died. On a file system without locks no process is refused: the
+name in the file may be that of a process which was killed on another machine, and a run must be continued after that.
 """
 
 import errno

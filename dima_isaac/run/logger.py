@@ -1,4 +1,4 @@
-"""A run's metrics: means per row in metrics.jsonl, on the screen and, if asked for, elsewhere (``run.mirrors``).
+"""A run's metrics: means per row in metrics.jsonl, on the screen and optionally elsewhere (``run.mirrors``).
 
 Metrics are summed on the device that made them and fetched once per row, in one transfer. Rank 0 writes the means of
 all ranks. Nothing that goes wrong with a display or a mirror can stop a run.
@@ -27,7 +27,7 @@ from dima_isaac.run.folder import RunFolder, read_rows
 from dima_isaac.run.mirrors import Mirror, TensorBoard, Wandb
 
 _QUIET = 60.0  # s without a row or a note, after which progress within a round is shown
-_PACE_ROWS = 10  # whose mean pace tells how long the rest will take
+_PACE_ROWS = 10  # rows whose mean pace gives the time left
 
 
 class Logger:
@@ -48,7 +48,7 @@ class Logger:
         self._start = self._last_time = self._shown = time.monotonic()
         self._last_steps: int | None = None
         self._recent: deque[tuple[float, int]] = deque(maxlen=_PACE_ROWS + 1)  # times and steps of the last rows
-        # nothing is learnt before these steps, so their pace foretells nothing
+        # nothing is learnt before these steps, so they are faster than the rest
         self._warm_up = {Algo.dima: cfg.train.learn.behaviour_start, Algo.sac: cfg.agent.sac.start}.get(cfg.algo, 0)
         self._display: Lines | Panel = Lines()
         wanted: tuple[tuple[bool, type[Mirror]], ...] = ((cfg.wandb_activate, Wandb), (cfg.tensorboard, TensorBoard))
@@ -134,7 +134,7 @@ class Logger:
             mirror.video(path, env_steps)
 
     def close(self) -> None:
-        """Give the terminal back and close the files."""
+        """Restore the terminal and close the files."""
         self._display.close()
         self._display = Lines()
         for mirror in self._mirrors:

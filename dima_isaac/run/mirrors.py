@@ -13,7 +13,7 @@ from dima_isaac.schema import as_dict
 
 
 class Mirror(ABC):
-    """Behind three calls, something that takes rows. Its first failure is reported; after it nothing more is sent."""
+    """A destination for rows and videos. Its first failure is reported; after it nothing more is sent."""
 
     name: ClassVar[str]
 

@@ -1,4 +1,4 @@
-"""Where a run will be: the folder that a configuration asks for, and what a continuation there must agree on.
+"""Where a run will be: the folder that a configuration leads to, and what a continuation there must agree on.
 
 Torch-free, and nothing is created: a folder that cannot be used is refused before torch is imported.
 """
@@ -50,7 +50,7 @@ def plan(cfg: RunConfig) -> Plan:
                 stored = read_config(folder)
                 if stored is not None:
                     _check_whole(stored, folder)
-            except CheckpointError as error:  # it was not asked for by name
+            except CheckpointError as error:  # it was not named by the user
                 print(f"{error} That run is passed over.")
                 continue
             if stored is not None and not changes(stored, cfg) and not lock.holder(folder):

@@ -1,6 +1,6 @@
 """What stored runs call by another name: configuration keys and state_dict keys of earlier versions.
 
-Run folders and checkpoints are translated when they are read, so the rest of the program knows today's names only.
+Run folders and checkpoints are translated when they are read, so the rest of the program uses today's names only.
 ``renamed.yaml`` has the tables. Torch-free.
 """
 

@@ -204,5 +204,5 @@ def _why_device(device: str) -> str:
     if torch.version.cuda is None:
         return "this torch is a CPU build"
     if _DRIVER.is_file():
-        return f"torch sees no GPU: its CUDA {torch.version.cuda} may need a newer driver than this machine's"
+        return f"torch sees no GPU: its CUDA {torch.version.cuda} may need a newer driver than this machine has"
     return "torch sees no GPU"

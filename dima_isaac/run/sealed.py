@@ -1,4 +1,4 @@
-"""Files of tensors and plain values that are written atomically, verify themselves and hold no code.
+"""Files of tensors and plain values that are written atomically, carry their own checksum and hold no code.
 
 A file is what ``torch.save`` writes, with the SHA-256 of all of it in the zip archive's comment, so that it can
 be verified wherever it is copied and is still read by a plain ``torch.load(path, weights_only=True)``. It is

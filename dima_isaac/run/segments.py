@@ -30,7 +30,7 @@ def new_rows(folder: Path, replay: State, segments: list[State]) -> tuple[list[S
     oldest = stop - size
     kept = [segment for segment in segments if oldest < segment["stop"] <= stop]
     if not ranks.from_first(lambda: all((folder / segment["file"]).exists() for segment in kept)):
-        kept = []  # deleted by somebody else
+        kept = []  # deleted by another program
     start = kept[-1]["stop"] if kept else oldest
     where = torch.arange(start, stop) % capacity
     rows = {name: value[where.to(value.device)].cpu() for name, value in columns(replay).items()}
@@ -61,7 +61,7 @@ def without_rows(replay: State) -> State:
 def load_rows(folder: Path, state: State, note: Callable[[str], None]) -> bool:
     """Read the rows that the replay of a checkpoint's ``state`` lists back into it; returns whether they are all there.
 
-    Rows of a file that is damaged or not listed are lost, which ``note`` is told. The others move together; the row
+    Rows of a file that is damaged or not listed are lost, with a message to ``note``. The others move together; the row
     after a gap becomes the first of an episode, because nothing that is left led to it.
 
     Raises:

@@ -24,7 +24,7 @@ _WATCHED = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
 class Interrupted(BaseException):
     """A signal came in the middle of learning or of an evaluation; what is not done yet is still due.
 
-    Like KeyboardInterrupt no ``Exception``: whoever goes on without a video or a mirror must not go on from this.
+    Like KeyboardInterrupt no ``Exception``, so that handlers for failed videos or mirrors do not catch it.
     """
 
 

@@ -26,7 +26,7 @@ def versions() -> dict[str, Any]:
 
 
 def _git(*words: str) -> str:
-    """What git says of this checkout, '' if there is none."""
+    """The output of git for this checkout, '' if there is none."""
     if not (_ROOT / ".git").exists():
         return ""
     try:

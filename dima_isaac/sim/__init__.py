@@ -1,1 +1,1 @@
-"""Physics: E copies of one scene as tensors. Knows nothing of rewards, agents or episodes."""
+"""Physics: E copies of one scene as tensors. It has no notion of rewards, agents or episodes."""

@@ -22,7 +22,7 @@ MAX_BROKEN_STEPS = 10
 class BaseEngine(Engine, ABC):
     """An engine of a compiled scene; derived classes add the views, ``set_dof_state``, ``step`` and ``refresh``.
 
-    Methods without a docstring do what ``Engine`` says.
+    Methods without a docstring are documented in ``Engine``.
     """
 
     _settable: tuple[str, ...] = ()

@@ -51,7 +51,7 @@ class BarePhysics(Protocol):
 class Engine(Protocol):
     """E copies of one ``Scene``. Shapes: L registered links, U actuated dofs, S force sensors.
 
-    What ``force_sensor`` and ``dof_force`` contain differs between simulators; each engine's docstring says it.
+    What ``force_sensor`` and ``dof_force`` contain differs between simulators, and is documented in each engine.
     """
 
     scene: Scene

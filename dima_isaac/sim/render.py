@@ -131,7 +131,7 @@ def _length(model: mujoco.MjModel, root: int) -> float:
 
 @dataclass
 class Controls:
-    """What the user of a live viewer asks for; whoever steps the environments reads it."""
+    """The settings of a live viewer's user, read by the loop that steps the environments."""
 
     paused: bool = False
     restart: bool = False  # once: the reader sets it back

@@ -9,7 +9,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.run.atomic import write_atomic
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999933")
-"""Okabe and Ito's palette: told apart by colour-blind readers and in print."""
+"""Okabe and Ito's palette: distinguishable to colour-blind readers and in print."""
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)))
 INK, GREY = "#333333", "#777777"
 _STYLE: dict[str, Any] = {

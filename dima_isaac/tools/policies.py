@@ -26,7 +26,7 @@ def controller(cfg: PolicyConfig, restored: Restored | None, env: VecEnv) -> Con
     if cfg.agent is Agent.random:
         draws = torch.Generator(device).manual_seed(cfg.seed)
         return lambda obs: (RANDOM_STD * torch.randn(shape, device=device, generator=draws)).clamp(-1.0, 1.0)
-    assert restored is not None, "PolicyConfig.validate asks for a checkpoint"
+    assert restored is not None, "PolicyConfig.validate requires a checkpoint"
     agent = restored.agent(env.task)
     return (lambda obs: agent.act(obs)[0].clamp(-1.0, 1.0)) if cfg.explore else agent.mode
 

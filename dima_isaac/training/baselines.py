@@ -176,7 +176,7 @@ class _Observer(AlgoObserver):
                 f"the run stopped at {env_steps:,} environment steps and could not be saved there."
                 f" Make room, then: {self.run.resume_command}"
             )
-        if finished and not evaluated:  # after the save: a continuation evaluates when its own schedule says so
+        if finished and not evaluated:  # after the save: a continuation evaluates by its own schedule
             self.evaluator.evaluate(self.policy, env_steps)
             self.log(env_steps)
         raise _Stop

@@ -36,12 +36,12 @@ class Ratio:
         self.done = 0
 
     def pending(self, now: int) -> int:
-        """Those not done yet; whoever makes one adds it to ``done``."""
+        """Those not done yet; the caller adds those it makes to ``done``."""
         return max(0, int((now - self.start) * self.per_step + 1e-6) - self.done)
 
 
 class Schedule:
-    """The clocks of a training run, asked with the environment steps taken."""
+    """The clocks of a training run, in environment steps."""
 
     def __init__(self, cfg: TrainConfig, updates_due: dict[str, Ratio]) -> None:
         """``updates_due`` counts updates by name."""

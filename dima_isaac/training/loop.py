@@ -30,9 +30,9 @@ MAX_NONFINITE = 10  # rows in a row with a non-finite loss before the run gives 
 
 
 class TrainingLoop(ABC):
-    """Owns environments, agents and replay; a subclass says what is learned from them, and when (``learn``).
+    """Owns environments, agents and replay; a subclass defines what is learned from them, and when (``learn``).
 
-    Subclasses' methods without a docstring do what this class says.
+    Methods of subclasses without a docstring are documented here.
     """
 
     agent: Learner
@@ -61,7 +61,7 @@ class TrainingLoop(ABC):
         self.schedule = Schedule(cfg.train, self.updates())
         self.evaluator = Evaluator(cfg, run, eval_env, logger)
         self.env_steps = 0  # of all ranks
-        self.stop: str | None = None  # the signal that asked any rank for an end
+        self.stop: str | None = None  # the signal that any rank has received
         self._nonfinite = 0
         self.step: Step
         self.persistence = Persistence(cfg, run, logger, self.parts(), self.agent.actor, self.begin)
@@ -129,7 +129,7 @@ class TrainingLoop(ABC):
             ranks.leave()
             self.save(final=True)
             raise
-        with suppress(Interrupted):  # after the save: a continuation evaluates when its own schedule says so
+        with suppress(Interrupted):  # after the save: a continuation evaluates by its own schedule
             if not self.stopping():
                 self.evaluate()
                 self.log_metrics()
@@ -237,7 +237,7 @@ class TrainingLoop(ABC):
         return checked
 
     def stopping(self) -> bool:
-        """Whether a signal has asked any rank for an end: all stop after the same step."""
+        """Whether any rank has received a signal: all stop after the same step."""
         self.stop = ranks.agreed(self.signals.stop)
         return self.stop is not None
 

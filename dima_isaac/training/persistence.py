@@ -68,7 +68,7 @@ class Persistence:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue from the ``state_dict`` of any number of ranks."""
-        of_ranks = state.get("ranks", [{}])  # a process of its own has nothing to tell apart
+        of_ranks = state.get("ranks", [{}])  # a single process saves no differences between ranks
         if ranks.rank() < len(of_ranks):
             own = of_ranks[ranks.rank()]
         else:  # streams that were never drawn from stay as they were seeded

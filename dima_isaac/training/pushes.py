@@ -1,4 +1,4 @@
-"""What a push comes to, in the simulator and in a dream: whether the world model knows what an action decides.
+"""The effect of a push in the simulator and in a dream: how well the world model predicts the effects of actions.
 
 From states of held-out episodes the policy's actions are taken as they are, and again with one agent's moved by a
 random push that is held. The difference is what the push changes: of the reward summed since, and of where the free
@@ -36,7 +36,7 @@ class Pushes:
 
 @dataclass
 class Outcome:
-    """What comes of B sequences of actions, by step."""
+    """The results of B sequences of actions, by step."""
 
     reward: Tensor  # (B, T) summed so far
     place: Tensor  # (B, T, K) where the free objects are, or z

@@ -161,7 +161,7 @@ def clip(
     try:
         with Writer(path, 1.0 / env.spec.control_dt) as writer:
             record(env, policy, writer, 1, steps, (320, 240), tiles=min(2, env.num_envs))
-    except Exception as error:  # a picture is never worth a run
+    except Exception as error:  # a failed video must not end the run
         note(f"no video: {' '.join(str(error).split()) or type(error).__name__}; training goes on without.")
         return None
     note(f"video {path}")

@@ -1,9 +1,9 @@
-"""Held-out error: how the model does on steps it has not learnt from, and what imagined steps make of that.
+"""Held-out error: prediction errors on steps not learnt from yet, and how imagined steps use them.
 
 A round's new rows are predicted before anything is learnt from them. A model that fits its replay closely is more
 certain than it is accurate, and a policy exploits that; two corrections with one scale follow:
 
-- shrinkage: a prediction counts as far as held-out steps bear it out, y <- g y with g (D,) the least-squares factor
+- shrinkage: y <- g y with g (D,) the least-squares factor
   from predictions to outcomes. A dimension that cannot be predicted gets a factor near 0, however well it is fitted.
 - error bootstrap: every imagined step adds ``error_scale`` times a whole error vector drawn from the newest ones, with
   their heavy tails and the dependence between dimensions.
@@ -52,7 +52,7 @@ class HeldOut(nn.Module):
     def update(
         self, prediction: Tensor, outcome: Tensor, counted: Tensor, uncertain: Tensor, denoised: Tensor
     ) -> Metrics:
-        """Learn from (B, D) predictions and outcomes of rows that ``counted`` (B,), and every other rank's.
+        """Update with (B, D) predictions and outcomes of rows that ``counted`` (B,), and every other rank's.
 
         The errors are those of the predictions as they were shrunk until now, where a step is ``uncertain`` (D,).
         ``world/explained`` is the share of the outcomes' power that these account for, over ``denoised`` (D,)

@@ -13,7 +13,7 @@ LEAST = 0.1  # weight of a dimension that is not predicted at all yet, relative 
 
 
 class LossWeights(nn.Module):
-    """Weights (D,) of mean 1, of which a share of ``value_weight`` follows the value (0, published: all alike)."""
+    """Weights (D,) of mean 1, of which a share of ``value_weight`` follows the value (0, published: all equal)."""
 
     value: Tensor
 

@@ -23,7 +23,7 @@ from dima_isaac.world_model.config import TargetKind, WorldModelConfig
 from dima_isaac.world_model.karras import SIGMA_DATA
 
 CONSTANT = 1e-10  # a dimension is constant if its change has less than this part of its variance
-# A change counts as at most so many standard deviations: what nobody has touched yet moves by rounding alone, and its
+# A change counts as at most so many standard deviations: what has not been touched yet moves by rounding alone, and its
 # first real move would be millions of them.
 CHANGE_CLAMP = 30.0
 PUBLISHED_PRIOR = 1e-4  # rows of a standard normal that the published running moments begin with
@@ -39,7 +39,7 @@ class Target(nn.Module, ABC):
 
     ``input_mask`` (D,) is 0 for dimensions that networks do not see. Entries of the state that repeat the action just
     taken are written from it (``copy_last_action``), so nothing predicts them. Subclasses' methods without a docstring
-    do what this class says.
+    are documented in this class.
     """
 
     first_rows: ClassVar[bool] = False  # whether an episode's first state is a target, predicted from nothing

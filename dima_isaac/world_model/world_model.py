@@ -183,7 +183,7 @@ class WorldModel(Trainable):
         return torch.stack(losses).mean()
 
     def _shrink(self, y: Tensor) -> Tensor:
-        """A prediction y (B, D) as far as held-out steps bear it out; 0 where the denoiser predicts nothing."""
+        """A prediction y (B, D) times the held-out shrinkage factors; 0 where the denoiser predicts nothing."""
         y = y * self.target.input_mask
         return y if self.held_out is None else self.held_out.shrink(y)
 

@@ -10,7 +10,7 @@ class Protocol(Enum):
     """Which published definition of the benchmark is played; results of the two never share a table."""
 
     v5 = "v5"  # Gymnasium's -v5 robots, as gymnasium-robotics factorises them; actions clipped to [-1, 1]
-    harl = "harl"  # what HARL, MARIE and DIMA ran: flat actions, everybody sees everything, -v2 rewards
+    harl = "harl"  # what HARL, MARIE and DIMA ran: flat actions, every agent sees the whole state, -v2 rewards
 
 
 class FloatType(Enum):
@@ -29,7 +29,7 @@ class MamujocoConfig:
     protocol: Protocol = Protocol.v5
     partition: list[list[str]] = field(default_factory=list)  # joint names per agent; takes the place of agent_conf
     local_categories: list[list[str]] = field(default_factory=list)  # seen at depth 0, 1, ...; empty: the benchmark's
-    global_categories: list[str] = field(default_factory=lambda: ["qpos", "qvel"])  # what everybody sees of the root
+    global_categories: list[str] = field(default_factory=lambda: ["qpos", "qvel"])  # what every agent sees of the root
     episode_length: CountOrZero = 0  # control steps; 0: the benchmark's
     # Gymnasium's numbers and its include_<field>_in_observation, such as ctrl_cost_weight: 0.2
     constants: dict[str, float | int | bool] = field(default_factory=dict)

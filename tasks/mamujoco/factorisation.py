@@ -150,7 +150,7 @@ def _in_order(graph: Graph) -> list[Any]:
 
 
 def upstream_graph(scenario: str, conf: str) -> Graph:
-    """The graph of ``scenario`` under a partition that upstream knows."""
+    """The graph of ``scenario`` under a partition of upstream's."""
     parts, edges, roots = upstream("obsk").get_parts_and_edges(scenario, conf)
     return Graph([list(part) for part in parts], list(edges), list(roots))
 

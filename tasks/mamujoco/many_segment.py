@@ -38,7 +38,7 @@ class ManySegment(Robot):
 
     @abstractmethod
     def _set_sizes(self, segments: int) -> None:
-        """Take the segments (at least 2) that the partition asks for."""
+        """Take the partition's number of segments (at least 2)."""
 
     def _graph(self, conf: str) -> Graph:
         return upstream_graph(self.scenario, conf)

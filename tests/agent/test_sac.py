@@ -56,7 +56,7 @@ def test_agents_find_their_own_goals_and_critics_the_reward():
     assert all(metric.dim() == 0 and torch.isfinite(metric) for metric in metrics.values())
 
 
-def test_rows_that_are_no_steps_do_not_teach():
+def test_rows_that_are_no_steps_are_not_learnt_from():
     agent, twin = tracked(learner()), tracked(learner())
     twin.load_state_dict(agent.state_dict())
     torch.manual_seed(5)
@@ -70,7 +70,7 @@ def test_rows_that_are_no_steps_do_not_teach():
         torch.testing.assert_close(mine, theirs)
 
 
-def test_actions_that_nobody_takes_have_no_entropy():
+def test_padded_actions_have_no_entropy():
     used = torch.tensor([[True], [False]])
     _, logp = learner(mask=used).act(torch.zeros(3, 2, 4))
     assert (logp[:, 1] == 0).all() and (logp[:, 0] != 0).all()
@@ -111,7 +111,7 @@ def test_critics_learn_scaled_rewards_and_the_entropy_of_what_follows(monkeypatc
 
 
 @pytest.mark.parametrize(("target", "sign"), [(-9.0, -1), (1.0, 1)])
-def test_the_entropy_s_weight_falls_while_there_is_more_than_wanted(target, sign):
+def test_the_entropy_s_weight_falls_while_entropy_is_above_its_target(target, sign):
     agent = tracked(learner())
     agent.cfg = replace(CFG, sac=replace(CFG.sac, target_entropy=target))  # an untrained policy has about -1 per entry
     before = agent.log_weight.item()

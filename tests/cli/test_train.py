@@ -71,7 +71,7 @@ def whole(tmp_path_factory) -> Path:
 
 
 @pytest.mark.slow
-def test_the_end_says_what_to_do_next(tmp_path, capsys):
+def test_the_last_lines_name_the_next_commands(tmp_path, capsys):
     assert cli.main(["train", *TOY, f"run_dir={tmp_path}/run"]) == 0
     last = capsys.readouterr().out.strip().splitlines()[-2:]
     assert last[0].startswith("finished") and last[0].endswith(f" checkpoint={tmp_path}/run")
@@ -84,7 +84,7 @@ def test_steps_that_do_not_fit_the_agents_are_refused_before_a_folder_is_made(tm
 
 
 @pytest.mark.slow
-def test_a_run_leaves_what_the_contract_says(whole):
+def test_a_run_leaves_the_files_of_the_contract(whole):
     written = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert all({"env_steps", "wall_time"} <= set(row) for row in written)
     names = set().union(*written)

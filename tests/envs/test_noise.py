@@ -49,7 +49,7 @@ def test_neighbours_are_uncorrelated() -> None:
         assert abs(torch.corrcoef(pair)[0, 1]) < 5 / n**0.5, name
 
 
-def test_an_environment_draws_the_same_in_any_company() -> None:
+def test_draws_of_an_environment_do_not_depend_on_their_number() -> None:
     few, many = Noise(11, episodes(3)), Noise(11, episodes(50))
     for n in (24, 3, 2):
         assert torch.equal(few.uniform(n), many.uniform(n)[:3])
@@ -110,7 +110,7 @@ def test_several_streams_at_once_are_those_drawn_one_by_one() -> None:
     assert torch.equal(at_once.uniform(2), one_by_one.uniform(2))
 
 
-def test_who_draws_draws_the_same_alone() -> None:
+def test_draws_of_an_environment_do_not_depend_on_the_mask() -> None:
     mask = torch.tensor([False, True, False, True])
     alone, everyone = Noise(3, episodes(4), mask), Noise(3, episodes(4))
     assert torch.equal(alone.uniform(24)[mask], everyone.uniform(24)[mask])

@@ -32,7 +32,7 @@ def toy(
     return make("pettingzoo", num_envs=num_envs, engine="mujoco", seed=seed, **options)
 
 
-def test_numbers_arrive_where_they_belong() -> None:
+def test_every_number_reaches_its_column() -> None:
     env = toy(3, workers=2)
     assert (env.spec.dims.agents, env.spec.dims.state, env.spec.dims.obs, env.spec.dims.action) == (2, 5, 3, 3)
     assert env.spec.action_mask.tolist() == [[True, True, False], [True, True, True]]
@@ -73,12 +73,12 @@ def test_a_discrete_space_may_start_anywhere() -> None:
         (MultiDiscrete([2, 3]), "neither Box nor Discrete"),
     ],
 )
-def test_action_spaces_that_cannot_be_told_in_numbers(space: Any, said: str) -> None:
+def test_action_spaces_without_a_vector_of_bounded_numbers_are_refused(space: Any, said: str) -> None:
     with pytest.raises(UsageError, match=said):
         action_size(space)
 
 
-def test_ends_and_clocks_are_told_apart() -> None:
+def test_terminations_and_time_limits_are_distinguished() -> None:
     ends = toy(1)
     clock = toy(1, limit=3)
     for env, tick, terminal in ((ends, 4, True), (clock, 3, False)):
@@ -164,7 +164,7 @@ def test_a_lost_worker_is_replaced_once(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP])
-def test_what_asks_the_learner_to_stop_leaves_its_workers_alone(number: signal.Signals) -> None:
+def test_signals_to_the_learner_do_not_stop_its_workers(number: signal.Signals) -> None:
     """Ctrl-C and a scheduler reach every process of the job; the learner has a round to finish before it saves."""
     env = toy(2, workers=2)
     env.reset()
@@ -176,7 +176,7 @@ def test_what_asks_the_learner_to_stop_leaves_its_workers_alone(number: signal.S
     env.close()
 
 
-def test_a_program_that_forgets_to_close_ends_all_the_same() -> None:
+def test_a_program_that_never_closes_its_environment_ends() -> None:
     lines = ["from tests.envs.test_pettingzoo import toy", "if __name__ == '__main__':", "    env = toy(1)"]
     program = "\n".join([*lines, "    print(float(env.reset().reward[0]))"])
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
@@ -199,7 +199,7 @@ def test_what_is_not_finite_never_arrives(what: str) -> None:
     env.close()
 
 
-def test_a_held_environments_action_is_nobodys() -> None:
+def test_the_action_of_a_held_environment_is_ignored() -> None:
     env = toy(1, limit=1)
     env.reset()
     assert bool(env.step(torch.zeros(1, 2, 3)).last[0])
@@ -207,7 +207,7 @@ def test_a_held_environments_action_is_nobodys() -> None:
     env.close()
 
 
-def test_an_environment_that_begins_broken_is_told() -> None:
+def test_an_environment_whose_first_state_is_not_finite_is_an_error() -> None:
     env = toy(1, nan="obs", nan_at=0)
     with pytest.raises(SimulationError, match="begins its episodes"):
         env.reset()

@@ -258,7 +258,7 @@ def test_training_may_cut_episodes_off_earlier_than_the_task():
     assert VecEnv(Counter(1), Game([9]), 0, time_limit=50)._limit == 4, "never longer than the task's own"
 
 
-def test_what_makes_no_sense_is_refused_in_words() -> None:
+def test_inconsistent_settings_are_refused() -> None:
     env = toy_env(2)
     env.reset()
     with pytest.raises(TypeError, match="torch tensor, not ndarray"):

@@ -40,7 +40,7 @@ def test_pettingzoo_offers_each_agent_its_own_actions() -> None:
         PettingZooView(hopper(2))
 
 
-def test_gymnasium_resets_only_whom_the_mask_names() -> None:
+def test_gymnasium_resets_only_the_environments_of_the_mask() -> None:
     view = GymnasiumVectorView(hopper(3, episode_length=2))
     view.reset(seed=1)
     calm = np.zeros((3, 3, 1), np.float32)
@@ -172,7 +172,7 @@ def test_an_episode_that_breaks_is_cut_off_in_every_view() -> None:
     assert done.tolist() == infos["time_outs"].tolist() == [False] * 3 + [True] * 3
 
 
-def test_sb3_sees_what_gymnasium_sees_and_the_last_observation() -> None:
+def test_sb3_has_gymnasiums_observations_and_the_last_one_of_an_episode() -> None:
     """Two environments of two ticks: the time limit cuts both off, and both are seen at their next start."""
     pytest.importorskip("stable_baselines3", reason="Stable-Baselines3 is not installed")
     from dima_isaac.envs.views.sb3_vecenv import SB3View

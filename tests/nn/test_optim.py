@@ -27,7 +27,7 @@ def test_one_step_and_the_double_step():
     assert optimizer_step(twice=True, clip=1.0) == pytest.approx([0.8, 0.8])
 
 
-def test_decay_spares_biases_unless_told_otherwise():
+def test_biases_are_decayed_only_with_decay_all():
     assert optimizer_step(weight_decay=0.5) == pytest.approx([0.95 - 0.1, 1.0 - 0.1])
     assert optimizer_step(weight_decay=0.5, decay_all=True) == pytest.approx([0.85, 0.85])
 

@@ -54,7 +54,7 @@ def test_make_checks_names_and_overrides():
             make(**words, num_envs=1)
 
 
-def test_agents_that_nothing_tells_apart_are_refused():
+def test_agents_with_equal_observations_and_no_id_are_refused():
     own = {"agent_conf": "2x3"}
     alike, apart, local = (
         build.build_env_by_name("HalfCheetah", 1, "mujoco", 0, "cpu", {**own, **more})

@@ -34,7 +34,7 @@ def test_a_second_process_is_refused_and_a_dead_one_is_not():
         pass
 
 
-def test_where_files_cannot_be_locked_nobody_is_refused(monkeypatch):
+def test_where_files_cannot_be_locked_no_process_is_refused(monkeypatch):
     def flock(*words):
         raise OSError(errno.ENOLCK, "no locks on this file system")
 

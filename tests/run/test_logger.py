@@ -96,7 +96,7 @@ def test_the_rate_is_steps_over_time(run, monkeypatch):
     log.close()
 
 
-def test_the_time_left_is_told_from_the_last_rows_after_the_warm_up(run, monkeypatch):
+def test_the_time_left_follows_from_the_last_rows_after_the_warm_up(run, monkeypatch):
     clock, left = [0.0], []
     monkeypatch.setattr("dima_isaac.run.logger.time.monotonic", lambda: clock[0])
     cfg = RunConfig(task={"name": "Toy"})

@@ -49,7 +49,7 @@ def test_an_interrupt_is_answered_at_once_and_the_next_exits(first):
     assert done.stderr == f"\n{first}: saving after this step; Ctrl-C leaves unsaved.\n"
 
 
-def test_nohup_is_obeyed():
+def test_under_nohup_a_hangup_does_not_stop_the_run():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with Signals() as signals:

@@ -62,7 +62,7 @@ def egg(env: VecEnv) -> torch.Tensor:
     return env.engine.root_state[:, env.engine.actor_names.index("egg0"), :3].cpu()
 
 
-def test_the_same_start_is_seen_alike(pair: tuple[VecEnv, VecEnv]) -> None:
+def test_the_same_start_gives_the_same_first_views(pair: tuple[VecEnv, VecEnv]) -> None:
     mine, theirs = (env.reset(3) for env in pair)
     torch.testing.assert_close(mine.obs, theirs.obs, rtol=0.0, atol=2e-5)
     torch.testing.assert_close(mine.state, theirs.state, rtol=0.0, atol=2e-5)
@@ -126,7 +126,7 @@ def test_two_hundred_random_steps_agree_in_the_mean(pair: tuple[VecEnv, VecEnv])
 
 
 @pytest.mark.parametrize("kind", KINDS[1:])
-def test_a_ball_falls_bounces_and_rests_alike(kind: str) -> None:
+def test_a_ball_falls_bounces_and_rests_the_same_on_every_engine(kind: str) -> None:
     engines = [build(which, TOSS, 4) for which in ("mujoco", kind)]
     for engine in engines:
         start = pose(engine, 0.0, 0.0, 0.4).clone()

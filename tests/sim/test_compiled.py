@@ -105,7 +105,7 @@ def test_joints_come_in_the_benchmarks_order(compiled: Compiled) -> None:
     assert compiled.dof_upper[23] == 0.0
 
 
-def test_only_what_a_scene_wants_is_kept(compiled: Compiled) -> None:
+def test_an_asset_keeps_only_what_the_scene_uses(compiled: Compiled) -> None:
     model = compiled.model
     assert model.ntendon == 8 and model.npair == 36  # four couplings; nineteen pairs, one of them listed twice
     assert model.dof_frictionloss.max() == 0.0

@@ -115,7 +115,7 @@ def test_the_first_views_are_those_of_the_scene(toss) -> None:
     assert not engine.bad.any() and all(int(value) == 0 for value in engine.stats().values())
 
 
-def test_a_resting_ball_feels_its_weight(toss) -> None:
+def test_the_contact_force_of_a_resting_ball_is_its_weight(toss) -> None:
     engine = toss(1)
     drive(engine, 90)
     weight = 500.0 * 4.0 / 3.0 * math.pi * 0.05**3 * 9.81

@@ -262,7 +262,7 @@ def test_gpu_memory_is_shared_in_whole_blocks(monkeypatch: pytest.MonkeyPatch) -
     assert asked[1] == 2**21
 
 
-def test_when_everything_is_broken_it_says_so(build) -> None:
+def test_every_environment_broken_for_many_steps_ends_the_run(build) -> None:
     engine = build(TOSS, 1, chaos="nan=always@0")
     for _ in range(10):
         engine.step(still(engine))
@@ -294,7 +294,7 @@ class TestWhatGoesWrong:
         with pytest.raises(WorkerError, match=r"SIGSEGV.*out of luck"):
             engine.step(still(engine))
 
-    def test_silence_is_noticed(self, build, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_worker_that_does_not_answer_is_an_error(self, build, monkeypatch: pytest.MonkeyPatch) -> None:
         engine = build(chaos="hang=1")
         monkeypatch.setattr("dima_isaac.sim.isaacgym.engine.STEP_TIMEOUT", 0.5)
         with pytest.raises(WorkerError, match=r"did not answer within 0\.5 s"):

@@ -105,7 +105,7 @@ def test_primitives(asset: Box | Ellipsoid, mass: float, shape: str) -> None:
         ('<geom size="0.1"/><body><joint stiffness="3"/><geom size="0.1"/></body>', "springs"),
     ],
 )
-def test_what_the_importer_has_no_word_for_is_refused(body: str, what: str) -> None:
+def test_what_the_importer_does_not_support_is_refused(body: str, what: str) -> None:
     xml = f'<mujoco><worldbody><body name="it">{body}</body></worldbody></mujoco>'
     with pytest.raises(UsageError, match=what):
         gym_asset(Actor("it", Mjcf(xml=xml)))

@@ -27,7 +27,7 @@ def test_evaluate_reports_policy_baselines_and_probe(runs, capsys):
     assert probe["reveal"] in Reveal.__members__ and f"reveal={probe['reveal']}" in output
 
 
-def test_the_same_question_has_the_same_answer(runs, capsys):
+def test_repeated_measurements_are_equal(runs, capsys):
     answers = []
     for count in (2, 8):  # more environments at once, the same episodes numbered otherwise
         for _ in range(2):
@@ -43,7 +43,7 @@ def test_doing_nothing_needs_no_checkpoint(capsys):
     assert line["policies"]["zero"]["length"] == 5.0 and line["checkpoint"] is None
 
 
-def test_where_there_is_no_goal_no_success_is_told(capsys):
+def test_without_a_goal_no_success_is_reported(capsys):
     words = ["task=HalfCheetah", "engine=mujoco", "agent=zero", "num_envs=2", "episodes=2", "task.episode_length=5"]
     assert cli.main(["evaluate", *words, "threads=1"]) == 0
     output = capsys.readouterr().out

@@ -22,7 +22,7 @@ def test_runs_are_grouped_by_what_they_differ_in():
     assert run_folders.group(runs[:3])[0].label == "Toy"
 
 
-def test_a_setting_that_older_runs_did_not_have_tells_nobody_apart():
+def test_a_setting_that_older_runs_lack_separates_no_groups():
     old, new, other = ({"gamma": 0.9}, {"gamma": 0.9, "new": 1}, {"gamma": 0.9, "new": 2})
     pair = run_folders.group([run_of([1.0], [0], agent=agent) for agent in (old, new)])
     assert [(one.label, len(one.runs)) for one in pair] == [("Toy", 2)]
@@ -37,12 +37,12 @@ def test_groups_that_differ_in_much_go_by_their_folders():
     assert [one.label for one in run_folders.group(runs)] == ["Toy, try0", "Toy, try1"]
 
 
-def test_a_preset_speaks_for_all_that_it_sets():
+def test_settings_that_follow_from_a_preset_do_not_label_a_group():
     runs = [run_of([1.0], [0], preset=preset, agent={"gamma": gamma}) for preset, gamma in (("a", 0.9), ("b", 0.99))]
     assert [one.label for one in run_folders.group(runs)] == ["Toy, preset=a", "Toy, preset=b"]
 
 
-def test_a_learner_goes_without_saying_where_the_algorithm_names_it():
+def test_a_learner_implied_by_the_algorithm_is_not_in_the_label():
     pairs = [("dima", "ppo"), ("sac", "sac"), ("dima", "sac")]
     runs = [run_of([1.0], [0], algo=algo, agent={"learner": learner}) for algo, learner in pairs]
     assert [one.label for one in run_folders.group(runs[:2])] == ["Toy, algo=dima", "Toy, algo=sac"]

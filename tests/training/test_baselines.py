@@ -101,7 +101,7 @@ def test_networks_that_are_not_finite_are_not_saved(
     assert all(value.isfinite().all() for value in kept["rl_games"]["model"].values())
 
 
-def test_no_evaluation_but_the_last_where_none_was_asked_for(tmp_path: Path) -> None:
+def test_without_an_interval_only_the_last_evaluation_is_made(tmp_path: Path) -> None:
     run = tmp_path / "run"
     words = ["task=HalfCheetah", "engine=mujoco", "algo=ppo", "num_envs=32", "max_env_steps=4096", f"run_dir={run}"]
     assert (

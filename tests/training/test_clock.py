@@ -33,7 +33,7 @@ def test_ratio_keeps_updates_per_step_for_any_stride():
         assert ratio.done == int((last - 4_000) * 0.2 + 1e-6)
 
 
-def test_ratio_forgives_rounding():
+def test_ratio_tolerates_rounding():
     assert int(100 * 0.29) == 28 and Ratio(0.29).pending(100) == 29
 
 

@@ -79,7 +79,7 @@ def test_a_dream_is_kept_when_the_next_one_overwrites_it(tmp_path, certain, monk
 
 
 @pytest.mark.parametrize(("share", "dreamt"), [(0.0, 0), (0.5, 8), (1.0, 16)])
-def test_the_share_of_dreamt_rows_is_what_was_asked_for(tmp_path, certain, share, dreamt):
+def test_the_share_of_dreamt_rows_is_the_configured_one(tmp_path, certain, share, dreamt):
     trainer = trained(tmp_path, with_share(share))
     trainer.dream_up()
     assert trainer.horizon == 3 and trainer.pool.reward.shape == (18,)
@@ -90,7 +90,7 @@ def test_the_share_of_dreamt_rows_is_what_was_asked_for(tmp_path, certain, share
     assert critics.any() == actor.any(), "the actor learns from the second half alone"
 
 
-def test_no_dreams_while_held_out_rows_do_not_bear_them_out(tmp_path, monkeypatch):
+def test_no_dreams_while_their_skill_on_held_out_rows_is_low(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MIN_SKILL", 2.0)  # nothing is better than perfect
     monkeypatch.setattr(Dyna, "dream_up", lambda self: pytest.fail("dreamt"))
     assert trained(tmp_path, dyna(config(240))).horizon == 0
@@ -102,7 +102,7 @@ def test_a_stop_between_two_rounds_continues_with_the_same_dreams(tmp_path, cert
     assert_same(whole, trained(tmp_path / "parts", dyna(config(240, "auto"))))
 
 
-def test_dreams_are_judged_on_rows_that_no_update_has_seen(tmp_path, monkeypatch):
+def test_skill_is_measured_on_rows_that_no_update_has_used(tmp_path, monkeypatch):
     trainer, tested = untrained(tmp_path), []
     monkeypatch.setattr(trainer.skill, "update", lambda world, windows: tested.extend(windows) or {})
     with RunFolder(tmp_path) as run:

@@ -44,7 +44,7 @@ def test_success_is_latched():
     assert evaluate(env, lambda obs: -torch.ones(4, 2, 1), episode=1)["success"] == 0
 
 
-def test_success_outlives_its_episode():
+def test_success_is_latched_until_the_next_episode():
     """All reach the goal, then leave the field for good, and fail in every episode after that."""
     env = toy_env(num_envs=4, episode_length=150)
     done = torch.zeros(4, dtype=torch.bool)
@@ -73,7 +73,7 @@ def test_what_follows_a_quarantine_is_another_episode():
     assert torch.equal(seen.total[[0, 2]], whole[[0, 2]]) and 0 < seen.total[1] < whole[1]
 
 
-def test_films_are_as_far_apart_and_as_long_as_asked(tmp_path, monkeypatch):
+def test_videos_keep_their_interval_and_length(tmp_path, monkeypatch):
     made, shown = [], []
     clip = lambda env, policy, folder, env_steps, steps, note: (
         made.append((env_steps, steps)) or folder / str(env_steps)

@@ -42,7 +42,7 @@ WAITS = {
 
 
 @pytest.mark.parametrize("name", WAITS)
-def test_the_guard_sees_what_waits(name):
+def test_the_guard_detects_synchronisation(name):
     x = torch.tensor([1.0, -1.0, 2.0])
     with pytest.raises(SynchronisationError), no_synchronisation():
         WAITS[name](x)

@@ -30,7 +30,7 @@ def test_a_world_that_is_the_simulator_agrees_in_everything_ends_included(object
     assert (found.number > STARTS * 6).all(), "twelve pushes from each start, but of episodes that were over"
 
 
-def test_a_blind_world_agrees_in_nothing_and_one_that_sees_half_of_the_agents_in_the_root_of_half():
+def test_correlation_is_0_for_a_world_without_actions_and_root_of_half_for_one_with_half_of_the_agents():
     blind = pushed(Oracle(blind=(0, 1)), OBJECTS, episode_length=60, fence=99.0)
     for measured in (blind.reward, blind.place, blind.reward_size, blind.place_size):
         assert not measured.any()

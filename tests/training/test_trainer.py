@@ -194,7 +194,7 @@ def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
 
 
 @pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy, dyna], ids=["ppo", "sac", "dyna"])
-def test_a_run_goes_on_without_the_replay_rows_that_are_lost(tmp_path, learner):
+def test_a_run_continues_without_lost_replay_rows(tmp_path, learner):
     before = trained(tmp_path, learner(config(160)))
     for path in (tmp_path / "checkpoints").glob("replay_*"):
         path.unlink()

@@ -36,7 +36,7 @@ def truth(w: Window):
     return w.reward[:, -1], (~w.terminal[:, -1]).float()
 
 
-def test_dreams_that_come_true_have_skill_1(monkeypatch):
+def test_a_perfect_dream_has_skill_1(monkeypatch):
     torch.testing.assert_close(skill_of(monkeypatch, truth), torch.ones(3))
 
 

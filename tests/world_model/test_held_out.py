@@ -42,13 +42,13 @@ def test_an_update_by_hand():
     assert metrics["world/trust"].item() == pytest.approx(0.9)
 
 
-def test_what_is_certain_errs_by_nothing():
+def test_dimensions_without_uncertainty_get_no_errors():
     held_out = HeldOut(ALL)
     held_out.update(torch.zeros(3, 2), torch.ones(3, 2), yes(3), torch.tensor([1.0, 0.0]), ALL)
     assert held_out.errors[-3:].tolist() == [[1.0, 0.0]] * 3
 
 
-def test_old_evidence_fades_and_rows_that_do_not_count_teach_nothing():
+def test_old_evidence_decays_and_uncounted_rows_are_ignored():
     held_out, one = HeldOut(torch.ones(1)), torch.ones(1)
     ones, zeros = torch.ones(2, 1), torch.zeros(2, 1)
     held_out.update(ones, ones, torch.tensor([True, False]), one, one)

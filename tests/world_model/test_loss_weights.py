@@ -5,7 +5,7 @@ import torch
 from dima_isaac.world_model.loss_weights import LossWeights
 
 
-def test_without_value_or_evidence_all_that_is_denoised_counts_alike():
+def test_without_value_or_evidence_all_denoised_dimensions_have_equal_weight():
     weights = LossWeights(4, value_weight=0.0)
     weights.update(torch.tensor([9.0, 0.0, 1.0, 0.0]))
     torch.testing.assert_close(

@@ -184,8 +184,8 @@ def test_dx_dy_is_the_derivative_of_x_after_a_step(kind, make):
     torch.testing.assert_close((moved - base)[0] * target.uncertain(), target.dx_dy(), atol=2e-3, rtol=2e-3)
 
 
-def test_a_row_that_no_action_led_to_teaches_no_change():
-    """A first row comes after padding, which is zero: a jump from there is none of the world's."""
+def test_a_row_that_no_action_led_to_is_no_target():
+    """A first row comes after padding, which is zero: the change from there is not one of the dynamics."""
     target = fresh()
     state = 50.0 + torch.randn(8, 5, 5)
     first, valid = torch.zeros(8, 5, dtype=torch.bool), torch.ones(8, 5, dtype=torch.bool)

@@ -399,7 +399,7 @@ def test_the_model_gets_actions_as_the_environment_takes_them():
         assert torch.equal(mine, theirs)
 
 
-def test_without_temperature_all_samples_are_alike():
+def test_without_temperature_all_samples_are_equal():
     world, game = taught(small(temperature=0.0, error_scale=0.0, reveal=Reveal.joint))
     context, action = world.context(game.window(8, world.history)), torch.zeros(8, 2, 2)
     one, other = (world.step(context, action, torch.Generator().manual_seed(seed)).state for seed in (0, 1))

@@ -30,7 +30,7 @@ MAX_BROKEN = 100
 
 
 class ParallelEngine:
-    """The workers, and the arrays that they share. Methods without a docstring do what ``Engine`` says."""
+    """The workers, and the arrays that they share. Methods without a docstring are documented in ``Engine``."""
 
     capabilities = Capabilities(deterministic=True, on_host=True)
     substeps = 1

@@ -19,7 +19,7 @@ from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.types import Dims
 
-_SEEDS = 1 << 24  # as many as a float32 tells apart
+_SEEDS = 1 << 24  # float32 represents integers exactly up to this one
 
 
 class PettingZooTask(Task):

@@ -20,7 +20,7 @@ OK = "ok"
 
 @dataclass(frozen=True)
 class Layout:
-    """What an environment and the learner tell each other, and each agent's part in it."""
+    """The numbers that an environment and the learner exchange, and each agent's part of them."""
 
     agents: tuple[str, ...]
     obs: tuple[int, ...]  # numbers that each agent observes
@@ -48,7 +48,7 @@ def make_env(env_id: str, arguments: dict[str, Any]) -> Any:
     module, _, name = env_id.partition(":")
     try:
         factory = getattr(importlib.import_module(module), name or "parallel_env")
-    except (Exception, SystemExit) as error:  # somebody else's code, here and below
+    except (Exception, SystemExit) as error:  # the user's code, here and below
         raise UsageError(
             f"env_id='{env_id}' cannot be made: {error}. Write package.module:factory, or a module with parallel_env."
         ) from error
@@ -103,7 +103,7 @@ class Environments:
         self.spaces = {name: envs[0].action_space(name) for name in layout.agents}
 
     def advance(self, command: bytes) -> None:
-        """Start episodes where the mask says so; with ``STEP`` the others take a control step."""
+        """Start episodes where the mask is set; with ``STEP`` the others take a control step."""
         for row, env in zip(self.rows, self.envs, strict=True):
             if row["mask"]:
                 obs, _ = env.reset(seed=int(row["seed"]))
@@ -138,7 +138,7 @@ class Environments:
 def serve(
     pipe: Connection, memory: Any, env_id: str, arguments: dict[str, Any], layout: Layout, first: int, last: int
 ) -> None:
-    """The process's main: make environments ``first`` to ``last`` - 1, then execute commands until told to stop."""
+    """The process's main: make environments ``first`` to ``last`` - 1, then execute commands until ``STOP``."""
     # a terminal and a scheduler send these to the learner's whole process group; the learner saves, still stepping, and
     # then sends STOP. A handler instead of SIG_IGN, which programs started by the environment would inherit
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP):
@@ -152,5 +152,5 @@ def serve(
             pipe.send(OK)
     except EOFError:
         return  # the learner has ended
-    except Exception:  # the environment is somebody else's code: whatever it raises is reported to the learner
+    except Exception:  # the environment is the user's code: whatever it raises is reported to the learner
         pipe.send(traceback.format_exc())

@@ -47,7 +47,7 @@ class GymnasiumVectorView(VectorEnv):
     ) -> tuple[np.ndarray, dict[str, Any]]:
         """Start new episodes: after ``seed`` the same ones every time.
 
-        With Gymnasium's ``options={"reset_mask": mask}`` only where ``mask`` (E,) bool says so.
+        With Gymnasium's ``options={"reset_mask": mask}`` only where ``mask`` (E,) bool is set.
         """
         super().reset(seed=seed)
         mask = (options or {}).get("reset_mask")

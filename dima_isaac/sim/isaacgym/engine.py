@@ -36,7 +36,7 @@ class IsaacGymEngine(BaseEngine):
     Isaac Gym has no forward kinematics without a step, cannot hold single environments, and takes one call of each
     setter per step. So writes are collected here and submitted just before the step. A held environment is put back to
     its start after the step and once more before the next; its roots and joints are reported as they were put, its
-    links are one step old. One control step waits for the device, because the other process has to be told.
+    links are one step old. Every control step waits for the device before the command is sent to the other process.
 
     ``force_sensor`` is PhysX's force and torque on the link, of dynamics and constraints, in the link's axes;
     ``dof_force`` its joint force of drives and constraints.

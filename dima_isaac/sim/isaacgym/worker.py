@@ -51,7 +51,7 @@ def main(argv: List[str]) -> None:
                     answer = worker.names
                 else:
                     getattr(worker, command["do"])(command)
-            except Exception as error:  # whatever it is, the other process has to be told
+            except Exception as error:  # whatever it is, it is reported to the other process
                 traceback.print_exc()
                 answer = {"error": str(error) if isinstance(error, Failure) else f"{type(error).__name__}: {error}"}
             pipe.send_bytes(json.dumps(answer).encode())
@@ -284,7 +284,7 @@ class Worker:
             self.cuda("cuCtxSynchronize")  # the other process reads as soon as it has the answer
 
     def step(self, command: Spec) -> None:
-        """One control step: every setter once, with as many actor numbers as the command says; simulate; copy."""
+        """One control step: every setter once, with the command's number of actors; simulate; copy."""
         gym, sim, seen = self.gym, self.sim, self.inputs
         roots, dofs = command["roots"], command["dofs"]
         if roots:

@@ -67,7 +67,7 @@ class StateRows:
         if not state[:, 7:].any():  # as most episodes start
             self._rows[place] = 0.0
             return
-        # the free joint wants its origin's velocity in world axes and the angular one in its own
+        # the free joint takes its origin's velocity in world axes and the angular one in its own
         arm = rotate(quat, torch.from_numpy(compiled.root_com[actor]))
         origin = linear - torch.linalg.cross(angular, arm)
         self._rows[place] = torch.cat([origin, rotate_inverse(quat, angular)], 1).numpy()[free]

@@ -72,7 +72,7 @@ class MujocoWarpEngine(BaseEngine):
         wp.init()
         if device.type == "cuda":
             _check_driver()
-            device = torch.device("cuda", device.index or 0)  # Warp knows a GPU by its number only
+            device = torch.device("cuda", device.index or 0)  # Warp identifies a GPU by its number only
         compiled = compile_scene(scene, cfg, sensors=False)
         model = self.model = compiled.model
         substeps = scene.frame_skip if scene.world else cfg.steps
@@ -80,7 +80,7 @@ class MujocoWarpEngine(BaseEngine):
         self.capabilities = Capabilities(
             # atomic operations sum contact forces on sensors, in no fixed order
             deterministic=device.type == "cpu" or (cfg.deterministic and not scene.force_sensors),
-            on_host=False,  # also on Warp's CPU device: callers take the path that never asks for a number
+            on_host=False,  # also on Warp's CPU device: callers take the path that never reads a number
             viewer=True,
         )
         kernel_files = "*mujoco_warp*/*.sm*" if device.type == "cuda" else "*mujoco_warp*"

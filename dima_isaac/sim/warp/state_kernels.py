@@ -87,7 +87,7 @@ def is_sound(state: State, defaults: Defaults, world: int) -> bool:
     for i in range(state.qvel.shape[1]):
         if not (wp.abs(state.qvel[world, i]) <= defaults.max_speed):
             return False
-    for i in range(state.act.shape[1]):  # noqa: SIM110  # kernels know no comprehensions
+    for i in range(state.act.shape[1]):  # noqa: SIM110  # Warp has no comprehensions
         if not (wp.abs(state.act[world, i]) < HUGE):
             return False
     return True
@@ -144,7 +144,7 @@ def write_root(state: State, staged: Staged, addresses: Addresses, actor: int, w
     linear = wp.vec3(row[7], row[8], row[9])
     angular = wp.vec3(row[10], row[11], row[12])
     origin = pos + wp.quat_rotate(quat, addresses.root_offset[actor])
-    # the free joint wants its origin's velocity in world axes and the angular one in its own
+    # the free joint takes its origin's velocity in world axes and the angular one in its own
     velocity = linear - wp.cross(angular, wp.quat_rotate(quat, addresses.root_com[actor]))
     local = wp.quat_rotate_inv(quat, angular)
     q = addresses.root_qpos[actor]

@@ -22,7 +22,7 @@ class LeftHand(Enum):
 
 @dataclass
 class TwoHandConfig:
-    """Settings of every two-handed task. ``None`` means: what the profile says.
+    """Settings of every two-handed task. ``None`` means: the profile decides.
 
     A task adds its own, which are the published numbers.
     """
@@ -47,5 +47,5 @@ class TwoHandConfig:
     randomize_seed: Seed = 0  # of those draws
 
     def repaired(self, choice: bool | None) -> bool:
-        """``choice`` itself, or what the profile says of a defect: repaired in ``fixed``, kept in ``compat``."""
+        """``choice`` itself, or by the profile: a defect is repaired in ``fixed`` and kept in ``compat``."""
         return self.profile is Profile.fixed if choice is None else choice

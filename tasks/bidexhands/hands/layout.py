@@ -18,7 +18,7 @@ BASE_ACTIONS = 6  # force 3 and torque 3 on a free base; its pose is as many num
 
 
 class StateLayout:
-    """D columns: hand 0's block, hand 1's block, the task's tail. ``two_hands`` says what a block holds."""
+    """D columns: hand 0's block, hand 1's block, the task's tail. A block is documented in ``two_hands``."""
 
     def __init__(self, free: bool, tail: int, objects: Sequence[int]) -> None:
         """``free`` bases add columns; an object's 13 numbers begin at each of the ``tail`` columns ``objects``."""

@@ -78,7 +78,7 @@ def test_the_page_describes_the_randomisation_that_there_is(docs):
     assert row[2].startswith("never: both hands") and row[3] == "`randomize`"
 
 
-def test_the_page_of_untrained_rewards_tells_how_sure_it_is():
+def test_the_page_of_untrained_rewards_gives_its_uncertainty():
     text = (SCRIPT.parents[1] / "docs" / "untrained.md").read_text()
     turns = spin(2.0 * torch.rand(2, 200_000, 2, generator=torch.Generator().manual_seed(0)) - 1.0)
     theta = angle_between(*turns)

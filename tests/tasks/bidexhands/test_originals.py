@@ -143,5 +143,5 @@ def test_another_shape_of_thing_is_refused(tmp_path):
         task_of("ShadowHandSwingCup", assets_root=str(tmp_path))
 
 
-def test_tasks_without_originals_do_not_care():
+def test_tasks_without_original_objects_ignore_assets_root():
     assert task_of("ShadowHandOver", assets_root="/nowhere").spec.dims.state == 398

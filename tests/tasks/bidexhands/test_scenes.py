@@ -351,7 +351,7 @@ def test_link_origins_are_the_published_ones(name, link):
     assert model.body(link).pos.tolist() == pytest.approx(partnet(*ORIGINS[name, link]), abs=1e-8)
 
 
-def test_every_authored_object_says_what_it_stands_for():
+def test_every_authored_object_names_its_original():
     for path in ASSETS.glob("*.xml"):
         text = path.read_text()
         assert text.startswith("<!--") and "no part of any data set" in text

@@ -255,7 +255,7 @@ def test_pressing_hands_press_the_switches():
 
 
 @pytest.mark.parametrize("name", ["ShadowHandKettle", "ShadowHandPushBlock", "ShadowHandBottleCap"])
-def test_position_noise_shifts_all_objects_alike_and_along_their_support(name):
+def test_position_noise_shifts_all_objects_equally_and_along_their_support(name):
     env = make(name, num_envs=200, engine="mujoco", seed=5, device="cpu", reset_position_noise=0.02)
     env.reset()
     free = [p.actor for p in env.task.props if not (p.actor.fixed or p.actor.marker)]

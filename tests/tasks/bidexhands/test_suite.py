@@ -70,7 +70,7 @@ def test_agents_per_hand(name):
 
 
 @pytest.mark.parametrize("name", TASKS)
-def test_yaml_lists_what_is_the_tasks_own(name):
+def test_a_tasks_yaml_lists_only_its_own_settings(name):
     """What all share is in TwoHandConfig; everything else, and every other default, stands in the file."""
     values = Catalog().values("task", name)
     config = import_target(values["target"]).Config

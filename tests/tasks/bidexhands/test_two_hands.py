@@ -60,7 +60,7 @@ def test_a_free_block_is_199_numbers(point: BasePoint, first: tuple, second: tup
     assert torch.equal(env.step(action).state[:, env.spec.last_action_index.flatten()].view(2, 2, 26), action)
 
 
-def test_hands_start_where_they_are_told() -> None:
+def test_hands_start_at_the_configured_joint_angles() -> None:
     env = make()
     env.reset()
     start = dict(zip(env.engine.dof_names, env.engine.dof_pos[0].tolist(), strict=True))

@@ -88,7 +88,7 @@ def test_rewards_are_version_4s_without_contact_and_with_the_bonus_to_the_last()
     assert fallen
 
 
-def test_what_was_never_played_is_refused() -> None:
+def test_robots_that_the_protocol_never_played_are_refused() -> None:
     for scenario, said in (("Reacher", "never played"), ("Humanoid", "equal parts")):
         with pytest.raises(UsageError, match=said):
             build(scenario, **OLD)

@@ -29,7 +29,7 @@ def test_the_table_has_every_partition_that_a_name_stands_for() -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row[0]} {row[1]}")
-def test_a_row_is_what_the_task_says(row: list[str]) -> None:
+def test_a_row_has_the_values_of_the_task(row: list[str]) -> None:
     robot, conf, agents, action, state, seen, falls = row
     tasks = [build(robot, conf, depth) for depth in DEPTHS]
     dims = tasks[0].spec.dims

@@ -113,7 +113,7 @@ def test_actions_are_clipped() -> None:
     assert torch.equal(a.state, b.state) and torch.equal(a.reward, b.reward)
 
 
-def test_injection_moves_only_who_is_elsewhere() -> None:
+def test_set_physics_state_moves_only_environments_that_differ() -> None:
     env = vectorise(build("Ant"), 3)
     play(env, 10)
     qpos, qvel = env.physics_state()
