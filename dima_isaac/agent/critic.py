@@ -28,7 +28,7 @@ class ValueNorm(nn.Module):
         """Average in targets with ``weight`` of the same shape, unless their mean or mean square is not finite."""
         total, *sums = ranks.total(weight.sum(), *((value * weight).sum() for value in (target, target**2)))
         mean, square = (value / total.clamp_min(1e-8) for value in sums)
-        good = mean.isfinite() & square.isfinite()  # an infinity would stay in the average for ever
+        good = mean.isfinite() & square.isfinite()  # an infinity would never leave the average
         for own, value in ((self.mean, mean), (self.square, square), (self.weight, torch.ones_like(mean))):
             own.lerp_(torch.where(good, value, own), 1.0 - self.decay)
 

@@ -20,7 +20,7 @@ from dima_isaac.types import Step
 
 
 class VecEnv:
-    """``reset() -> Step`` once, then ``step(action) -> Step`` for ever. A tick is one call of ``step``."""
+    """``reset() -> Step`` once, then ``step(action) -> Step`` as often as wanted. A tick is one call of ``step``."""
 
     def __init__(
         self, engine: Engine, task: Task, seed: int, device: torch.device | None = None, time_limit: int = 0

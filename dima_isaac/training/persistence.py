@@ -91,8 +91,8 @@ class Persistence:
         the run's folder is gone, the next save tries it again. If it is still gone then, or this is the ``final`` save,
         the run moves to a new folder beside it.
 
-        Rank 0 saves what all ranks share and, as ``ranks``, what each has of its own. When one has died, whoever gets
-        the run's folder saves without that.
+        Rank 0 saves what all ranks share and, as ``ranks``, what each has of its own. Once one has died, the one
+        that gets the run's folder saves without that.
 
         Raises:
             DivergenceError: weights that are not finite; the checkpoints stay as they are.

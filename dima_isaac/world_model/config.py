@@ -1,6 +1,6 @@
 """What can be chosen about the world model. Torch-free; ``cfg/preset/paper.yaml`` holds the published values.
 
-``docs/algorithm.md`` explains each of them. What nobody varies is a constant of the module that uses it.
+``docs/algorithm.md`` explains each of them. What is never varied is a constant of the module that uses it.
 """
 
 from dataclasses import dataclass, field

@@ -14,7 +14,7 @@ Named = dict[str, Any]
 
 
 class PettingZooView(ParallelEnv):
-    """Observations (O,) padded to the longest agent's, actions (A_i,) in [-1, 1], everybody's reward the team's."""
+    """Observations (O,) padded to the longest agent's, actions (A_i,) in [-1, 1], every agent's reward the team's."""
 
     def __init__(self, env: VecEnv) -> None:
         """Wrap ``env``, which must have exactly one environment.
