@@ -386,17 +386,6 @@ class TestWhatGoesWrong:
         with pytest.raises(UsageError, match="does not randomise"):
             build(Scene(actors=[Actor("box", Mjcf(xml=BOX), variation=Variation(mass=(0.5, 1.5)))]))
 
-    def test_wrong_shapes_and_actors(self, toss) -> None:
-        engine = toss
-        with pytest.raises(ValueError, match="targets must be"):
-            engine.set_dof_target(torch.zeros(3, 2))
-        with pytest.raises(ValueError, match="is fixed"):
-            engine.set_root_state(everywhere(engine), 0, pose(engine, 0.0, 0.0, 0.0))
-        with pytest.raises(ValueError, match="no wrench link"):
-            engine.apply_force(BALL, torch.zeros(3, 3), torch.zeros(3, 3))
-        with pytest.raises(KeyError, match="field 'qpos' not among"):
-            engine.field("qpos")
-
 
 @pytest.mark.parametrize("task", ["ShadowHandOver", "ShadowHandDoorOpenInward", "ShadowHandKettle"])
 def test_tasks_run(python: str, task: str) -> None:

@@ -57,7 +57,7 @@ def test_published_dimensions_and_numbers(name):
     assert (dims.agents, dims.state, dims.obs, dims.action) == (2, state, obs, action)
     assert (task.spec.name, task.spec.episode_length) == (name, length)
     assert (task.cfg.transition_scale, task.cfg.orientation_scale) == (transition, orientation)
-    assert task.hands.free is (action == 26)
+    assert task.hands.free is (action == 26) and task.spec.control_dt == pytest.approx(1 / 60)
 
 
 @pytest.mark.parametrize("name", ["ShadowHandOver", "ShadowHandPen"])
@@ -206,7 +206,8 @@ TAILS = {
     "ShadowHandGraspAndPlace": lambda n: [n.block("bucket"), n.rows["bucket"][:7], n.rows["cube"][:7]],
     "ShadowHandBlockStack": lambda n: [n.block("right"), n.block("left"), np.zeros(4)],
 }
-TAILS["ShadowHandCatchAbreast"] = TAILS["ShadowHandCatchOver2Underarm"] = TAILS["ShadowHandCatchUnderarm"]
+for throw in ("Over", "CatchAbreast", "CatchOver2Underarm"):
+    TAILS[f"ShadowHand{throw}"] = TAILS["ShadowHandCatchUnderarm"]
 for side, direction in ((0.04, "Inward"), (-0.04, "Outward")):
     for aim in ("Open", "Close"):
         TAILS[f"ShadowHandDoor{aim}{direction}"] = lambda n, s=side: [
