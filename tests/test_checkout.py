@@ -23,10 +23,7 @@ print(dima_isaac.tasks.whose)
 """
 
 
-FOLDERS = {
-    "clone": {"tasks": "beside"},
-    "wheel": {"tasks": "stranger", "dima_isaac/tasks": "inside"},
-}
+FOLDERS = {"clone": {"tasks": "beside"}, "wheel": {"tasks": "stranger", "dima_isaac/tasks": "inside"}}
 
 
 @pytest.mark.parametrize(("layout", "whose"), [("clone", "beside"), ("wheel", "inside")])

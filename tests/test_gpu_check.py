@@ -20,10 +20,7 @@ case "$*" in *"$FAIL"*) echo FAILED; exit 1;; esac
 echo '{{"done": true}}'
 """
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not shutil.which("timeout"), reason="needs bash and coreutils"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(not shutil.which("timeout"), reason="needs bash and coreutils")]
 
 
 def check(folder: Path, fail: str = "nothing", limit: int = 540, **env: str) -> tuple[list[dict], list[str]]:

@@ -126,11 +126,7 @@ def rows(
         closing(build.build_env(cfg, cfg.train.eval.episodes if first else 1, cfg.seed + 1_000_003)) as eval_env,
     ):
         build.check_fit(cfg, env)
-        with (
-            training_window(env, first and not cfg.headless),
-            _folder(place, cfg) as folder,
-            watched as stopped,
-        ):
+        with training_window(env, first and not cfg.headless), _folder(place, cfg) as folder, watched as stopped:
             if first:
                 folder.write_config(cfg, reasons)
             if signals is not None:

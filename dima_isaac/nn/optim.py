@@ -65,10 +65,7 @@ class Optimiser:
 
 
 def optimizer_step(
-    optim: torch.optim.Optimizer,
-    parameters: Iterable[nn.Parameter],
-    loss: Tensor,
-    clip: float,
+    optim: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], loss: Tensor, clip: float
 ) -> Tensor:
     """Backpropagate, clip the gradient's norm to ``clip`` and step; returns the norm before clipping, detached.
 

@@ -29,13 +29,7 @@ class BaseEngine(Engine, ABC):
     """The raw fields that ``set_field`` takes."""
 
     def __init__(
-        self,
-        scene: Scene,
-        compiled: Compiled,
-        num_envs: int,
-        device: torch.device,
-        control_dt: float,
-        substeps: int,
+        self, scene: Scene, compiled: Compiled, num_envs: int, device: torch.device, control_dt: float, substeps: int
     ) -> None:
         self.scene, self.num_envs, self.device = scene, num_envs, device
         self.control_dt, self.substeps = control_dt, substeps

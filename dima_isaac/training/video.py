@@ -119,13 +119,7 @@ def caption(picture: Array, text: str) -> Array:
 
 @torch.no_grad()
 def record(
-    env: VecEnv,
-    policy: Controller,
-    writer: Writer,
-    episode: int,
-    steps: int,
-    size: tuple[int, int],
-    tiles: int = 0,
+    env: VecEnv, policy: Controller, writer: Writer, episode: int, steps: int, size: tuple[int, int], tiles: int = 0
 ) -> float:
     """Film episode ``episode`` of the first ``tiles`` environments of ``env`` (0: all); returns their mean return.
 

@@ -42,12 +42,7 @@ class Graph:
 
 
 def factorise(
-    graph: Graph,
-    columns: Any,
-    width: int,
-    depth: int | None,
-    local: Sequence[Sequence[str]],
-    everywhere: Sequence[str],
+    graph: Graph, columns: Any, width: int, depth: int | None, local: Sequence[Sequence[str]], everywhere: Sequence[str]
 ) -> Factorisation:
     """Actuators and visible state columns of every agent.
 
@@ -77,10 +72,7 @@ def factorise(
         seen.append([int(code) for code in np.rint(np.asarray(codes) / _UNIT)])
     if not any(seen):
         raise UsageError("local_categories and global_categories leave the agents nothing to see.")
-    return Factorisation(
-        actuators=[[node.act_ids for node in part] for part in graph.parts],
-        columns=seen,
-    )
+    return Factorisation(actuators=[[node.act_ids for node in part] for part in graph.parts], columns=seen)
 
 
 def _check_categories(graph: Graph, columns: Any, wanted: set[str]) -> None:

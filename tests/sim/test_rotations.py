@@ -7,15 +7,7 @@ import math
 import pytest
 import torch
 
-from dima_isaac.sim.rotations import (
-    angle_between,
-    from_rpy,
-    quat_conj,
-    quat_div,
-    rotate,
-    rotate_inverse,
-    to_rpy,
-)
+from dima_isaac.sim.rotations import angle_between, from_rpy, quat_conj, quat_div, rotate, rotate_inverse, to_rpy
 from tests.sim.quaternions import from_axis_angle, quat_mul
 
 

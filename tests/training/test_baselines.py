@@ -139,10 +139,7 @@ def test_the_evaluated_policy_is_the_mode_of_the_one_that_learns() -> None:
     observer = _Observer(RunConfig(), None, None, None, None, None)  # type: ignore[arg-type]
     observer.algo = SimpleNamespace(model=Model())
     obs = torch.tensor([[[0.5], [-3.0]], [[2.0], [0.25]]])
-    assert observer.policy(obs).tolist() == [
-        [[0.5, 1.0, 0.0], [-1.0, 0.0, 1.0]],
-        [[1.0, 1.0, 0.0], [0.25, 0.0, 1.0]],
-    ]
+    assert observer.policy(obs).tolist() == [[[0.5, 1.0, 0.0], [-1.0, 0.0, 1.0]], [[1.0, 1.0, 0.0], [0.25, 0.0, 1.0]]]
     assert observer.algo.model.training
 
 

@@ -100,10 +100,7 @@ def flat(tree, prefix="") -> dict:
 
 
 def assert_same(one: Trainer, other: Trainer) -> None:
-    a, b = (
-        flat(one.persistence.state_dict()),
-        flat(other.persistence.state_dict()),
-    )
+    a, b = (flat(one.persistence.state_dict()), flat(other.persistence.state_dict()))
     assert a.keys() == b.keys()
     for name, value in a.items():
         same = torch.equal(value, b[name]) if isinstance(value, torch.Tensor) else value == b[name]

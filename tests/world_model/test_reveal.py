@@ -26,8 +26,7 @@ def test_steps(agents, steps):
 
 
 @pytest.mark.parametrize(
-    ("agents", "order"),
-    [(1, [0, 0]), (2, [1, 1, 0, 0]), (3, [2, 1, 0]), (4, [3, 2, 1, 0]), (6, [5, 4, 3, 2, 1, 0])],
+    ("agents", "order"), [(1, [0, 0]), (2, [1, 1, 0, 0]), (3, [2, 1, 0]), (4, [3, 2, 1, 0]), (6, [5, 4, 3, 2, 1, 0])]
 )
 def test_sequential_shows_one_agent_in_descending_order(agents, order):
     assert shown(Reveal.sequential, agents) == [[agent] for agent in order]

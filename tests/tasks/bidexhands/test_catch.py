@@ -1,4 +1,4 @@
-"""ShadowHandOver, and with it what all two-handed tasks share: the hands' part of the state, targets, starts, agents."""
+"""ShadowHandOver, and with it what all two-handed tasks share: the hands' part of the state, targets, starts."""
 
 from __future__ import annotations
 
@@ -138,8 +138,7 @@ def test_two_random_spins_are_2_23_rad_apart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("index", "agents", "width"),
-    [([[0], [1, 2, 3, 4, 5]], 4, 18), ([[0], [1], [2], [3], [4], [5]], 12, 5)],
+    ("index", "agents", "width"), [([[0], [1, 2, 3, 4, 5]], 4, 18), ([[0], [1], [2], [3], [4], [5]], 12, 5)]
 )
 def test_a_hand_can_be_several_agents(index: list[list[int]], agents: int, width: int) -> None:
     env = make(1, hand_agent_index=index)
