@@ -1,4 +1,4 @@
-"""A device ``gpu`` that is no GPU: its tensors hold their numbers on the host, and refuse company from there.
+"""A device ``gpu`` that is no GPU: its tensors hold their numbers on the host, and do not mix with tensors from there.
 
 On a machine without a GPU it shows what CUDA would refuse: operations on tensors of two devices, host memory taken
 from a tensor of the device, and operations without a deterministic way. It needs a process of its own, since torch
@@ -59,7 +59,7 @@ class GpuTensor(Tensor):
 
 
 def _run(func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """``func`` on the numbers; the result is on the device if an argument is, or if it was asked for there."""
+    """``func`` on the numbers; the result is on the device if an argument is, or if it was requested there."""
     name = func.name().partition(".")[0]
     tensors = [value for value in tree_leaves((args, kwargs)) if isinstance(value, Tensor)]
     asked = kwargs.get("device")
@@ -92,7 +92,7 @@ def _inner(value: Any) -> Any:
 
 
 class _Factories(TorchDispatchMode):
-    """Tensors that are asked for on the device although no argument is there."""
+    """Tensors that are requested on the device although no argument is there."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _run(func, args, kwargs or {})
@@ -173,7 +173,7 @@ class OnDevice:
             with _disable_current_modes(), torch._C.DisableTorchFunction():
                 args, kwargs = tree_map(_inner, (args, kwargs))
                 if name in ("refresh", "set_dof_state", "set_root_state") and not args[0].any():
-                    return None  # engines of the host are never asked for nothing
+                    return None  # engines of the host are never called with empty shapes
                 out = method(*args, **kwargs)
                 live = name == "field"
                 wrap = lambda value: GpuTensor(value if live else value.clone()) if isinstance(value, Tensor) else value

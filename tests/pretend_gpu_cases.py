@@ -53,7 +53,7 @@ def refuses(device: torch.device) -> None:
             mix()
         except MixedDevicesError:
             continue
-        raise AssertionError("tensors of two devices met, and nobody minded")
+        raise AssertionError("an operation of tensors of two devices raised no error")
     for host in (lambda: on.numpy(), lambda: memoryview(on)):
         try:
             host()

@@ -43,7 +43,7 @@ class _Slot:
 
 
 class _Recorder(TorchDispatchMode):
-    """Records every operation below autograd, forward and backward alike."""
+    """Records every operation below autograd, forward and backward."""
 
     def __init__(self) -> None:
         super().__init__()

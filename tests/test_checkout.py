@@ -9,7 +9,7 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "dima_isaac"
 
-# what an editable install of another clone leaves in every interpreter: a finder that knows its own folders
+# what an editable install of another clone leaves in every interpreter: a finder with its own folders
 PROGRAM = """
 import importlib.util, sys
 class Other:

@@ -76,7 +76,7 @@ def test_every_task_file_lists_every_field_and_builds(name):
     assert values["name"] == name
     try:
         assert cls(config).spec.episode_length >= 1
-    except UsageError as error:  # an adapter that must be told what to adapt
+    except UsageError as error:  # an adapter that needs the name of what to adapt
         assert f"task={name} needs task." in str(error)
 
 

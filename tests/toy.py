@@ -25,7 +25,7 @@ class ToyEngine:
     actor_names, link_names, dof_names = ("a", "b"), (), ("a/x", "b/x")
 
     def __init__(self, num_envs: int, device: torch.device | None = None, on_host: bool = True) -> None:
-        """``on_host=False``: nobody may look into a mask, as on a GPU."""
+        """``on_host=False``: masks may not be read on the host, as on a GPU."""
         self.num_envs, self.device = num_envs, device or torch.device("cpu")
         self.capabilities = Capabilities(deterministic=True, on_host=on_host and self.device.type == "cpu")
         on = {"device": self.device}

@@ -1,4 +1,4 @@
-"""The toy game as a stranger would add it: a task and an engine named by YAML files in a folder of their own."""
+"""The toy game as a user would add it: a task and an engine named by YAML files in a folder of their own."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The scripts as a user runs them: fresh processes, the toy game as a stranger's plug-in."""
+"""The scripts as a user runs them: fresh processes, the toy game as a user's plug-in."""
 
 import os
 import subprocess

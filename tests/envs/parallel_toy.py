@@ -1,4 +1,4 @@
-"""A ParallelEnv whose numbers tell who they are, and that dies or hangs when asked to."""
+"""A ParallelEnv whose numbers encode agent and column, and that dies or hangs on demand."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def test_gymnasium_same_step_hands_the_last_observation_over() -> None:
             assert (np.abs(obs[ended][:, 0, 0] - 1.25) <= 5e-3).all()
             return
         np.testing.assert_array_equal(obs, expected)
-    raise AssertionError("nobody fell in 200 steps")
+    raise AssertionError("no robot fell in 200 steps")
 
 
 def test_gymnasiums_own_wrappers_take_it() -> None:
@@ -252,7 +252,7 @@ def test_torchrl_is_seeded_and_closed() -> None:
 
 
 def test_beginning_at_once_equals_spending_the_tick() -> None:
-    """Seen by whoever waits one tick, both roads lead to the same start."""
+    """One tick later both ways of resetting have led to the same start."""
     one, other = hopper(2), hopper(2)
     one.reset(), other.reset()
     action = torch.zeros(2, 3, 1)

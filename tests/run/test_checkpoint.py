@@ -126,7 +126,7 @@ def test_read_newest_takes_the_newest_intact_one_and_reports_it(tmp_path, capsys
     said = capsys.readouterr().out
     assert path.name == "step_10.pt" and state["n"] == 10 and said.endswith("last.pt is truncated, altered or not a"
         " checkpoint of this program. Taking step_10.pt.\n")  # fmt: skip
-    with pytest.raises(CheckpointError, match=r"step_30\.pt is truncated"):  # it was asked for
+    with pytest.raises(CheckpointError, match=r"step_30\.pt is truncated"):  # it was named
         read_newest(tmp_path / "step_30.pt")
     path.unlink()
     with pytest.raises(CheckpointError, match=r"last\.pt is truncated"):

@@ -1,4 +1,4 @@
-"""Two processes never write to one folder, and a dead one locks nobody out."""
+"""Two processes never write to one folder, and the lock of a dead one is released."""
 
 import errno
 import fcntl

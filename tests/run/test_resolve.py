@@ -100,7 +100,9 @@ def test_auto_captures_graphs_on_gpus_only(monkeypatch):
     resolved, reasons = resolve.resolve_run(run_config(rl_device="cpu"), Catalog())
     assert resolved.compile is False and "CPU" in reasons["compile"]
     resolved, reasons = resolve.resolve_run(run_config(rl_device="cpu", compile=True), Catalog())
-    assert resolved.compile is False and "CPU" in reasons["compile"], "asked for where it cannot be: eager, and said"
+    assert resolved.compile is False and "CPU" in reasons["compile"], (
+        "requested where it is impossible: eager, with the reason"
+    )
     monkeypatch.setattr(resolve, "_checked_device", lambda key, name: name)
     monkeypatch.setattr(resolve, "_precision", lambda device: (Precision.bf16, "said"))
     resolved, reasons = resolve.resolve_run(run_config(rl_device="cuda:0"), Catalog())

@@ -148,7 +148,7 @@ def check_conventions(engine: IsaacGymEngine) -> None:
 
 
 def test_the_same_motion_as_on_mujoco(toss) -> None:
-    """Names, drives, limits and units are understood alike: a driven pendulum and a ball that falls on a table."""
+    """Names, drives, limits and units have the same meaning: a driven pendulum and a ball that falls on a table."""
     mine, theirs = toss, MujocoEngine(TOSS, 3, MujocoConfig(threads=1))
     assert mine.dof_names == theirs.dof_names and mine.link_names == theirs.link_names
     assert torch.equal(mine.actuator_dofs, theirs.actuator_dofs) and torch.equal(mine.dof_upper, theirs.dof_upper)
@@ -413,7 +413,7 @@ def test_tasks_run(python: str, task: str) -> None:
 @pytest.mark.skipif(not os.environ.get(VARIABLE), reason=f"{VARIABLE} names no interpreter with isaacgym")
 @pytest.mark.parametrize("device", ["cpu", pytest.param("cuda:0", marks=pytest.mark.gpu)])
 def test_the_real_one(device: str) -> None:
-    """What the stand-in was written from, asked of Isaac Gym itself."""
+    """The conventions that the stand-in implements, measured on Isaac Gym itself."""
     flight = IsaacGymEngine(FLIGHT, 1, IsaacGymConfig(substeps=1), torch.device(device))
     check_conventions(flight)
     flight.close()

@@ -64,7 +64,7 @@ def test_every_asset_keeps_its_masses_places_and_joints(tmp_path: Path) -> None:
 
 
 def test_nothing_is_left_for_the_importer_to_resolve() -> None:
-    """No defaults, no Euler angles, no meshes by reference to somebody else's folder."""
+    """No defaults, no Euler angles, no meshes by reference to another package's folder."""
     for asset in assets().values():
         written = gym_asset(Actor("it", asset))
         root = ET.fromstring(written.xml)

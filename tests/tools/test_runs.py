@@ -100,7 +100,7 @@ def test_a_garbled_configuration_costs_the_other_runs_nothing(tmp_path, capsys):
     (tmp_path / "unreadable" / "metrics.jsonl").mkdir(parents=True)
     assert [run.path.name for run in run_folders.load([str(tmp_path)])] == ["good"]
     assert capsys.readouterr().out.count(". That run is passed over.") == 3
-    with pytest.raises(CheckpointError, match=r"torn/config\.yaml cannot be read"):  # it was asked for
+    with pytest.raises(CheckpointError, match=r"torn/config\.yaml cannot be read"):  # it was named
         run_folders.load([f"{tmp_path}/good", f"{tmp_path}/torn"])
     assert len(run_folders.load([str(tmp_path), f"{tmp_path}/good"])) == 1, "a seed counts once, however it is named"
     (tmp_path / "good" / "config.yaml").write_text("- 3")

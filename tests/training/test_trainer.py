@@ -435,7 +435,7 @@ def test_ten_nonfinite_rows_end_a_run_only_in_a_row(tmp_path):
         logger = Logger(run, cfg, 40)
         trainer = Trainer(cfg, run, toy_env(4, 0), toy_env(3, 1), logger, SimpleNamespace(stop=None))
         trainer.collect()
-        lost, told = {"world/denoise": None}, {"eval/return": 1.0}  # an evaluation alone says nothing of the losses
+        lost, told = {"world/denoise": None}, {"eval/return": 1.0}  # a row of an evaluation alone has no losses
         rows = [lost] * 9 + [{"world/denoise": 0.5}] + [lost] * 5 + [told] + [lost] * 5
         trainer.logger = SimpleNamespace(add=lambda *_: None, write=lambda _: rows.pop(0))
         for _ in range(20):

@@ -1,4 +1,4 @@
-"""What the reward model is asked for: the row a step arrives in, inside an episode, in units of what it has seen."""
+"""What the reward model predicts: the row a step arrives in, inside an episode, in units of what it has seen."""
 
 import math
 

@@ -199,7 +199,7 @@ def test_a_row_that_no_action_led_to_is_no_target():
     assert torch.allclose(target.change.mean.float(), moves.mean(0), atol=1e-4)
     once = fresh()
     once.change.load_state_dict(target.change.state_dict())
-    one_step = [*range(4), 6, 7]  # of whom the newest step counts
+    one_step = [*range(4), 6, 7]  # for which the newest step counts
     inputs = torch.cat([once.x(state[one_step, -2]), rows.action[one_step, 1:4].flatten(1)], 1)
     change = once.normalised_change(state[one_step, -2], state[one_step, -1])
     once.regression.update(inputs, change, torch.ones(6, dtype=torch.bool))

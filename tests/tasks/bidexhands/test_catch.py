@@ -130,7 +130,7 @@ class TestStarts:
 
 
 def test_two_random_spins_are_2_23_rad_apart() -> None:
-    """The published orientation noise is not uniform; this mean angle tells it from one that is (2.21)."""
+    """The published orientation noise is not uniform; this mean angle distinguishes it from one that is (2.21)."""
     noise = Noise(0, torch.zeros(40_000, dtype=torch.int64))
     a, b = spin(noise.uniform(2)).double(), spin(noise.uniform(2)).double()
     angle = 2 * (a * b).sum(1).abs().clamp_max(1).acos()

@@ -125,7 +125,7 @@ SOLUTIONS: dict[str, Callable[[World], None]] = {
     "ShadowHandPen": lambda world: world.turn(pen__cap_slide=0.2),
     "ShadowHandSwitch": press,
 }
-LASTING = {  # solved states that stay solved without anybody's hands
+LASTING = {  # solved states that stay solved without the hands' help
     *(name for name in SOLUTIONS if "Door" in name),
     "ShadowHandPushBlock",
     "ShadowHandSwingCup",

@@ -66,7 +66,7 @@ def single(scenario: str, conf: str = "", **constants: Any) -> Any:
 
 
 def rollout(task: Any, raws: list[Any], ticks: int = TICKS) -> Iterator[Pair]:
-    """Random play of ``raws`` and of ``task`` from the same starts; whoever falls starts anew."""
+    """Random play of ``raws`` and of ``task`` from the same starts; robots that fall start anew."""
     count = len(raws)
     env = vectorise(task, count, threads=2)
     dims = env.spec.dims

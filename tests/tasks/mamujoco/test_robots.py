@@ -44,7 +44,7 @@ def test_threads_and_other_environments_change_nothing(scenario: str) -> None:
 
 
 def test_the_next_state_does_not_depend_on_contact_forces() -> None:
-    """From the same positions and velocities, reached (with forces) or set (with none), everything goes on alike."""
+    """From the same positions and velocities, reached (with forces) or set (with none), the continuations are equal."""
     lived, set_ = (vectorise(build("Ant", "4x2"), 4) for _ in range(2))
     output_only, row = lived.spec.output_only, play(lived, 29)[-1]
     assert output_only.tolist() == [False] * 27 + [True] * 78

@@ -51,7 +51,7 @@ class _Fields:
 
 
 class Tensor(_Fields):
-    """Where numbers are, and of what kind; not that they live."""
+    """Where numbers are, and of what kind; it does not own them."""
 
     NAMES = ("device", "dtype", "shape", "data_address", "own_data", "array")
 
@@ -136,7 +136,7 @@ def _need(truth, rule):
 
 
 def _printf(text):
-    """As PhysX prints: through C's own buffer, of which Python knows nothing."""
+    """As PhysX prints: through C's own buffer, which Python does not flush."""
     ctypes.CDLL(None).puts(text.encode())
 
 
