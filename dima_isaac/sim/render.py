@@ -174,7 +174,7 @@ class Viewer:
         self.controls.paused ^= code == ord(" ")
         self.controls.restart |= code == _BACKSPACE
 
-    def tell(self, text: str) -> None:
+    def set_text(self, text: str) -> None:
         """Write ``text`` in the window's corner."""
         self._handle.set_texts((mujoco.mjtFontScale.mjFONTSCALE_150, mujoco.mjtGridPos.mjGRID_TOPLEFT, text, ""))
 

@@ -158,7 +158,7 @@ class WebViewer:
         """Stop serving."""
         self._server.stop()
 
-    def tell(self, text: str) -> None:
+    def set_text(self, text: str) -> None:
         """Write ``text`` (Markdown) above the controls."""
         if text != self._text.content:
             self._text.content = text

@@ -99,7 +99,7 @@ def watch(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored |
             text = f"return {video.number(float(total[viewer.env]))}"
             if dream is not None:
                 text += _errors(env, dream, dream.show(step)[viewer.env])
-            viewer.tell(text)
+            viewer.set_text(text)
             time.sleep(max(0.0, due - time.perf_counter()))
     return 0
 

@@ -137,7 +137,7 @@ class WorldModel(Trainable):
         self.target.track(self._taken(window))
 
     def fit_dynamics(self, window: Window) -> Metrics:
-        """The part of ``update_dynamics`` that descends the denoiser's loss."""
+        """The part of ``update_dynamics`` that makes the optimiser step of the denoiser."""
         loss = self._dynamics_loss(self._taken(window))
         norm = self.optimisers["denoiser"].step(loss)
         return {"world/denoise": loss.detach(), "world/grad_norm": norm}

@@ -58,15 +58,15 @@ class Remote(Pane):
 
     def __init__(self, engine, *rest) -> None:
         super().__init__(life=8)
-        self.controls, self.env, self.told, self.address = Controls(speed=1e6), 0, [], "here"
+        self.controls, self.env, self.texts, self.address = Controls(speed=1e6), 0, [], "here"
 
     def show(self) -> bool:
         self.controls.paused = self.shown in (2, 3)
         self.controls.restart = self.shown == 6
         return super().show()
 
-    def tell(self, text: str) -> None:
-        self.told.append(text)
+    def set_text(self, text: str) -> None:
+        self.texts.append(text)
 
 
 def test_a_watched_policy_pauses_and_restarts(monkeypatch):
@@ -83,7 +83,7 @@ def test_a_watched_policy_pauses_and_restarts(monkeypatch):
     assert resets == [3, 4] and len(rewards) == 5 and pane.closed
     returns = np.cumsum([float(row.reward[0]) for row in rewards[:4]])
     shown = [f"return {number(value)}" for value in (returns[0], returns[1], returns[1], returns[1], *returns[2:])]
-    assert pane.told == [*shown, "return 0", f"return {number(float(rewards[4].reward[0]))}"]
+    assert pane.texts == [*shown, "return 0", f"return {number(float(rewards[4].reward[0]))}"]
 
 
 def test_a_dream_is_not_shown_in_a_window():
