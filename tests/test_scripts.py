@@ -32,7 +32,7 @@ def test_a_task_that_is_not_there_is_one_sentence(name):
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize(("name", "word"), [("study_dream", ""), ("evaluate", "checkpoint=")])
+@pytest.mark.parametrize(("name", "word"), [("study_dream", ""), ("study_diffusion", ""), ("evaluate", "checkpoint=")])
 def test_a_checkpoint_that_is_not_there_is_one_sentence(name, word, tmp_path):
     done = run(SCRIPTS[0].parent / f"{name}.py", f"{word}{tmp_path / 'none'}")
     assert done.returncode == 3

@@ -85,7 +85,9 @@ class DenoiserConfig:
 
     reveal: Reveal = Reveal.cumulative
     order: Order = Order.per_sample
-    steps: FewOrZero = 0  # K reverse steps; 0 means N, or 2 N when N <= 2
+    # K reverse steps; 0 means N, or 2 N when N <= 2. 1 is a regression in place of diffusion: the network sees no
+    # sample of y and learns its mean, and all that is random in an imagined step are the held-out errors.
+    steps: FewOrZero = 0
     temperature: NonNegative = 1.0  # of the noise that a reverse process starts from; 0 follows the most likely path
     backbone: Backbone = Backbone.mlp
     width: Annotated[int, Range(2, 2**20, step=2)] = 256  # mlp

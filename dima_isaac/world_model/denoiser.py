@@ -19,6 +19,7 @@ class Denoiser(nn.Module):
     def __init__(self, cfg: WorldModelConfig, dims: Dims) -> None:
         super().__init__()
         self.reveal, self._bf16 = cfg.denoiser.reveal, cfg.precision is Precision.bf16
+        self.diffusion = cfg.denoiser.steps != 1
         self.backbone: MlpBackbone | UnetBackbone
         if cfg.denoiser.backbone is Backbone.mlp:
             self.backbone = MlpBackbone(dims, cfg.history, cfg.denoiser.width, cfg.denoiser.blocks)
@@ -52,9 +53,13 @@ class Denoiser(nn.Module):
         """|F - F*|^2 of each sample (B,), F* being what makes D exact, and the estimate of y (B, D).
 
         Noise level and visible agents are drawn independently for each sample. ``weights`` (D,) have mean 1.
+        Without ``diffusion`` the network sees nothing of y: what is left of the loss is least squares.
         """
-        sigma = karras.draw_sigma(y.shape[0], generator)
-        noisy = karras.add_noise(y, sigma, generator)
+        if self.diffusion:
+            sigma = karras.draw_sigma(y.shape[0], generator)
+            noisy = karras.add_noise(y, sigma, generator)
+        else:
+            sigma, noisy = torch.full_like(y[:, :1], karras.SIGMA_MAX), torch.zeros_like(y)
         visible = draw_mask(self.reveal, y.shape[0], actions.shape[2], generator)
         (condition,) = self.encode(history, actions, visible.unsqueeze(0))
         clean = self(noisy, sigma, condition, mask)

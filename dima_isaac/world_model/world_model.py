@@ -235,7 +235,9 @@ class WorldModel(Trainable):
         def denoise(y: Tensor, sigma: Tensor, condition: Any) -> Tensor:
             return denoiser(y, sigma, condition, mask)
 
-        noise = temperature * torch.randn(context.state.shape, device=self.device, generator=generator)
+        noise = torch.zeros_like(context.state)
+        if denoiser.diffusion:
+            noise = temperature * torch.randn(context.state.shape, device=self.device, generator=generator)
         return sample(denoise, noise, self.sigmas, conditions)
 
     @torch.no_grad()
