@@ -25,6 +25,7 @@ nothing imports a task.
     envs/vec_env.py              E copies of a task; the only place that counts ticks and starts episodes
     envs/pettingzoo/             any PettingZoo ParallelEnv as a task, in worker processes
     envs/views/                  the same environment as Gymnasium, PettingZoo, SB3, TorchRL and rl-games expect it
+    gym/                         programs written for Isaac Gym, on these engines: python -m dima_isaac.gym SCRIPT
     replay/                      a ring of states on the simulator's device, and the windows drawn from it
 
     nn/                          layers, optimiser steps and running statistics that both learners share

@@ -3,8 +3,9 @@
 Lengths in metres, angles in radians, quaternions xyzw, z up. Nothing here depends on an engine.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 Vec3 = tuple[float, float, float]
 Quat = tuple[float, float, float, float]
@@ -107,8 +108,11 @@ class Scene:
     camera_eye: Vec3 = (0.9, -0.5, 1.1)
     camera_target: Vec3 = (0.0, -0.5, 0.45)
     world: str = ""  # path of a complete MJCF that is the whole world; then there are no actors
-    fields: Sequence[str] = ()  # raw engine fields exposed as they are (``Engine.field``), in the engine's precision
+    # raw engine fields exposed as they are (``Engine.field``), in the engine's precision; with actors, those of the
+    # applied forces that ``Engine.set_field`` is to write
+    fields: Sequence[str] = ()
     frame_skip: int = 0  # with ``world``: physics steps of the file's own timestep per control step
     gravity_deviation: float = 0.0  # standard deviation of each environment's gravity, per axis (m/s^2)
-    variation_seed: int = 0  # of everything that differs between environments
+    variation_seed: int = 0  # of everything that is drawn
+    per_env: Mapping[str, Any] = field(default_factory=dict)  # fields of MuJoCo's model that differ: name -> (E, ...)
     firm_grip: float = 0.0  # > 0: exact friction cones, friction at least this many times as stiff as contact

@@ -33,11 +33,14 @@ Array = np.ndarray
 
 def varies(scene: Scene) -> bool:
     """Whether the environments of ``scene`` differ."""
-    return scene.gravity_deviation > 0.0 or any(actor.variation is not None for actor in scene.actors)
+    drawn = scene.gravity_deviation > 0.0 or any(actor.variation is not None for actor in scene.actors)
+    return drawn or bool(scene.per_env)
 
 
 def vary(batch: Any, scene: Scene, compiled: Compiled) -> None:
     """Give every simulation of ``batch`` (``mujoco.batch.Batch``) its own model."""
+    for name, rows in scene.per_env.items():
+        batch.expand(name)[:] = rows
     draw = _Draw(scene.variation_seed, batch.nsim)
     for actor in scene.actors:
         if actor.variation is not None:

@@ -168,7 +168,7 @@ class MujocoWarpEngine(BaseEngine):
         self._raw_writes = [
             (wp.from_torch(self._field_mask[name]), rows(self._field_stage[name]), rows(self._live(name)))
             for name in self._settable
-            if self._field_stage[name].numel()
+            if self._field_stage[name].numel() and (self._raw or name in self.scene.fields)
         ]
         if not self._raw:
             self._frame_table = bindings.frames(self.scene, compiled)
@@ -229,10 +229,10 @@ class MujocoWarpEngine(BaseEngine):
         if not self._raw:
             inputs = [self._state, self._inputs, self._staged, self._addresses, self._defaults]
             wp.launch(state_kernels.apply_staged, self.num_envs, inputs)
-            return
-        masks = [wp.from_torch(self._field_mask[name]) for name in ("qpos", "qvel")]
-        inputs = [self._state, self._inputs, self._staged, self._defaults, *masks]
-        wp.launch(state_kernels.restart_written, self.num_envs, inputs)
+        else:
+            masks = [wp.from_torch(self._field_mask[name]) for name in ("qpos", "qvel")]
+            inputs = [self._state, self._inputs, self._staged, self._defaults, *masks]
+            wp.launch(state_kernels.restart_written, self.num_envs, inputs)
         for mask, source, target in self._raw_writes:
             wp.launch(state_kernels.copy_rows, source.shape, [mask, True, source, target])
             mask.zero_()
