@@ -1,8 +1,8 @@
 """Rewards, resets, successes and states of the benchmark's own classes beside ours, in the same states.
 
 For owners of a copy: ``DIMA_BIDEXHANDS=folder pytest -m originals -s``; the folder holds ``bidexhands`` and ``assets``.
-Its classes are built on a stand-in for Isaac Gym, our states (``profile=compat``) are written into their tensors, and
-links of objects are placed by the copy's own URDFs.
+Its classes are built by ``dima_isaac.gym`` and nothing moves: our states (``profile=compat``) are written into their
+tensors, and links of objects are placed by the copy's own URDFs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import io
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from dima_isaac import make
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.gym.assets import Asset
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tasks.bidexhands.hands.hand import JOINTS
 from dima_isaac.tasks.bidexhands.hands.handles import HandleTask
@@ -31,6 +31,7 @@ from tests.tasks.bidexhands import stand_in
 COPY = os.environ.get("DIMA_BIDEXHANDS", "")
 pytestmark = [
     pytest.mark.originals,
+    pytest.mark.filterwarnings("ignore::dima_isaac.gym.rules.IsaacGymWarning"),  # nothing is simulated
     pytest.mark.skipif(not COPY, reason="DIMA_BIDEXHANDS names no copy of the benchmark"),
 ]
 TASKS = [name for name in Catalog().names("task") if name.startswith("ShadowHand")]
@@ -49,15 +50,11 @@ OURS = {  # the benchmark's actor -> ours; "object" is the first prop where it i
 @pytest.fixture(scope="module")
 def benchmark() -> Iterator[Path]:
     """The copy, importable for as long as a module's tests run."""
-    added = stand_in.modules()
-    before = {name: sys.modules.get(name) for name in added}
+    folder = Path(COPY).expanduser().absolute()
     script, torch.jit.script = torch.jit.script, lambda function: function
-    sys.modules.update(added)
-    yield Path(COPY).expanduser().absolute()
+    with stand_in.importable(folder):
+        yield folder
     torch.jit.script = script
-    for name in [name for name in sys.modules if name.partition(".")[0] in ("isaacgym", "bidexhands")]:
-        del sys.modules[name]
-    sys.modules.update({name: module for name, module in before.items() if module is not None})
 
 
 @dataclass
@@ -81,23 +78,24 @@ class Mirror:
     """Our states in the tensors of a benchmark's environment."""
 
     def __init__(self, env: VecEnv, theirs: Any, task: str) -> None:
-        self.env, self.gym = env, theirs.gym
+        self.env, self.sim = env, theirs.sim
+        stand_in.hold(self.sim)
         engine = env.engine
         props = [name for name in engine.actor_names if not name.startswith("hand")]
         named = {"hand": "hand0", "another_hand": "hand1", "object": props[0], "goal_object": "goal0"}
         named |= OURS.get(task, {})
         balls = iter(f"ball{k}" for k in range(100))
-        self.actors: list[tuple[str, stand_in.Asset]] = []  # our names, "" for what is not here, and their assets
-        for name, asset, _ in self.gym.envs[0]:
-            ours = next(balls) if name == "ball" else named.get(name, name)
-            self.actors.append((ours if ours in engine.actor_names else "", asset))
+        self.actors: list[tuple[str, Asset]] = []  # our names, "" for what is not here, and their assets
+        for actor in self.sim.world.envs[0].actors:
+            ours = next(balls) if actor.name == "ball" else named.get(actor.name, actor.name)
+            self.actors.append((ours if ours in engine.actor_names else "", actor.asset))
 
     def copy(self) -> None:
         """Write everything that the environment shows now."""
         engine, envs = self.env.engine, self.env.num_envs
-        roots = self.gym.root_state.view(envs, len(self.actors), 13)
-        bodies = self.gym.body_state.view(envs, -1, 13)
-        dofs, force = self.gym.dof_state.view(envs, -1, 2), self.gym.dof_force
+        roots = self.sim.root.view(envs, len(self.actors), 13)
+        bodies = self.sim.body.view(envs, -1, 13)
+        dofs, force = self.sim.dof.view(envs, -1, 2), self.sim.dof_force.view(envs, -1)
         body = dof = 0
         for k, (name, asset) in enumerate(self.actors):
             if name:
@@ -108,18 +106,18 @@ class Mirror:
                 force[:, span] = engine.dof_force[:, own]
                 if name.startswith("hand"):
                     for i, link in enumerate(asset.links):
-                        ours = f"{name}/{link.name.partition(':')[2]}"
+                        ours = f"{name}/{link.partition(':')[2]}"
                         if ours in engine.link_names:
                             bodies[:, body + i] = engine.body_state[:, engine.link_names.index(ours)]
                 else:
-                    poses = asset.poses(roots[:, k, :7], dofs[:, span, 0])
-                    bodies[:, body : body + len(asset.links), :7] = poses
+                    linked = stand_in.poses(asset, roots[:, k, :7], dofs[:, span, 0])
+                    bodies[:, body : body + len(asset.links), :7] = linked
                     bodies[:, body, 7:] = roots[:, k, 7:]
             body, dof = body + len(asset.links), dof + len(asset.dofs)
-        self.gym.force_sensor.copy_(engine.force_sensor.flatten(1))
+        self.sim.sensor.copy_(engine.force_sensor.flatten(0, 1))
 
 
-def _joints(name: str, asset: stand_in.Asset, env: VecEnv) -> tuple[str, ...]:
+def _joints(name: str, asset: Asset, env: VecEnv) -> tuple[str, ...]:
     """Our names of an asset's joints, in its order."""
     if name.startswith("hand"):
         assert tuple(joint.partition(":")[2] for joint in asset.dofs) == JOINTS
