@@ -30,6 +30,7 @@ _SEEDS = 1_000_000_007  # between the seeds of two ranks, modulo 2^32
 
 _control: Any = None  # the gloo group of control messages
 _lost = False
+_alone = False  # while rank 0 does what the others wait for
 
 
 def start() -> None:
@@ -161,20 +162,24 @@ def gathered(payload: Any) -> list[Any]:
 
 
 def from_first(function: Callable[[], T]) -> T:
-    """What ``function`` returns on rank 0, the only one to call it.
+    """What ``function`` returns on rank 0, the only one to call it; in it every function here returns what it is given.
 
     Raises:
         DimaError: what it raises there. The other ranks end silently, with the same exit code.
     """
+    global _alone
     if not _several():
         return function()
     result: Any = None
     error: DimaError | None = None
     if rank() == 0:
+        _alone = True
         try:
             result = function()
         except DimaError as raised:
             error = raised
+        finally:
+            _alone = False
     message = [(result, error and error.exit_code)]
     with _exchange():
         dist.broadcast_object_list(message, src=0, group=_control)
@@ -195,7 +200,7 @@ def after_first(function: Callable[[], T]) -> T:
 
 
 def _several() -> bool:
-    return dist.is_initialized() and not _lost and dist.get_world_size() > 1
+    return dist.is_initialized() and not _lost and not _alone and dist.get_world_size() > 1
 
 
 @contextmanager

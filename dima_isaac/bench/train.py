@@ -1,9 +1,12 @@
 """How fast the whole loop runs, and where its time goes.
 
 The loop is the trainer's own, method for method, in its steady state: learning from the first round on. Evaluation,
-probes and checkpoints are left out. Time is exclusive: what a part spends in another part counts there only.
+probes and checkpoints are left out. Time is exclusive: what a part spends in another part counts there only. Under
+torchrun several ranks are measured together; the shares of time are rank 0's.
 """
 
+import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -15,6 +18,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from dima_isaac import ranks
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.timing import count_synchronizations, gpu_memory, product_rate, synchronize
 from dima_isaac.config import RunConfig
@@ -38,9 +42,13 @@ PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream
 
 def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
     """``suite=train``: measure, print a table, and return the values for the JSON line."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # started by torchrun: together these processes are one run
+        ranks.start()
+        if ranks.rank():
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     run = steady(resolved())
     with (
-        closing(build.build_env(run, int(run.num_envs), run.seed)) as env,
+        closing(build.build_env(run, int(run.num_envs) // ranks.count(), ranks.seed(run.seed))) as env,
         closing(build.build_env(run, 1, run.seed + 1_000_003)) as eval_env,
     ):
         result = bench_train(run, env, eval_env, cfg.seconds)
@@ -48,7 +56,7 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
     print(table.text(["part", "share of time"], rows))
     print(f"{result['env_steps_per_s']:.1f} environment steps/s, whole loop without evaluation and saving")
     facts = {"task": run.task["name"], "engine": run.engine["name"], "preset": run.preset, "num_envs": run.num_envs}
-    return {**facts, **result}
+    return {**facts, "ranks": ranks.count(), **result}
 
 
 class Profiler:
@@ -115,7 +123,7 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
         synchronize(trainer.device)
         dreamt.clear()
         steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
-        while not rounds or time.perf_counter() - began < seconds:
+        while not rounds or ranks.from_first(lambda: time.perf_counter() - began < seconds):
             _round(trainer)
             synchronize(trainer.device)  # as the logger does, once a round
             rounds += 1

@@ -11,9 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 REQUEUE = 75  # EX_TEMPFAIL: saved, run me again
 INTERRUPTED = 130  # 128 + SIGINT
@@ -66,6 +69,17 @@ class Signals:
         if self.raises:
             self.raises = False
             raise Interrupted
+
+
+def interruptible(signals: Signals, act: Callable[..., T]) -> Callable[..., T]:
+    """``act``, raising ``Interrupted`` at the first call after a signal to this process."""
+
+    def checked(*words: Any, **named: Any) -> T:
+        if signals.stop:
+            raise Interrupted
+        return act(*words, **named)
+
+    return checked
 
 
 def _leave_terminal() -> None:

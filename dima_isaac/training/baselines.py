@@ -3,10 +3,12 @@
 They write the same metrics into the same run folder as the trainer, evaluate in the same way, and count the same
 environment steps: a control step of one environment is one step, however many agents it has. Needs rl-games.
 
-They save and continue as the trainer does, after whole rounds; on a deterministic engine bit for bit.
+They save and continue as the trainer does, on a deterministic engine bit for bit. A signal undoes the round that it
+comes in.
 """
 
 import contextlib
+import copy
 import io
 import sys
 from functools import partial
@@ -26,7 +28,7 @@ from dima_isaac.envs.views.rl_games_vecenv import RlGamesView, rows
 from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError, WorkerError
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.run.signals import Signals
+from dima_isaac.run.signals import Interrupted, Signals, interruptible
 from dima_isaac.training.clock import Every
 from dima_isaac.training.evaluate import Evaluator, add_environment_metrics
 from dima_isaac.training.persistence import Part, Persistence, attribute, state
@@ -65,6 +67,8 @@ def train_baseline(
             runner.run({"train": True, "play": False})
         except _Stop:
             pass
+        except Interrupted:
+            observer.undo_round()
         except WorkerError:
             if view.frames:
                 observer.persistence.save(view.frames, final=True)
@@ -112,10 +116,22 @@ class _Observer(AlgoObserver):
         begin = self.view.reset
         self.persistence = Persistence(self.cfg, self.run, self.logger, self.parts(), algo.model, begin)
         algo.env_reset = self._current  # called once, before its first round
+        begin_round = algo.update_epoch
+
+        def begun() -> int:
+            self.begun = copy.deepcopy(self.persistence.state_dict())
+            number: int = begin_round()
+            return number
+
+        algo.update_epoch = begun
+        for name in ("env_step", "train_actor_critic"):
+            setattr(algo, name, interruptible(self.signals, getattr(algo, name)))
         with contextlib.redirect_stdout(self.stdout):
             self.persistence.resume()
             if self.view.frames >= self.cfg.max_env_steps:
                 raise _Stop
+            if self.view.frames:
+                self.evaluate_if_due(self.view.frames)  # a signal ended it
 
     def parts(self) -> dict[str, Part]:
         """What a checkpoint holds of a run."""
@@ -141,6 +157,20 @@ class _Observer(AlgoObserver):
     def _load_row(self, columns: dict[str, Tensor]) -> None:
         self.view.row = Step(**{name: column.to(self.view.env.device) for name, column in columns.items()})
 
+    def undo_round(self) -> None:
+        """Go back to the beginning of the round, and save that."""
+        self.persistence.load_state_dict(self.begun)
+        with contextlib.redirect_stdout(self.stdout):
+            self.save_last(self.view.frames)
+
+    def save_last(self, env_steps: int) -> None:
+        """Save, or raise ``CheckpointError``."""
+        if not self.persistence.save(env_steps, final=True):
+            raise CheckpointError(
+                f"the run stopped at {env_steps:,} environment steps and could not be saved there."
+                f" Make room, then: {self.run.resume_command}"
+            )
+
     def _current(self) -> dict[str, Tensor]:
         obs: dict[str, Tensor] = self.algo.obs_to_tensors(self.view.current())
         return obs
@@ -156,14 +186,15 @@ class _Observer(AlgoObserver):
             _Stop: this was the last round.
             CheckpointError: it was, and could not be saved.
         """
-        evaluated = self.evaluation_due(env_steps)
-        if evaluated:
-            self.evaluator.evaluate(self.policy, env_steps)
+        evaluated = self.evaluate_if_due(env_steps)
         self.log(env_steps)
-        finished = env_steps >= self.cfg.max_env_steps
+        finished, due = env_steps >= self.cfg.max_env_steps, self.checkpoint_due(env_steps)
         last = finished or bool(self.signals.stop)
         try:
-            saved = self.persistence.save(env_steps, last) if self.checkpoint_due(env_steps) or last else True
+            if last:
+                self.save_last(env_steps)
+            elif due:
+                self.persistence.save(env_steps)
         except DivergenceError as error:
             self.persistence.go_back(error)
             self.algo.obs = self._current()
@@ -171,15 +202,27 @@ class _Observer(AlgoObserver):
             return
         if not last:
             return
-        if not saved:
-            raise CheckpointError(
-                f"the run stopped at {env_steps:,} environment steps and could not be saved there."
-                f" Make room, then: {self.run.resume_command}"
-            )
-        if finished and not evaluated:  # after the save: a continuation evaluates by its own schedule
-            self.evaluator.evaluate(self.policy, env_steps)
+        # after the save: a continuation evaluates by its own schedule
+        if finished and not evaluated and self.evaluate(env_steps):
             self.log(env_steps)
         raise _Stop
+
+    def evaluate_if_due(self, env_steps: int) -> bool:
+        """Returns whether that was done."""
+        if not self.evaluation_due.pending(env_steps) or not self.evaluate(env_steps):
+            return False
+        return self.evaluation_due(env_steps)
+
+    def evaluate(self, env_steps: int) -> bool:
+        """Evaluate, unless there is a signal; returns whether it was done."""
+        take, restore = self.persistence.parts["generator"]
+        before = take()  # rl-games' model draws an action beside the mode
+        try:
+            self.evaluator.evaluate(interruptible(self.signals, self.policy), env_steps)
+        except Interrupted:
+            restore(before)
+            return False
+        return True
 
     def log(self, env_steps: int) -> None:
         """Write one row of metrics."""

@@ -58,14 +58,8 @@ class Evaluator:
         self.evaluations = self._film_due = 0  # the next video is due at so many environment steps
 
     def evaluate(self, controller: Controller, env_steps: int) -> None:
-        """Log the means of new episodes of ``controller`` as ``eval/*``; training's random numbers stay untouched.
-
-        Rank 0 alone does so.
-        """
+        """Log the means of new episodes of ``controller`` as ``eval/*``; training's random numbers stay untouched."""
         number = self.evaluations + 1
-        if ranks.rank():
-            self.evaluations = number
-            return
         self.logger.add(evaluate(self.env, controller, number), "eval/")
         if self.cfg.capture_video and env_steps >= self._film_due:
             self._film_due = env_steps + self.cfg.capture_video_freq

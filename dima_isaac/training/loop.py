@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, ClassVar, TypeVar
+from typing import ClassVar, TypeVar
 
 import torch
 
@@ -17,7 +17,7 @@ from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.run.signals import Interrupted, Signals
+from dima_isaac.run.signals import Interrupted, Signals, interruptible
 from dima_isaac.training.clock import Ratio, Schedule
 from dima_isaac.training.evaluate import Evaluator, add_environment_metrics
 from dima_isaac.training.persistence import Part, Persistence, attribute, optim_state, state
@@ -202,39 +202,52 @@ class TrainingLoop(ABC):
             self.logger.progress(f"{self.env_steps:>11,} steps, learning: {left - 1:,} {name} updates left")
 
     def check_signals(self) -> None:
-        """Raise ``Interrupted`` if a signal asks for an end; several ranks stop after the same step only."""
-        if ranks.count() == 1 and self.stopping():
+        """Raise ``Interrupted`` on all ranks if a signal asks one of them for an end."""
+        if self.stopping():
             raise Interrupted
 
     @contextmanager
     def undone_by_signals(self) -> Iterator[None]:
         """The body changes nothing but random streams; a signal raises ``Interrupted`` in it and takes them back.
 
-        Not with several ranks, which stop together, nor in graphs: a capture must not be left halfway.
+        The body exchanges nothing with other ranks, which are asked after it. Not in graphs: a capture must not be left
+        halfway.
         """
-        if ranks.count() > 1 or self.cfg.compile is True:
+        if self.cfg.compile is True:
             yield
             return
         streams = {stream: stream.get_state() for stream in (*self.generators(), self.replay.generator)}
-        self.signals.raises = True
+        interrupted = self.signals.raises = True
         try:
-            self.check_signals()  # one that came before ``raises`` was set
-            yield
+            if not self.signals.stop:  # one that came before ``raises`` was set
+                yield
+                interrupted = False
         except Interrupted:
-            for stream, state_before in streams.items():
-                stream.set_state(state_before)
-            raise
+            pass
         finally:
             self.signals.raises = False
+        if ranks.count() > 1:
+            interrupted = self.stopping()
+        if interrupted:
+            for stream, state_before in streams.items():
+                stream.set_state(state_before)
+            raise Interrupted
 
-    def interruptible(self, act: Callable[..., T]) -> Callable[..., T]:
-        """``act``, raising ``Interrupted`` at the first step after a signal."""
+    def on_first(self, work: Callable[[], object]) -> None:
+        """``work`` on rank 0, for which the others wait.
 
-        def checked(*words: Any) -> T:
-            self.check_signals()
-            return act(*words)
+        Raises:
+            Interrupted: on all ranks, where a signal to rank 0 ended it.
+        """
 
-        return checked
+        def completed() -> bool:
+            with suppress(Interrupted):
+                work()
+                return True
+            return False
+
+        if not ranks.from_first(completed):
+            raise Interrupted
 
     def stopping(self) -> bool:
         """Whether any rank has received a signal: all stop after the same step."""
@@ -255,7 +268,9 @@ class TrainingLoop(ABC):
 
     def evaluate(self) -> None:
         """Run deterministic episodes on separate environments; training's random numbers stay untouched."""
-        self.evaluator.evaluate(self.interruptible(self.agent.mode), self.env_steps)
+        number, mode = self.evaluator.evaluations + 1, interruptible(self.signals, self.agent.mode)
+        self.on_first(lambda: self.evaluator.evaluate(mode, self.env_steps))
+        self.evaluator.evaluations = number  # on the other ranks, too
 
     def log_metrics(self) -> dict[str, float | None]:
         """Write one row of metrics and return it: the only place in the loop where numbers reach the host.

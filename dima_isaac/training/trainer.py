@@ -1,6 +1,7 @@
 """DIMA's training (algorithm 1): act and store (``TrainingLoop``), fit the world model, dream, improve the policies."""
 
 from contextlib import suppress
+from functools import partial
 
 import torch
 
@@ -10,7 +11,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
-from dima_isaac.run.signals import Interrupted, Signals
+from dima_isaac.run.signals import Interrupted, Signals, interruptible
 from dima_isaac.training import probes
 from dima_isaac.training.clock import Ratio, Throughput
 from dima_isaac.training.loop import TrainingLoop
@@ -95,13 +96,9 @@ class Trainer(TrainingLoop):
 
     def probe(self) -> None:
         """Compare the world model with the simulator, on the evaluation's environments."""
-        if ranks.rank():
-            return
-        episode = -self.evaluator.evaluations
-        metrics = probes.probe(
-            self.world, self.eval_env, self.interruptible(self.agent.act), self.replay, episode, self.env_steps
-        )
-        self.logger.add(metrics, "probe/")
+        episode, draw = -self.evaluator.evaluations, interruptible(self.signals, self.agent.act)
+        measure = partial(probes.probe, self.world, self.eval_env, draw, self.replay, episode, self.env_steps)
+        self.on_first(lambda: self.logger.add(measure(), "probe/"))
 
     def log_metrics(self) -> dict[str, float | None]:
         imagined = self.imagined.read()

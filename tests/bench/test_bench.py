@@ -1,5 +1,7 @@
 """``bench`` end to end on the toy game."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -8,6 +10,7 @@ import torch
 from dima_isaac.bench import main as bench
 from dima_isaac.cli import main as cli
 from dima_isaac.nn.captured import Captured
+from tests.cli.program import ENV, ROOT
 from tests.tape import use_tapes
 from tests.tools.toy_runs import TOY, last_json
 
@@ -25,6 +28,16 @@ def test_bench_ends_with_one_json_line(suite, capsys):
     else:
         assert line["smoke"]["flops_per_step"] < line["default"]["flops_per_step"]
         assert line["smoke"]["parameters"] > 0 and line["ratio"] > 0.0
+
+
+def test_two_ranks_are_measured_together(tmp_path):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
+    words = ["suite=train", "task=Toy", "engine=toy", "preset=smoke", "num_envs=4", "threads=1", "seconds=0"]
+    ended = subprocess.run([*command, str(ROOT / "scripts" / "bench.py"), *TOY, *words], cwd=tmp_path, env=ENV,
+                           capture_output=True, text=True)  # fmt: skip
+    assert ended.returncode == 0, ended.stderr
+    line = last_json(ended.stdout)
+    assert line["ranks"] == 2 and line["env_steps"] == 64 and ended.stdout.count("share of time") == 1
 
 
 @pytest.mark.parametrize("suite", ["imagine", "train"])

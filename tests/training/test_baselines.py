@@ -23,6 +23,8 @@ from tests.cli.test_train import same
 pytestmark = pytest.mark.slow
 
 pytest.importorskip("rl_games")
+from rl_games.algos_torch.a2c_continuous import A2CAgent
+
 from dima_isaac.training.baselines import _Observer, parameters
 
 
@@ -78,6 +80,33 @@ def test_a_signal_saves_and_a_path_is_continued_elsewhere(tmp_path: Path, monkey
     assert main(["train", *words]) == 0
     assert [path.name for path in steps_in(tmp_path / "b" / "checkpoints")] == ["step_4096.pt", "step_6144.pt"]
     assert main(["train", *words[:-2], "checkpoint=auto", "algo=sac"]) == 2  # another learner's run
+
+
+@pytest.mark.parametrize("name", ["env_step", "train_actor_critic", "policy"])
+def test_a_signal_undoes_a_round_and_a_continuation_makes_it_anew(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the second round, or in the evaluation after it: what is saved computes what an uninterrupted run does."""
+    owner = _Observer if name == "policy" else A2CAgent
+    act, calls = getattr(owner, name), [0]
+    words = [*CHEETAH, "algo=ppo", "max_env_steps=6144", "train.eval.every=4096", "checkpoint=auto"]
+    assert main(["train", *words, f"run_dir={tmp_path}/whole"]) == 0
+
+    def signalled(*given: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == {"env_step": 70, "train_actor_critic": 29, "policy": 60}[name]:
+            signal.raise_signal(signal.SIGTERM)
+        return act(*given)
+
+    monkeypatch.setattr(owner, name, signalled)
+    assert main(["train", *words, f"run_dir={tmp_path}/parts"]) == 75
+    files = [path.name for path in steps_in(tmp_path / "parts" / "checkpoints")]
+    assert files == (["step_2048.pt", "step_4096.pt"] if name == "policy" else ["step_2048.pt"])
+    assert main(["train", *words, f"run_dir={tmp_path}/parts"]) == 0
+    ours, theirs = (load(tmp_path / run / "checkpoints" / "last.pt") for run in ("parts", "whole"))
+    for state in (ours, theirs):
+        state.pop("config")
+    assert same(ours, theirs)
 
 
 @pytest.mark.parametrize(("times", "code"), [(1, 0), (2, 5)])

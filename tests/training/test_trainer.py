@@ -6,11 +6,13 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.agent.config import (
     ActorConfig,
     AgentConfig,
@@ -34,6 +36,7 @@ from dima_isaac.training.loop import TrainingLoop
 from dima_isaac.training.trainer import Trainer
 from dima_isaac.world_model.config import DenoiserConfig, RewardConfig, WorldModelConfig
 from dima_isaac.world_model.world_model import WorldModel
+from tests.several import on_ranks
 from tests.tape import use_tapes
 from tests.toy import toy_env
 
@@ -147,6 +150,36 @@ def test_interrupted_anywhere_and_continued_equals_uninterrupted(tmp_path, learn
         parts += 1
     assert parts > 2
     assert_same(whole, last)
+
+
+def stopped_and_continued(folder: str, kind: str, looks: int) -> list[bool]:
+    """Whether each run but the last was left in the middle of a round; one rank or the other is sent a signal."""
+    monkeypatch = pytest.MonkeyPatch()
+    monkeypatch.setattr("dima_isaac.training.dyna.MIN_SKILL", -float("inf"))
+
+    def train(name: str, signals: object) -> TrainingLoop:
+        torch.manual_seed(0)
+        cfg = {"ppo": lambda cfg: cfg, "dyna": dyna}[kind](config(480, "auto"))
+        with RunFolder(Path(folder) / name, lock=ranks.rank() == 0) as run:
+            logger = Logger(run, cfg, cfg.max_env_steps, show=False)
+            trainer = loop_class(cfg)(cfg, run, toy_env(2, ranks.rank()), toy_env(3, 1), logger, signals)
+            trainer.run()
+            logger.close()
+        return trainer
+
+    never, left = SimpleNamespace(stop=None), []
+    whole = train("whole", never)
+    while (last := train("parts", StopAfter(looks) if ranks.rank() == len(left) % 2 else never)).stop:
+        left.append(last.unfinished())
+    assert_same(whole, last)
+    return left
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["ppo", "dyna"])
+def test_ranks_stop_in_the_middle_of_a_round_and_continue_as_one(tmp_path, kind):
+    first, second = on_ranks(stopped_and_continued, 2, str(tmp_path), kind, 67)
+    assert first == second and len(first) > 2 and any(first)
 
 
 @pytest.mark.parametrize("learner", [lambda cfg: cfg, dyna], ids=["ppo", "dyna"])
