@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from itertools import cycle
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,19 @@ def test_the_time_left_follows_from_the_last_rows_after_the_warm_up(run, monkeyp
     assert left[2:9] == [170.0, 160.0, 150.0, 140.0, 130.0, 120.0, 110.0]
     assert left[9] == pytest.approx(100 * 120 / 80), "eight rows, one of 50 s"
     assert left[-1] == pytest.approx(30 * 140 / 100), "ten rows"
+
+
+def test_a_wall_clock_that_jumps_by_a_day_changes_nothing(run, monkeypatch):
+    clock, days, left = [0.0], cycle([86_400.0, -86_400.0]), []
+    monkeypatch.setattr("time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("time.time", lambda: 1e9 + next(days))
+    log = Logger(run, RunConfig(task={"name": "Toy"}, algo="ppo"), total_steps=50)
+    monkeypatch.setattr(log._display, "show", lambda latest, progress: left.append(progress.left))
+    for steps in (10, 20, 30):
+        clock[0] += 2.0
+        log.write(steps)
+    log.close()
+    assert left == [None, 6.0, 4.0] and [row["wall_time"] for row in rows(run)] == [2.0, 4.0, 6.0]
 
 
 def test_rewind_drops_later_rows_and_damaged_ones(run):
