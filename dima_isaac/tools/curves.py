@@ -24,10 +24,12 @@ AXES = {"env_steps": ("environment steps", 1.0), "wall_time": ("hours", 3600.0)}
 
 
 def panels(runs: list[Run], axis: str) -> list[tuple[str, str, str, bool]]:
-    """Those of ``PANELS`` that some run has measured; lengths in place of success until a run has reached a goal."""
-    shown = [panel for panel in PANELS if any(len(run.curve(panel[0], axis)[0]) for run in runs)]
+    """Those of ``PANELS`` that some run has measured: success if a goal was ever reached, else lengths if they vary."""
     reached = any(run.curve("eval/success", axis)[1].any() for run in runs)
-    return [panel for panel in shown if panel[0] != ("eval/length" if reached else "eval/success")]
+    lengths = {length for run in runs for length in run.curve("eval/length", axis)[1]}
+    hidden = {"eval/length"} if reached else {"eval/success"} if len(lengths) > 1 else {"eval/success", "eval/length"}
+    measured = (panel for panel in PANELS if any(len(run.curve(panel[0], axis)[0]) for run in runs))
+    return [panel for panel in measured if panel[0] not in hidden]
 
 
 def learning_curves(groups: list[Group], axis: str, path: Path, references: list[tuple[str, float]]) -> Path:

@@ -25,11 +25,15 @@ def test_a_missing_matplotlib_names_the_extra(tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err == "error: plot needs matplotlib: pip install 'dima-isaac[plot]'.\n"
 
 
-def test_lengths_are_drawn_where_no_run_has_reached_a_goal(tmp_path):
+def test_lengths_are_drawn_if_they_vary_and_no_run_has_reached_a_goal(tmp_path):
     row = {"env_steps": 1.0, "eval/return": 2.0, "eval/length": 3.0}
+    fell = {"env_steps": 2.0, "eval/length": 1.0}
     robot, far, near = (Run(tmp_path, {}, [row | more]) for more in ({}, {"eval/success": 0.0}, {"eval/success": 0.1}))
-    for runs, last in (([robot], "length"), ([robot, far], "length"), ([robot, far, near], "success")):
-        assert [panel[0] for panel in curves.panels(runs, "env_steps")] == ["eval/return", f"eval/{last}"]
+    fallen = Run(tmp_path, {}, [row, fell])
+    cases = [([robot, far], []), ([fallen, far], ["length"]), ([fallen, far, near], ["success"])]
+    for runs, last in cases:
+        shown = [panel[0] for panel in curves.panels(runs, "env_steps")]
+        assert shown == ["eval/return", *(f"eval/{name}" for name in last)]
 
 
 def test_references_are_named_above_the_panels(tmp_path, monkeypatch):
