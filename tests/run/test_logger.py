@@ -173,7 +173,7 @@ def init(mode, **kw):
     calls.append(mode)
     if mode == "online" or sys.argv[2] == "never": raise RuntimeError("cannot reach the server")
     return Run()
-wandb.Settings, wandb.init = Settings, init
+wandb.Settings, wandb.init, wandb.teardown = Settings, init, lambda: calls.append("teardown")
 sys.modules["wandb"] = wandb
 from dima_isaac.config import RunConfig, WandbMode
 from dima_isaac.run.logger import Logger
@@ -198,7 +198,7 @@ def test_trouble_with_wandb_never_stops_a_run(tmp_path, when):
         command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )
     assert done.returncode == 0, done.stderr
-    assert "recording offline" in done.stdout and "['online', 'offline']" in done.stdout
+    assert "recording offline" in done.stdout and "['online', 'teardown', 'offline']" in done.stdout
     assert ("wandb is off" if when == "never" else "wandb stopped: No space left") in done.stdout
     assert done.stdout.count("wandb stopped") <= 1
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 3
