@@ -203,7 +203,16 @@ def test_without_diffusion_nothing_but_held_out_errors_is_random():
         context, action = world.context(game.window(64, 3)), torch.zeros(64, 2, 2)
         return [world.step(context, action, torch.Generator().manual_seed(n), errors=False).state for n in range(2)]
 
-    assert torch.equal(*steps(1)) and not torch.equal(*steps(4))
+    def losses(count: int) -> list[Tensor]:
+        world, game = taught(small(reveal=Reveal.joint, steps=count), updates=2)
+        window, out = game.window(64, world.window), []
+        for seed in range(2):
+            world.generator.manual_seed(seed)
+            out.append(world._dynamics_loss(window))
+        return out
+
+    for drawn in (steps, losses):
+        assert torch.equal(*drawn(1)) and not torch.equal(*drawn(4))
 
 
 @pytest.mark.slow
