@@ -43,7 +43,7 @@ def main(argv: list[str]) -> int:
         sys.path.insert(0, str(script.parent.resolve()))
         runpy.run_path(str(script), run_name="__main__")
     except DimaError as error:
-        print(error, file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     return 0
 

@@ -34,9 +34,7 @@ class Checkpoints:
         self.segments: list[State] = []  # the row files of the newest checkpoint, oldest first
         folder.mkdir(parents=True, exist_ok=True)
         self._saved = bool(steps_in(folder))
-        for stale in folder.glob(
-            ".*.tmp"
-        ):  # of a save that was killed: this process holds the run's lock, so no other writes it
+        for stale in folder.glob(".*.tmp"):  # of a save that was killed: no other process has the run's lock
             stale.unlink(missing_ok=True)
 
     def save(self, env_steps: int, payload: State) -> bool:

@@ -100,7 +100,7 @@ def test_a_program_is_run_as_itself(tmp_path):
 
 def test_the_command_s_own_mistakes_end_with_two(tmp_path):
     done = command(str(tmp_path / "none.py"))
-    assert done.returncode == 2 and done.stderr.startswith("there is no program")
+    assert done.returncode == 2 and done.stderr.startswith("error: there is no program")
     for words in (["--engine", "physx"], ["--substeps", "-1"], ["--threads", "two"]):
         done = command(*words, "x.py")
         assert done.returncode == 2 and "Traceback" not in done.stderr
