@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.agent.config import ActorConfig
-from dima_isaac.nn.layers import orthogonal_mlp
+from dima_isaac.nn.layers import half_mlp, orthogonal_mlp
 from dima_isaac.nn.moments import Moments
 from dima_isaac.types import Dims
 
@@ -56,13 +56,20 @@ class Actor(nn.Module):
     mask: Tensor
 
     def __init__(
-        self, cfg: ActorConfig, dims: Dims, action_mask: Tensor | None = None, published: bool = False
+        self,
+        cfg: ActorConfig,
+        dims: Dims,
+        action_mask: Tensor | None = None,
+        published: bool = False,
+        bf16: bool = False,
     ) -> None:
         """``action_mask`` (N, A) is False where a shorter agent's action is padding.
 
         ``published``: ReLU and LayerNorm on the raw observation, in place of SiLU and running statistics per agent.
+        ``bf16``: all layers but the last compute in bfloat16.
         """
         super().__init__()
+        self._bf16 = bf16
         self.inputs = AgentInputs(dims, cfg.agent_id, published)
         self.net = orthogonal_mlp(self.inputs.size, cfg.hidden, dims.action, relu=published, out_gain=0.01)
         self.log_std = nn.Parameter(torch.full((dims.action,), STD_INIT))
@@ -76,7 +83,7 @@ class Actor(nn.Module):
 
     def mode(self, obs: Tensor) -> Tensor:
         """The mean action (..., N, A), unbounded."""
-        return self.net(self.inputs(obs))
+        return half_mlp(self.net, self.inputs(obs), self._bf16)
 
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw an action (..., N, A) and return it with its log-probability (..., N)."""

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from dima_isaac import ranks
 from dima_isaac.agent.config import CriticConfig
-from dima_isaac.nn.layers import orthogonal_mlp
+from dima_isaac.nn.layers import half_mlp, orthogonal_mlp
 from dima_isaac.types import Dims
 
 VALUE_DECAY, PUBLISHED_VALUE_DECAY = 0.999, 0.99999  # of the return statistics that values are normalised by
@@ -54,9 +54,9 @@ class Critic(nn.Module):
     Only the ``published`` critic sees the action; it has ReLU in place of SiLU and slower statistics.
     """
 
-    def __init__(self, cfg: CriticConfig, dims: Dims, published: bool = False) -> None:
+    def __init__(self, cfg: CriticConfig, dims: Dims, published: bool = False, bf16: bool = False) -> None:
         super().__init__()
-        self.sees_action = published
+        self.sees_action, self._bf16 = published, bf16
         inputs = dims.state + (dims.agents * dims.action if self.sees_action else 0)
         layers = orthogonal_mlp(inputs, cfg.hidden, 1, relu=published, out_gain=1.0)
         self.net = nn.Sequential(nn.LayerNorm(inputs), *layers)
@@ -64,4 +64,4 @@ class Critic(nn.Module):
 
     def forward(self, state: Tensor, last_action: Tensor) -> Tensor:
         inputs = torch.cat([state, last_action.flatten(-2)], dim=-1) if self.sees_action else state
-        return self.net(inputs).squeeze(-1)
+        return half_mlp(self.net, inputs, self._bf16).squeeze(-1)

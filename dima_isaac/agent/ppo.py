@@ -27,13 +27,13 @@ class PPO(DreamLearner):
     def __init__(
         self, cfg: AgentConfig, game: Game, device: torch.device, *, clip_actions: bool, bf16: bool, seed: int
     ) -> None:
-        """See ``build_learner``; these networks compute in float32 with or without ``bf16``."""
+        """See ``build_learner``."""
         super().__init__()
         dims, action_mask = game.spec.dims, game.spec.action_mask
         self.cfg, self._clip_actions = cfg, clip_actions
         self.steps_per_update = cfg.ppo.epochs * cfg.ppo.minibatches
-        self.actor = Actor(cfg.actor, dims, action_mask, cfg.ppo.published)
-        self.critic = Critic(cfg.critic, dims, cfg.ppo.published)
+        self.actor = Actor(cfg.actor, dims, action_mask, cfg.ppo.published, bf16)
+        self.critic = Critic(cfg.critic, dims, cfg.ppo.published, bf16)
         self.to(device)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.optimisers = {

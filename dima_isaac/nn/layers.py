@@ -38,6 +38,15 @@ def orthogonal_mlp(inputs: int, hidden: Sequence[int], outputs: int, relu: bool,
     return nn.Sequential(*layers, _orthogonal(inputs, outputs, out_gain))
 
 
+def half_mlp(net: nn.Sequential, x: Tensor, bf16: bool) -> Tensor:
+    """``net`` (x), in bfloat16 but for its last layer: a mean action or a value needs more digits than that has."""
+    head = net[-1]
+    assert isinstance(head, nn.Linear)
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):
+        x = net[:-1](x)
+    return F.linear(x.to(head.weight.dtype), head.weight, head.bias)
+
+
 def _orthogonal(inputs: int, outputs: int, gain: float) -> nn.Linear:
     layer = nn.Linear(inputs, outputs)
     nn.init.orthogonal_(layer.weight, gain)
