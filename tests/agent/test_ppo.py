@@ -39,6 +39,15 @@ def test_agents_learn_different_goals():
     assert all(value.dim() == 0 and torch.isfinite(value) for value in metrics.values())
 
 
+def test_ratios_of_an_unchanged_policy_are_1_in_half_precision_too():
+    agent = build_learner(ppo_config(), GAME, torch.device("cpu"), bf16=True)
+    obs = torch.randn(200, 2, 4)
+    assert torch.equal(agent.actor.evaluate(obs, (drawn := agent.act(obs))[0])[0], drawn[1])
+    exact = build_learner(ppo_config(), GAME, torch.device("cpu"))
+    exact.load_state_dict(agent.state_dict())
+    assert 0.0 < (exact.mode(obs) - agent.mode(obs)).abs().max() < 0.01
+
+
 def test_steps_after_a_certain_end_have_no_weight():
     torch.manual_seed(0)
     agent = build_learner(ppo_config(), GAME, torch.device("cpu"), seed=1)
