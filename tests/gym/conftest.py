@@ -9,7 +9,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-import torch
 
 from dima_isaac.gym import simulation
 from dima_isaac.gym.__main__ import modules
@@ -19,7 +18,6 @@ PROGRAMS = Path(__file__).with_name("programs")
 
 @pytest.fixture
 def program(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], ModuleType]:
-    torch.set_num_threads(1)
     monkeypatch.setattr(simulation.SETTINGS, "threads", 1)
     for name, module in modules().items():
         monkeypatch.setitem(sys.modules, name, module)

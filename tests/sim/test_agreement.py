@@ -23,7 +23,6 @@ ENVS = 12
 @pytest.fixture(scope="module", params=KINDS[1:])
 def pair(request: pytest.FixtureRequest) -> tuple[VecEnv, VecEnv]:
     """ShadowHandOver on the CPU engine and on the other one."""
-    torch.set_num_threads(1)
     envs = []
     for kind in ("mujoco", request.param):
         task = Catch(CatchConfig())

@@ -23,7 +23,6 @@ Vec3 = tuple[float, float, float]
 @lru_cache(maxsize=64)
 def env_of(task: str, profile: str = "fixed") -> VecEnv:
     """One environment of ``task``, shared by all tests: reset it before use."""
-    torch.set_num_threads(1)
     return make(task, num_envs=1, engine="mujoco", seed=0, device="cpu", profile=profile)
 
 
