@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac.agent.config import ActorConfig
-from dima_isaac.nn.layers import half_mlp, orthogonal_mlp
+from dima_isaac.nn.layers import mixed_precision, orthogonal_mlp
 from dima_isaac.nn.moments import Moments
 from dima_isaac.types import Dims
 
@@ -83,7 +83,7 @@ class Actor(nn.Module):
 
     def mode(self, obs: Tensor) -> Tensor:
         """The mean action (..., N, A), unbounded."""
-        return half_mlp(self.net, self.inputs(obs), self._bf16)
+        return mixed_precision(self.net, self.inputs(obs), self._bf16)
 
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw an action (..., N, A) and return it with its log-probability (..., N)."""

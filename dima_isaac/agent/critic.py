@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from dima_isaac import ranks
 from dima_isaac.agent.config import CriticConfig
-from dima_isaac.nn.layers import half_mlp, orthogonal_mlp
+from dima_isaac.nn.layers import mixed_precision, orthogonal_mlp
 from dima_isaac.types import Dims
 
 VALUE_DECAY, PUBLISHED_VALUE_DECAY = 0.999, 0.99999  # of the return statistics that values are normalised by
@@ -51,7 +51,8 @@ class ValueNorm(nn.Module):
 class Critic(nn.Module):
     """(state x (..., D), the joint action that led to it (..., N, A)) -> value (...,) in normalised units.
 
-    Only the ``published`` critic sees the action; it has ReLU in place of SiLU and slower statistics.
+    Only the ``published`` critic sees the action; it has ReLU in place of SiLU and slower statistics. With ``bf16`` all
+    layers but the last compute in bfloat16.
     """
 
     def __init__(self, cfg: CriticConfig, dims: Dims, published: bool = False, bf16: bool = False) -> None:
@@ -64,4 +65,4 @@ class Critic(nn.Module):
 
     def forward(self, state: Tensor, last_action: Tensor) -> Tensor:
         inputs = torch.cat([state, last_action.flatten(-2)], dim=-1) if self.sees_action else state
-        return half_mlp(self.net, inputs, self._bf16).squeeze(-1)
+        return mixed_precision(self.net, inputs, self._bf16).squeeze(-1)

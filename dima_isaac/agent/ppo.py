@@ -32,8 +32,8 @@ class PPO(DreamLearner):
         dims, action_mask = game.spec.dims, game.spec.action_mask
         self.cfg, self._clip_actions = cfg, clip_actions
         self.steps_per_update = cfg.ppo.epochs * cfg.ppo.minibatches
-        self.actor = Actor(cfg.actor, dims, action_mask, cfg.ppo.published, bf16)
-        self.critic = Critic(cfg.critic, dims, cfg.ppo.published, bf16)
+        self.actor = Actor(cfg.actor, dims, action_mask, published=cfg.ppo.published, bf16=bf16)
+        self.critic = Critic(cfg.critic, dims, published=cfg.ppo.published, bf16=bf16)
         self.to(device)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.optimisers = {

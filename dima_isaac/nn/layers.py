@@ -38,8 +38,11 @@ def orthogonal_mlp(inputs: int, hidden: Sequence[int], outputs: int, relu: bool,
     return nn.Sequential(*layers, _orthogonal(inputs, outputs, out_gain))
 
 
-def half_mlp(net: nn.Sequential, x: Tensor, bf16: bool) -> Tensor:
-    """``net`` (x), in bfloat16 but for its last layer: a mean action or a value needs more digits than that has."""
+def mixed_precision(net: nn.Sequential, x: Tensor, bf16: bool) -> Tensor:
+    """``net`` (x), with ``bf16`` in bfloat16 but for its last layer.
+
+    A mean action or a value needs more digits than bfloat16 has.
+    """
     head = net[-1]
     assert isinstance(head, nn.Linear)
     with torch.autocast(x.device.type, torch.bfloat16, enabled=bf16):

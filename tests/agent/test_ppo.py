@@ -46,6 +46,8 @@ def test_ratios_of_an_unchanged_policy_are_1_in_half_precision_too():
     exact = build_learner(ppo_config(), GAME, torch.device("cpu"))
     exact.load_state_dict(agent.state_dict())
     assert 0.0 < (exact.mode(obs) - agent.mode(obs)).abs().max() < 0.01
+    state, last = torch.randn(200, 4), torch.zeros(200, 2, 1)
+    assert 0.0 < (exact.critic(state, last) - agent.critic(state, last)).abs().max() < 0.1
 
 
 def test_steps_after_a_certain_end_have_no_weight():

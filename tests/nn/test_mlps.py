@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from dima_isaac.nn.layers import AdaLayerNorm, FourierFeatures, half_mlp, mlp, orthogonal_mlp
+from dima_isaac.nn.layers import AdaLayerNorm, FourierFeatures, mixed_precision, mlp, orthogonal_mlp
 
 
 def test_orthogonal_layers_keep_norms_up_to_their_gain_and_start_without_bias():
@@ -35,10 +35,12 @@ def test_an_adaptive_norm_without_modulation_is_the_plain_one():
     torch.testing.assert_close(norm(x, torch.zeros(1, 4)), 2.0 * F.layer_norm(x, (6,)) + 1.0)
 
 
-def test_half_precision_stops_before_the_last_layer():
+def test_mixed_precision_stops_before_the_last_layer():
     net, x = orthogonal_mlp(6, [32, 32], 3, relu=False, out_gain=1.0), torch.randn(50, 6)
     with torch.autocast("cpu", torch.bfloat16):
         hidden = net[:-1](x)
     assert hidden.dtype == torch.bfloat16
-    torch.testing.assert_close(half_mlp(net, x, bf16=True), net[-1](hidden.float()), rtol=0, atol=0)
-    assert torch.equal(half_mlp(net, x, bf16=False), net(x)) and not torch.equal(half_mlp(net, x, bf16=True), net(x))
+    torch.testing.assert_close(mixed_precision(net, x, bf16=True), net[-1](hidden.float()), rtol=0, atol=0)
+    assert torch.equal(mixed_precision(net, x, bf16=False), net(x)) and not torch.equal(
+        mixed_precision(net, x, bf16=True), net(x)
+    )
