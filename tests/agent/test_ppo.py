@@ -39,7 +39,7 @@ def test_agents_learn_different_goals():
     assert all(value.dim() == 0 and torch.isfinite(value) for value in metrics.values())
 
 
-def test_ratios_of_an_unchanged_policy_are_1_in_half_precision_too():
+def test_ratios_of_an_unchanged_policy_are_1_in_bfloat16_too():
     agent = build_learner(ppo_config(), GAME, torch.device("cpu"), bf16=True)
     obs = torch.randn(200, 2, 4)
     assert torch.equal(agent.actor.evaluate(obs, (drawn := agent.act(obs))[0])[0], drawn[1])
