@@ -126,12 +126,14 @@ def rows(
         closing(build.build_env(cfg, cfg.train.eval.episodes if first else 1, cfg.seed + 1_000_003)) as eval_env,
     ):
         build.check_fit(cfg, env)
-        with training_window(env, first and not cfg.headless), _folder(place, cfg) as folder, watched as stopped:
+        with training_window(env, first and not cfg.headless), _folder(place, cfg) as folder:
             if first:
                 folder.write_config(cfg, reasons)
             if signals is not None:
                 _print_head(cfg, reasons, folder, env.spec.notes)
-            with closing(Logger(folder, cfg, cfg.max_env_steps, show=signals is not None)) as logger:
+            # before signals are for the loop to answer: wandb may wait long for its server
+            logger = Logger(folder, cfg, cfg.max_env_steps, show=signals is not None)
+            with watched as stopped, closing(logger):
                 written: list[Row] = []
                 logger.callbacks += [written.append, *callbacks]
                 if baseline:

@@ -158,10 +158,10 @@ def test_a_run_without_a_world_model_continues_and_is_measured(tmp_path):
     assert done.returncode == 2 and "algo=sac, which has no world model" in done.stderr
 
 
-def started(folder, until: str, *words: str) -> subprocess.Popen:
+def started(folder, until: str, *words: str, **environment: str) -> subprocess.Popen:
     """A run in ``folder``/r that has printed a line with ``until``."""
     command, pipe = [sys.executable, str(ROOT / "scripts" / "train.py"), *TOY, "run_dir=r", *words], subprocess.PIPE
-    process = subprocess.Popen(command, cwd=folder, env=ENV, stdout=pipe, stderr=pipe, text=True)
+    process = subprocess.Popen(command, cwd=folder, env={**ENV, **environment}, stdout=pipe, stderr=pipe, text=True)
     assert any(until in line for line in process.stdout)
     return process
 
@@ -175,6 +175,18 @@ def test_signals_save_and_exit(tmp_path, name, code):
     assert process.returncode == code
     assert "saved" in out and "run_dir=r checkpoint=auto" in out
     assert load(tmp_path / "r" / "checkpoints" / "last.pt")["env_steps"] > 0
+
+
+@pytest.mark.slow
+def test_a_signal_while_wandb_waits_for_its_server_ends_the_start(tmp_path):
+    (tmp_path / "wandb.py").write_text(
+        "import time\n\ndef Settings(**settings): pass\n\n"
+        "def init(**settings):\n    print('no answer yet', flush=True)\n    time.sleep(100)\n"
+    )
+    process = started(tmp_path, "no answer yet", "wandb_activate=True", PYTHONPATH=str(tmp_path))
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=10)
+    assert process.returncode == 130 and "SIGINT: stopped with nothing to save." in err
 
 
 @pytest.mark.slow
