@@ -57,7 +57,7 @@ class HeldOut(nn.Module):
         The errors are those of the predictions as they were shrunk until now, where a step is ``uncertain`` (D,).
         ``world/explained`` is the share of the outcomes' power that these account for, over ``denoised`` (D,)
         dimensions: above 0 the denoiser improves on the target's own mean, for a residual on the regression.
-        ``world/trust`` is the mean factor.
+        ``world/shrinkage`` is the mean factor.
         """
         mask = counted.unsqueeze(1)
         error = (outcome - self.shrink(prediction)) * mask * uncertain
@@ -75,5 +75,5 @@ class HeldOut(nn.Module):
         self.gain.copy_(torch.where(self.power > 0, factor, 1.0))
         return {
             "world/explained": 1.0 - unexplained / outcomes.clamp_min(1e-12),
-            "world/trust": (self.gain * denoised).sum() / denoised.sum().clamp_min(1.0),
+            "world/shrinkage": (self.gain * denoised).sum() / denoised.sum().clamp_min(1.0),
         }

@@ -25,7 +25,7 @@ def test_factors_are_least_squares_within_bounds():
     held_out = HeldOut(torch.ones(4))
     metrics = held_out.update(guess, outcome, yes(4_000), torch.ones(4), torch.ones(4))
     torch.testing.assert_close(held_out.gain, torch.tensor([1.0, 0.5, 0.0, 0.0]), atol=0.05, rtol=0)
-    assert metrics["world/trust"].item() == pytest.approx(1.5 / 4, abs=0.05)
+    assert metrics["world/shrinkage"].item() == pytest.approx(1.5 / 4, abs=0.05)
 
 
 def test_an_update_by_hand():
@@ -39,7 +39,7 @@ def test_an_update_by_hand():
     assert held_out.errors[-3:].tolist() == [[0.0, 2.0], [2.0, -1.0], [0.0, 0.0]]
     assert metrics["world/explained"].item() == pytest.approx(1.0 - 4.0 / 17.0)  # of the first dimension
     assert held_out.gain.tolist() == pytest.approx([(2.0 + 16.0) / (4.0 + 16.0), 1.0])  # (3 + 0) / 2 is above 1
-    assert metrics["world/trust"].item() == pytest.approx(0.9)
+    assert metrics["world/shrinkage"].item() == pytest.approx(0.9)
 
 
 def test_dimensions_without_uncertainty_get_no_errors():
