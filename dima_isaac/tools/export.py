@@ -4,6 +4,7 @@ import csv
 import json
 import logging
 import shlex
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
@@ -105,10 +106,12 @@ def write(policy: Policy, obs: Tensor, run: RunConfig, env_steps: int, out: Path
             if not item.filename.endswith(".debug_pkl"):  # places in source files of this machine
                 kept.writestr(item, whole.read(item))
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it warns of every optional package that is not there
-    program = torch.onnx.export(
-        policy, (obs,), input_names=["obs"], output_names=["action"],
-        dynamic_shapes={"obs": {0: torch.export.Dim("batch")}}, dynamo=True, verbose=False,
-    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of torch, about its own code
+        program = torch.onnx.export(
+            policy, (obs,), input_names=["obs"], output_names=["action"],
+            dynamic_shapes={"obs": {0: torch.export.Dim("batch")}}, dynamo=True, verbose=False,
+        )  # fmt: skip
     assert program is not None
     for node in program.model.graph:
         node.metadata_props.clear()  # the same places
