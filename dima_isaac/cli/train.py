@@ -22,7 +22,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, described
 from dima_isaac.run.folder import RESUME, RunFolder, find, read_config
 from dima_isaac.run.plan import Plan, plan
-from dima_isaac.run.signals import Signals
+from dima_isaac.run.signals import ExitAtOnce, Signals
 from dima_isaac.schema import as_dict
 
 Row = dict[str, float | None]
@@ -73,7 +73,8 @@ def job(cfg: DictConfig) -> int:
     """One run of a multirun; hydra calls it, here or on a cluster node."""
     launch.join_submitit()
     sys.argv = command_line()  # from which the command that continues the run is made
-    code = guarded(lambda _: run(structured(cfg), Catalog()))
+    with ExitAtOnce():  # until the run listens: submitit's own handler swallows SIGTERM
+        code = guarded(lambda _: run(structured(cfg), Catalog()))
     if code:
         raise SystemExit(code)
     return code
@@ -131,8 +132,8 @@ def rows(
                 folder.write_config(cfg, reasons)
             if signals is not None:
                 _print_head(cfg, reasons, folder, env.spec.notes)
-            # before signals are for the loop to answer: wandb may wait long for its server
-            logger = Logger(folder, cfg, cfg.max_env_steps, show=signals is not None)
+            # wandb may wait long for its server; until the loop runs on all ranks a signal ends them at once
+            logger = ranks.after_first(partial(Logger, folder, cfg, cfg.max_env_steps, show=signals is not None))
             with watched as stopped, closing(logger):
                 written: list[Row] = []
                 logger.callbacks += [written.append, *callbacks]

@@ -1,6 +1,8 @@
 """Several runs from one command line."""
 
+import os
 import re
+import signal
 import sys
 from types import SimpleNamespace
 
@@ -36,6 +38,21 @@ def test_a_job_of_another_program_continues_with_what_was_typed(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["/venv/lib/submitit/core/_submit.py", "multirun/.submitit/1"])
         assert train.job(None) == 0
         assert sys.argv == [typed, *start, "task=Toy", "seed=1"]
+
+
+def test_a_job_of_another_program_obeys_sigterm_before_its_run_listens(monkeypatch):
+    codes, words = [], SimpleNamespace(overrides=SimpleNamespace(task=[]))
+    monkeypatch.setattr("hydra.core.hydra_config.HydraConfig.get", lambda: words)
+    monkeypatch.setattr(train, "structured", lambda cfg: cfg)
+    monkeypatch.setattr(train, "run", lambda cfg, catalog: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(os, "_exit", codes.append)
+    monkeypatch.setattr(sys, "argv", sys.argv)
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)  # as submitit does
+    try:
+        train.job(None)
+        assert codes == [75] and signal.getsignal(signal.SIGTERM) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize(

@@ -178,15 +178,16 @@ def test_signals_save_and_exit(tmp_path, name, code):
 
 
 @pytest.mark.slow
-def test_a_signal_while_wandb_waits_for_its_server_ends_the_start(tmp_path):
+@pytest.mark.parametrize("words", [(), ("gpus=2", "rl_device=cpu")])
+def test_a_signal_while_wandb_waits_for_its_server_ends_the_start(tmp_path, words):
     (tmp_path / "wandb.py").write_text(
         "import time\n\ndef Settings(**settings): pass\n\n"
         "def init(**settings):\n    print('no answer yet', flush=True)\n    time.sleep(100)\n"
     )
-    process = started(tmp_path, "no answer yet", "wandb_activate=True", PYTHONPATH=str(tmp_path))
-    process.send_signal(signal.SIGINT)
+    process = started(tmp_path, "no answer yet", "wandb_activate=True", *words, PYTHONPATH=str(tmp_path))
+    process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=10)
-    assert process.returncode == 130 and "SIGINT: stopped with nothing to save." in err
+    assert process.returncode == 75 and "SIGTERM: stopped with nothing to save." in err
 
 
 @pytest.mark.slow
