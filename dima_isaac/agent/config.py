@@ -49,6 +49,7 @@ class PpoConfig:
     epochs: Few = 3
     minibatches: Size = 4
     clip: Positive = 0.1
+    desired_kl: NonNegative = 0.0  # of a rollout's updates, towards which the actor's rate moves; 0: it stays agent.lr
     entropy: NonNegative = 0.001
     weigh_by_survival: bool = True  # weight each dreamt step by the probability that the episode got there
     # As the released program: ReLU in place of SiLU, LayerNorm on raw observations in place of running statistics, a

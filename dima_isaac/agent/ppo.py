@@ -1,5 +1,7 @@
 """PPO for a team: a shared actor and a centralised critic, improved on dreamt rollouts (MAPPO, Yu et al. 2022)."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -16,6 +18,8 @@ from dima_isaac.types import Game, Metrics, Rollout, Step
 GRAD_CLIP = 10.0  # of each network's gradient norm
 HUBER = 10.0  # where the value loss becomes linear, in normalised units
 ADVANTAGE_EPS = 1e-4
+RATE_STEP = 0.1  # of the actor's learning rate per rollout, as a share, at most, ..
+RATE_RANGE = 4.0  # .. and over or under ``cfg.lr``
 
 
 class PPO(DreamLearner):
@@ -40,6 +44,7 @@ class PPO(DreamLearner):
             name: torch.optim.Adam(net.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
             for name, net in (("actor", self.actor), ("critic", self.critic))
         }
+        self._move_rate()
 
     @torch.no_grad()
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
@@ -90,11 +95,31 @@ class PPO(DreamLearner):
                 for name, metric in self._minibatch(part).items():
                     totals[name] = totals.get(name, 0.0) + metric
         out = {name: total / self.steps_per_update for name, total in totals.items()}
+        if cfg.desired_kl:
+            kl = out["agent/kl"] + 0.0 * out["agent/policy"]  # not finite where the loss was not, and no step was taken
+            out["agent/lr"] = self._follow_kl(ranks.mean(kl))
         out["agent/dream_reward"] = _mean(rollout.reward, weight)
         out["agent/dream_return"] = target[:, 0].mean()
         out["agent/value"] = raw[:, 0].mean()
         out["agent/cont"] = rollout.cont.mean()
         return out
+
+    def load_optim_state(self, state: dict[str, Any]) -> None:
+        super().load_optim_state(state)
+        self._move_rate()
+
+    def _move_rate(self) -> None:
+        """Make an actor's learning rate that changes a tensor on the device: no synchronisation, and graphs see it."""
+        if self.cfg.ppo.desired_kl:
+            group = self.optimisers["actor"].param_groups[0]
+            group["lr"] = torch.as_tensor(group["lr"], dtype=torch.float32, device=self.generator.device)
+
+    def _follow_kl(self, kl: Tensor) -> Tensor:
+        """Move the actor's learning rate towards the one whose rollout moves the policies by ``desired_kl``."""
+        rate = self.optimisers["actor"].param_groups[0]["lr"]
+        factor = (self.cfg.ppo.desired_kl / kl).sqrt().clamp(1 - RATE_STEP, 1 + RATE_STEP)  # a divergence grows as rate^2
+        rate.mul_(torch.where(kl.isfinite(), factor, 1.0)).clamp_(self.cfg.lr / RATE_RANGE, self.cfg.lr * RATE_RANGE)
+        return rate.clone()
 
     def _minibatch(self, rows: list[Tensor]) -> Metrics:
         """One step of the actor and one of the critic on M rows."""

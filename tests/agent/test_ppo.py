@@ -170,6 +170,34 @@ def test_a_rollout_with_a_nonfinite_reward_changes_nothing(bad):
     assert all(torch.isfinite(value).all() for value in agent.parameters())
 
 
+def test_the_actors_rate_follows_the_divergence():
+    def rate(agent):
+        return float(agent.optimisers["actor"].param_groups[0]["lr"])
+
+    def taught(wanted, rollouts, **settings):
+        torch.manual_seed(0)
+        cfg = ppo_config(lr=1e-3, ppo=PpoConfig(desired_kl=wanted, **settings))
+        agent = build_learner(cfg, GAME, torch.device("cpu"))
+        for _ in range(rollouts):
+            metrics = agent.update(bandit(agent, torch.tensor([0.4, -0.6])))
+        return agent, metrics
+
+    assert rate(taught(1e-12, 1)[0]) == pytest.approx(0.9e-3)
+    assert rate(taught(1e3, 1)[0]) == pytest.approx(1.1e-3)
+    assert rate(taught(1e-12, 20)[0]) == pytest.approx(0.25e-3)
+    agent, metrics = taught(1e3, 20)
+    assert rate(agent) == float(metrics["agent/lr"]) == pytest.approx(4e-3)
+    steered = [float(taught(wanted, 60, clip=0.2)[1]["agent/kl"]) for wanted in (0.002, 0.006)]
+    assert steered[0] < steered[1]
+    agent, metrics = taught(0.0, 20, published=True)
+    assert agent.optimisers["actor"].param_groups[0]["lr"] == 1e-3 and "agent/lr" not in metrics
+    broken = bandit(taught(1e3, 1)[0], torch.tensor([0.4, -0.6]))
+    agent, _ = taught(1e3, 1)
+    before = rate(agent)
+    agent.update(Rollout(**{**vars(broken), "reward": broken.reward * float("nan")}))
+    assert rate(agent) == before
+
+
 def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
     torch.manual_seed(0)
     agent = build_learner(ppo_config(ppo=PpoConfig(published=True)), GAME, torch.device("cpu")).double()
@@ -182,15 +210,19 @@ def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
     torch.testing.assert_close(agent.value_gradient(state, last), expected.detach(), rtol=1e-4, atol=1e-8)
 
 
-def test_continues_bit_for_bit():
+@pytest.mark.parametrize("desired_kl", [0.0, 0.006])
+def test_continues_bit_for_bit(desired_kl):
     torch.manual_seed(0)
-    agent = build_learner(ppo_config(), GAME, torch.device("cpu"), seed=1)
+    cfg = ppo_config(ppo=PpoConfig(desired_kl=desired_kl))
+    agent = build_learner(cfg, GAME, torch.device("cpu"), seed=1)
     rollout = bandit(agent, torch.tensor([0.4, 0.1]))
     agent.update(rollout)
-    twin = build_learner(ppo_config(), GAME, torch.device("cpu"), seed=2)
+    twin = build_learner(cfg, GAME, torch.device("cpu"), seed=2)
     twin.load_state_dict(agent.state_dict())
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
-    twin.load_optim_state(copy.deepcopy(agent.optim_state()))
+    stored = copy.deepcopy(agent.optim_state())
+    twin.load_optim_state(stored)
+    assert (float(stored["actor"]["param_groups"][0]["lr"]) == cfg.lr) == (desired_kl == 0.0)
     for each in (agent, twin):
         each.update(rollout)
     obs = torch.randn(3, 2, 4)
