@@ -10,7 +10,7 @@
 # DRY=1 runs the same commands on a CPU with tiny sizes, to test the script.
 set -u
 case ${1:-} in -h | --help) sed -n '2,/^set -u/{/^set -u/d; s/^# \{0,1\}//; p}' "$0" && exit ;; esac
-cd "$(dirname "$0")/.."
+cd "$(dirname "$0")/.." || exit
 out=${1:-runs/gpu_check} python=${PYTHON:-python} began=$SECONDS
 mkdir -p "$out" && out=$(cd "$out" && pwd) && touch "$out/results.jsonl"
 if [ -n "${DRY:-}" ]; then
