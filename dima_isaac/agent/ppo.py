@@ -117,7 +117,8 @@ class PPO(DreamLearner):
     def _follow_kl(self, kl: Tensor) -> Tensor:
         """Move the actor's learning rate towards the one whose rollout moves the policies by ``desired_kl``."""
         rate = self.optimisers["actor"].param_groups[0]["lr"]
-        factor = (self.cfg.ppo.desired_kl / kl).sqrt().clamp(1 - RATE_STEP, 1 + RATE_STEP)  # a divergence grows as rate^2
+        # a divergence grows with the square of the rate
+        factor = (self.cfg.ppo.desired_kl / kl).sqrt().clamp(1 - RATE_STEP, 1 + RATE_STEP)
         rate.mul_(torch.where(kl.isfinite(), factor, 1.0)).clamp_(self.cfg.lr / RATE_RANGE, self.cfg.lr * RATE_RANGE)
         return rate.clone()
 
