@@ -185,6 +185,8 @@ def test_the_actors_rate_follows_the_divergence():
     assert rate(taught(1e-12, 1)[0]) == pytest.approx(0.9e-3)
     assert rate(taught(1e3, 1)[0]) == pytest.approx(1.1e-3)
     assert rate(taught(1e-12, 20)[0]) == pytest.approx(0.25e-3)
+    kl = float(taught(1e-12, 1)[1]["agent/kl"])
+    assert rate(taught(1.1 * kl, 1)[0]) == pytest.approx(1e-3 * math.sqrt(1.1))
     agent, metrics = taught(1e3, 20)
     assert rate(agent) == float(metrics["agent/lr"]) == pytest.approx(4e-3)
     steered = [float(taught(wanted, 60, clip=0.2)[1]["agent/kl"]) for wanted in (0.002, 0.006)]
@@ -196,6 +198,17 @@ def test_the_actors_rate_follows_the_divergence():
     before = rate(agent)
     agent.update(Rollout(**{**vars(broken), "reward": broken.reward * float("nan")}))
     assert rate(agent) == before
+
+
+def test_a_rate_that_was_constant_can_follow_the_divergence_from_then_on():
+    constant, following = (
+        build_learner(ppo_config(ppo=PpoConfig(desired_kl=wanted)), GAME, torch.device("cpu"))
+        for wanted in (0.0, 0.006)
+    )
+    rollout = bandit(constant, torch.tensor([0.4, 0.1]))
+    constant.update(rollout)
+    following.load_optim_state(copy.deepcopy(constant.optim_state()))
+    assert float(following.update(rollout)["agent/lr"]) != constant.cfg.lr
 
 
 def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
