@@ -7,6 +7,7 @@ from typing import Annotated, Any, get_args, get_origin
 import pytest
 import yaml
 
+from dima_isaac.agent.config import LearnerKind
 from dima_isaac.cli.args import OPTIONS, parse
 from dima_isaac.cli.compose import compose
 from dima_isaac.config import RunConfig, typed
@@ -59,6 +60,17 @@ def test_the_paper_preset_uses_the_papers_protocol_on_robots_by_default():
     assert (other.num_envs, other.task["protocol"]) == (4, "v5")
     assert compose(parse("train", ["task=Ant"])).task["protocol"] == "v5"
     assert compose(parse("train", ["task=ShadowHandOver", "preset=paper"])).num_envs == "auto"
+
+
+@pytest.mark.parametrize(
+    ("name", "learner"), [("Walker2d", "sac"), ("Hopper", "sac"), ("Ant", "ppo"), ("HalfCheetah", "ppo")]
+)
+def test_planar_walkers_learn_from_replay_and_dreams_and_other_robots_from_dreams(name, learner):
+    cfg = compose(parse("train", [f"task={name}"]))
+    assert cfg.agent.learner is LearnerKind[learner]
+    assert cfg.train.learn.horizon == (5 if learner == "sac" else 15)
+    paper = compose(parse("train", [f"task={name}", "preset=paper"]))
+    assert paper.agent.learner is LearnerKind.ppo and paper.train.learn.horizon == 15
 
 
 def test_scales_set_the_same_keys():
