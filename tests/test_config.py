@@ -69,6 +69,7 @@ def test_planar_walkers_learn_from_replay_and_dreams_and_other_robots_from_dream
     cfg = compose(parse("train", [f"task={name}"]))
     assert cfg.agent.learner is LearnerKind[learner]
     assert cfg.train.learn.horizon == (5 if learner == "sac" else 15)
+    assert cfg.agent.sac.critic_steps_per_step == (2 if learner == "sac" else 1)
     paper = compose(parse("train", [f"task={name}", "preset=paper"]))
     assert paper.agent.learner is LearnerKind.ppo and paper.train.learn.horizon == 15
 
