@@ -1,8 +1,8 @@
 """How fast the whole loop runs, and where its time goes.
 
-The loop is the trainer's own, method for method, in its steady state: learning from the first round on. Evaluation,
-probes and checkpoints are left out. Time is exclusive: what a part spends in another part counts there only. Under
-torchrun several ranks are measured together; the shares of time are rank 0's.
+The loop is that of ``algo=dima`` or ``algo=sac``, method for method, in its steady state: learning in every round.
+Evaluation, probes and checkpoints are left out. Time is exclusive: what a part spends in another part counts there
+only. Under torchrun several ranks are measured together; the shares of time are rank 0's.
 """
 
 import os
@@ -21,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from dima_isaac import ranks
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.timing import count_synchronizations, gpu_memory, product_rate, synchronize
-from dima_isaac.config import RunConfig
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.errors import UsageError
 from dima_isaac.nn.captured import WARM
 from dima_isaac.run import build
 from dima_isaac.run.folder import RunFolder
@@ -33,6 +34,8 @@ from dima_isaac.training.build import loop_class
 from dima_isaac.training.clock import DeviceTimer
 from dima_isaac.training.config import CheckpointConfig, EvalConfig
 from dima_isaac.training.dyna import Dyna
+from dima_isaac.training.loop import TrainingLoop
+from dima_isaac.training.model_free import ModelFree
 from dima_isaac.training.trainer import Trainer
 from dima_isaac.types import Rollout, Window
 
@@ -41,12 +44,21 @@ PARTS = ("physics", "collect", "replay", "dynamics", "reward", "decoder", "dream
 
 
 def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any]:
-    """``suite=train``: measure, print a table, and return the values for the JSON line."""
+    """``suite=train``: measure, print a table, and return the values for the JSON line.
+
+    Raises:
+        UsageError: the algorithm runs in rl-games' loop.
+    """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:  # started by torchrun: together these processes are one run
         ranks.start()
         if ranks.rank():
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115  until the process ends
     run = steady(resolved())
+    if run.algo not in (Algo.dima, Algo.sac):
+        raise UsageError(
+            f"suite=train measures algo=dima and algo=sac, not algo={run.algo.name}, whose loop is rl-games' own:"
+            " a run's metrics have its time/env_steps_per_s."
+        )
     with (
         closing(build.build_env(run, int(run.num_envs) // ranks.count(), ranks.seed(run.seed))) as env,
         closing(build.build_env(run, 1, run.seed + 1_000_003)) as eval_env,
@@ -55,8 +67,8 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
     rows = [[name, f"{100 * share:.1f} %"] for name, share in {**result["share"], "other": result["other"]}.items()]
     print(table.text(["part", "share of time"], rows))
     print(f"{result['env_steps_per_s']:.1f} environment steps/s, whole loop without evaluation and saving")
-    facts = {"task": run.task["name"], "engine": run.engine["name"], "preset": run.preset, "num_envs": run.num_envs}
-    return {**facts, "ranks": ranks.count(), **result}
+    facts = {"task": run.task["name"], "algo": run.algo.name, "engine": run.engine["name"], "preset": run.preset}
+    return {**facts, "num_envs": run.num_envs, "ranks": ranks.count(), **result}
 
 
 class Profiler:
@@ -87,7 +99,8 @@ class Profiler:
 
 
 def steady(cfg: RunConfig) -> RunConfig:
-    """``cfg`` that learns in every round, from the first, and does nothing else on the side."""
+    """``cfg`` that learns in every round after the first, and does nothing else on the side."""
+    agent = replace(cfg.agent, sac=replace(cfg.agent.sac, start=cfg.train.learn.round))
     learn = replace(cfg.train.learn, start=cfg.train.learn.round, behaviour_start=cfg.train.learn.round)
     train = replace(
         cfg.train,
@@ -96,11 +109,11 @@ def steady(cfg: RunConfig) -> RunConfig:
         checkpoint=CheckpointConfig(every=0),
         probe_every=0,
     )
-    return replace(cfg, train=train, checkpoint="", wandb_activate=False, max_env_steps=1 << 60)
+    return replace(cfg, agent=agent, train=train, checkpoint="", wandb_activate=False, max_env_steps=1 << 60)
 
 
 def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -> dict[str, Any]:
-    """Warm up for one round, in which operations are counted, then run whole rounds for about ``seconds``.
+    """Warm up for two rounds, count operations in the second, then run whole rounds for about ``seconds``.
 
     Returns ``env_steps_per_s``, ``imagined_steps_per_s`` while dreaming, each part's share of the time, and
     ``flops_per_step``, the learners' operations for one environment step. On a GPU also ``share_of_bf16`` of its
@@ -108,34 +121,33 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
     """
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         logger = Logger(folder, cfg, cfg.max_env_steps)
-        loop = loop_class(cfg)
-        assert issubclass(loop, Trainer)
-        trainer = loop(replace(cfg, compile=False), folder, env, eval_env, logger, Signals())
-        if isinstance(trainer, Dyna):
-            trainer.horizon = min(DREAM, cfg.train.learn.horizon)
-        flops = _flops(trainer)  # before anything is captured: what a graph does cannot be counted
+        loop = loop_class(cfg)(replace(cfg, compile=False), folder, env, eval_env, logger, Signals())
+        if isinstance(loop, Dyna):
+            loop.horizon = min(DREAM, cfg.train.learn.horizon)
+        _round(loop)
+        flops = _flops(loop)  # before anything is captured: what a graph does cannot be counted
         if cfg.compile is True:
-            trainer.capture()
+            loop.capture()
             for _ in range(WARM + 1):
-                _round(trainer)
-        dreamt = _counted(trainer)
-        profiler = _profiled(trainer)
-        synchronize(trainer.device)
+                _round(loop)
+        dreamt = _counted(loop)
+        profiler = _profiled(loop)
+        synchronize(loop.device)
         dreamt.clear()
-        steps, rounds, began = trainer.env_steps, 0, time.perf_counter()
+        steps, rounds, began = loop.env_steps, 0, time.perf_counter()
         while not rounds or ranks.from_first(lambda: time.perf_counter() - began < seconds):
-            _round(trainer)
-            synchronize(trainer.device)  # as the logger does, once a round
+            _round(loop)
+            synchronize(loop.device)  # as the logger does, once a round
             rounds += 1
-        spent, steps = time.perf_counter() - began, trainer.env_steps - steps
+        spent, steps = time.perf_counter() - began, loop.env_steps - steps
         charged, imagined = profiler.read(), sum(dreamt)
         gpu: dict[str, Any] = {
-            "waits": count_synchronizations(lambda: _round(trainer), trainer.device),
-            "memory": gpu_memory(trainer.device),
+            "waits": count_synchronizations(lambda: _round(loop), loop.device),
+            "memory": gpu_memory(loop.device),
         }
         logger.close()
-    if trainer.device.type == "cuda":
-        gpu["share_of_bf16"] = flops * steps / spent / product_rate(trainer.device, torch.bfloat16)
+    if loop.device.type == "cuda":
+        gpu["share_of_bf16"] = flops * steps / spent / product_rate(loop.device, torch.bfloat16)
     dreaming = charged["dream"]
     return {
         "env_steps_per_s": steps / spent,
@@ -150,51 +162,60 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
     }
 
 
-def _counted(trainer: Trainer) -> list[int]:
-    """The steps of every dream of ``trainer`` from now on."""
-    dream, steps = trainer.dream, list[int]()
+def _counted(loop: TrainingLoop) -> list[int]:
+    """The steps of every dream of ``loop`` from now on."""
+    steps = list[int]()
+    if not isinstance(loop, Trainer):
+        return steps
+    dream = loop.dream
 
     def counted(start: Window) -> Rollout:
         rollout = dream(start)
         steps.append(rollout.reward.numel())
         return rollout
 
-    setattr(trainer, "dream", counted)  # noqa: B010  a method, for the type checker
+    setattr(loop, "dream", counted)  # noqa: B010  a method, for the type checker
     return steps
 
 
-def _profiled(trainer: Trainer) -> Profiler:
-    """A profiler of the parts of ``trainer``'s loop."""
-    profiler = Profiler(trainer.device)
-    for owner, method, part in (
-        (trainer.env.engine, "step", "physics"),
-        (trainer, "collect", "collect"),
-        (trainer.replay, "sample", "replay"),
-        (trainer.world, "update_dynamics", "dynamics"),
-        (trainer.world, "update_reward", "reward"),
-        (trainer.world, "update_decoder", "decoder"),
-        (trainer, "dream_up" if isinstance(trainer, Dyna) else "update_policy", "dream"),
-        (trainer.agent, "update", "policy"),
-    ):
+def _profiled(loop: TrainingLoop) -> Profiler:
+    """A profiler of the parts of ``loop``."""
+    profiler = Profiler(loop.device)
+    parts: list[tuple[Any, str, str]] = [
+        (loop.env.engine, "step", "physics"),
+        (loop, "collect", "collect"),
+        (loop.replay, "sample", "replay"),
+        (loop.replay, "transitions", "replay"),
+        (loop.agent, "update", "policy"),
+    ]
+    if isinstance(loop, Trainer):
+        parts += [
+            (loop.world, "update_dynamics", "dynamics"),
+            (loop.world, "update_reward", "reward"),
+            (loop.world, "update_decoder", "decoder"),
+            (loop, "dream_up" if isinstance(loop, Dyna) else "update_policy", "dream"),
+        ]
+    for owner, method, part in parts:
         profiler.wrap(owner, method, part)
     return profiler
 
 
-def _flops(trainer: Trainer) -> float:
+def _flops(loop: TrainingLoop) -> float:
     """Operations of one round per environment step, all networks forward and backward; attention left out."""
-    before = trainer.env_steps
+    before = loop.env_steps
     with FlopCounterMode(display=False) as counter:
-        _round(trainer)
-    return counter.get_total_flops() / (trainer.env_steps - before)
+        _round(loop)
+    return counter.get_total_flops() / (loop.env_steps - before)
 
 
-def _round(trainer: Trainer) -> None:
-    """What ``Trainer.run`` does between two logged rows."""
+def _round(loop: TrainingLoop) -> None:
+    """What a loop does between two logged rows."""
     learning = False
     while not learning:
-        trainer.collect()
-        if isinstance(trainer, Dyna):
-            trainer.improve()
-        learning = trainer.schedule.learning_due(trainer.env_steps)
-    trainer.update_world_model()
-    trainer.update_policy()
+        loop.collect()
+        if isinstance(loop, Dyna | ModelFree):
+            loop.improve()
+        learning = loop.schedule.learning_due(loop.env_steps)
+    if isinstance(loop, Trainer):
+        loop.update_world_model()
+        loop.update_policy()

@@ -16,9 +16,13 @@ class ModelFree(TrainingLoop):
 
     def learn(self) -> None:
         """Make the updates that are due; log every ``train.learn.round`` environment steps."""
+        self.improve()
+        if self.schedule.learning_due(self.env_steps):
+            self.log_metrics()
+
+    def improve(self) -> None:
+        """The updates of the policies that are due."""
         cfg = self.cfg.agent
         for _ in self.due("agent"):
             batch = self.replay.transitions(self.agent.rows_per_update, cfg.sac.n_step, cfg.gamma)
             self.logger.add(self.agent.update(batch))
-        if self.schedule.learning_due(self.env_steps):
-            self.log_metrics()

@@ -30,6 +30,22 @@ def test_bench_ends_with_one_json_line(suite, capsys):
         assert line["smoke"]["parameters"] > 0 and line["ratio"] > 0.0
 
 
+@pytest.mark.parametrize("algo", ["sac", "dima"])
+def test_a_learner_from_replay_is_measured_while_it_learns(algo, capsys):
+    """Its first update comes at ``agent.sac.start``, which no measured round may lie before."""
+    words = ["suite=train", "task=Toy", "engine=toy", "preset=smoke", "num_envs=4", "threads=1", "agent.learner=sac"]
+    assert cli.main(["bench", *TOY, *words, f"algo={algo}", "agent.sac.start=1000", "seconds=0"]) == 0
+    line = last_json(capsys.readouterr().out)
+    assert line["algo"] == algo and line["rounds"] == 1 and line["share"]["policy"] > 0 and line["share"]["replay"] > 0
+    assert (line["share"]["dynamics"] > 0) == (algo == "dima") and line["flops_per_step"] > 0
+
+
+def test_rl_games_loop_is_not_measured(capsys):
+    words = ["suite=train", "task=Toy", "engine=toy", "preset=smoke", "num_envs=4", "threads=1", "algo=ppo"]
+    assert cli.main(["bench", *TOY, *words, "seconds=0"]) == 2
+    assert "algo=dima and algo=sac, not algo=ppo" in capsys.readouterr().err
+
+
 def test_two_ranks_are_measured_together(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--standalone"]
     words = ["suite=train", "task=Toy", "engine=toy", "preset=smoke", "num_envs=4", "threads=1", "seconds=0"]
