@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dima_isaac.agent.learner import Learner
 from dima_isaac.config import typed
 from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
@@ -57,7 +58,9 @@ class Policy(nn.Module):
 
 def policy_of(restored: Restored, task: Task) -> Policy:
     """The policy of a checkpoint for the ``task`` that it was trained on."""
-    return Policy(restored.agent(task).actor, task.spec, restored.cfg.world_model.clip_actions).eval()
+    agent = restored.agent(task)
+    actor = agent.actor if isinstance(agent, Learner) else agent
+    return Policy(actor, task.spec, restored.cfg.world_model.clip_actions).eval()
 
 
 def load_policy(where: str, device: str = "cpu") -> Policy:

@@ -14,6 +14,7 @@ import yaml
 from torch import nn
 
 from dima_isaac.agent.learner import Learner, build_learner
+from dima_isaac.agent.rl_games_actor import RlGamesActor
 from dima_isaac.config import Algo, RunConfig, typed
 from dima_isaac.envs.task import TaskSpec
 from dima_isaac.envs.vec_env import VecEnv
@@ -60,14 +61,15 @@ class Restored:
         """``num_envs`` copies of the task, with starts held out from training."""
         return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
 
-    def agent(self, game: Game) -> Learner:
-        """Its agents; of an exported policy only the actor is trained.
-
-        Raises:
-            UsageError: they are rl-games' networks.
-        """
-        if self.cfg.algo in (Algo.ppo, Algo.mappo) and "policy" not in self.state:
-            raise UsageError(f"{self.path} is of algo={self.cfg.algo.name}, whose networks only train.py can use.")
+    def agent(self, game: Game) -> Learner | RlGamesActor:
+        """Its agents; of an exported policy and of rl-games' networks only the actor is trained."""
+        if self.cfg.algo in (Algo.ppo, Algo.mappo):
+            actor = RlGamesActor(game.spec.dims).to(self.device)
+            if "policy" in self.state:
+                self._load(actor, "policy")
+            else:
+                actor.load_model(self.state["rl_games"]["model"])
+            return actor
         clip = self.cfg.world_model.clip_actions
         agent = build_learner(self.cfg.agent, game, self.device, clip_actions=clip)
         if "policy" in self.state:

@@ -12,19 +12,18 @@ import copy
 import io
 import sys
 from functools import partial
-from importlib.resources import files
 from typing import Any
 
 import torch
-import yaml
 from rl_games.common import env_configurations, vecenv
 from rl_games.common.algo_observer import AlgoObserver
 from rl_games.torch_runner import Runner
 from torch import Tensor
 
+from dima_isaac.agent.rl_games_actor import RlGamesActor, settings
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
-from dima_isaac.envs.views.rl_games_vecenv import RlGamesView, rows
+from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
 from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError, WorkerError
 from dima_isaac.run.folder import RunFolder
 from dima_isaac.run.logger import Logger
@@ -80,7 +79,7 @@ def train_baseline(
 
 def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict[str, Any]:
     """rl-games' configuration: ``cfg/rl_games.yaml``, and what depends on the run."""
-    values: dict[str, Any] = yaml.safe_load(files("dima_isaac.cfg").joinpath("rl_games.yaml").read_text())
+    values = settings()
     envs, device = view.env.num_envs, str(view.env.device)
     horizon = max(16, _ROUND // envs // 4 * 4)  # four minibatches of whole rows, whatever the number of environments
     values["config"] |= {
@@ -112,7 +111,7 @@ class _Observer(AlgoObserver):
 
     def after_init(self, algo: Any) -> None:
         """Continue from the checkpoint that the configuration names."""
-        self.algo = algo
+        self.algo, self.actor = algo, RlGamesActor(self.view.env.spec.dims).to(self.view.env.device)
         begin = self.view.reset
         self.persistence = Persistence(self.cfg, self.run, self.logger, self.parts(), algo.model, begin)
         algo.env_reset = self._current  # called once, before its first round
@@ -215,25 +214,13 @@ class _Observer(AlgoObserver):
 
     def evaluate(self, env_steps: int) -> bool:
         """Evaluate, unless there is a signal; returns whether it was done."""
-        take, restore = self.persistence.parts["generator"]
-        before = take()  # rl-games' model draws an action beside the mode
-        try:
-            self.evaluator.evaluate(interruptible(self.signals, self.policy), env_steps)
-        except Interrupted:
-            restore(before)
-            return False
-        return True
+        self.actor.load_model(self.algo.model.state_dict())  # not the model itself, which also draws an action
+        with contextlib.suppress(Interrupted):
+            self.evaluator.evaluate(interruptible(self.signals, self.actor.mode), env_steps)
+            return True
+        return False
 
     def log(self, env_steps: int) -> None:
         """Write one row of metrics."""
         add_environment_metrics(self.logger, self.view.env)
         self.logger.write(env_steps)
-
-    def policy(self, obs: Tensor) -> Tensor:
-        """The mode of the shared policy: (E, N, O) -> (E, N, A)."""
-        model = self.algo.model
-        training = model.training
-        model.eval()
-        out = model({"is_train": False, "prev_actions": None, "obs": rows(obs), "rnn_states": None})
-        model.train(training)
-        return out["mus"].view(*obs.shape[:2], -1).clamp(-1.0, 1.0)

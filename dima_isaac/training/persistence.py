@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dima_isaac import ranks
-from dima_isaac.config import RunConfig
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import CheckpointError, DivergenceError, UsageError
 from dima_isaac.nn.captured import tree_leaves
 from dima_isaac.run.checkpoint import Checkpoints
@@ -181,15 +181,19 @@ class Persistence:
             self.logger.rewind(0)
             self.begin()
             return
-        alone = "policy" in state
+        alone, algo = "policy" in state, self.cfg.algo
+        if alone and algo in (Algo.ppo, Algo.mappo):
+            raise CheckpointError(
+                f"checkpoint={self.cfg.checkpoint} is a policy alone; algo={algo.name} continues runs."
+            )
         try:
             if alone:
                 self.actor.load_state_dict(state["policy"])
             else:
                 self.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
-            reason = " ".join(str(error).split())[:300]
-            which = self.cfg.checkpoint
+            which, made = self.cfg.checkpoint, state["config"]["algo"]
+            reason = " ".join(str(error).split())[:300] if made == algo.name else f"it is of algo={made}."
             raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
         env_steps = 0 if alone else int(state["env_steps"])
         if ranks.from_first(lambda: env_steps) != env_steps:

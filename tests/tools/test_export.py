@@ -27,14 +27,22 @@ def toy_catalogue():
         yield
 
 
-@pytest.fixture(scope="module", params=["dima", "sac"])
+@pytest.fixture(scope="module", params=["dima", "sac", "ppo"])
 def exported(request, runs, tmp_path_factory, toy_catalogue):
     """A run and the folder of its policy."""
     folder = tmp_path_factory.mktemp(request.param)
     run = runs / "0"
-    if request.param == "sac":
+    if request.param != "dima":
         run = folder / "run"
-        words = ["task=Toy", "engine=toy", "algo=sac", "preset=smoke", "seed=5", "agent.gamma=0.9", "threads=1"]
+        words = [
+            "task=Toy",
+            "engine=toy",
+            f"algo={request.param}",
+            "preset=smoke",
+            "seed=5",
+            "agent.gamma=0.9",
+            "threads=1",
+        ]
         assert cli.main(["train", *words, f"run_dir={run}"]) == 0
     out = folder / "policy"
     words = [f"checkpoint={run}", f"out={out}", "episodes=8", "num_envs=4", "commit=abc", "threads=1"]
@@ -88,15 +96,12 @@ def test_training_begins_with_the_actors_of_a_policy(exported, tmp_path, capsys)
     """Without an update in between they are as they were, and a kill before the first save loses nothing."""
     run, out = exported
     algo = checkpoint.read(find(str(run)))["config"]["algo"]
-    words = [
-        "task=Toy",
-        "engine=toy",
-        f"algo={algo}",
-        "preset=smoke",
-        "threads=1",
-        "train.learn.behaviour_start=100000",
-    ]
-    words += ["agent.sac.start=100000", "max_env_steps=64", f"run_dir={tmp_path / 'new'}"]
+    words = ["task=Toy", "engine=toy", f"algo={algo}", "preset=smoke", "threads=1", f"run_dir={tmp_path / 'new'}"]
+    words += ["train.learn.behaviour_start=100000", "agent.sac.start=100000", "max_env_steps=64"]
+    if algo == "ppo":
+        assert cli.main(["train", *words, f"checkpoint={out}"]) == 3
+        assert "is a policy alone; algo=ppo continues runs." in capsys.readouterr().err
+        return
     assert cli.main(["train", *words, f"checkpoint={out}"]) == 0
     assert "the actors begin with the weights of that policy" in capsys.readouterr().out
     began = checkpoint.read(tmp_path / "new" / "checkpoints" / "step_0.pt")

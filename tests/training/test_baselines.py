@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import signal
 from pathlib import Path
@@ -11,9 +12,12 @@ from typing import Any
 import pytest
 import torch
 
+from dima_isaac import load_policy
+from dima_isaac.agent.rl_games_actor import RlGamesActor
 from dima_isaac.cli.main import main
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
+from dima_isaac.envs.views.rl_games_vecenv import rows
 from dima_isaac.errors import WorkerError
 from dima_isaac.run.checkpoint import steps_in
 from dima_isaac.run.sealed import load
@@ -44,8 +48,11 @@ def test_one_round_is_logged_as_the_trainer_logs(algo: str, tmp_path: Path, caps
     assert rows[0]["train/episodes"] == 32.0 and rows[0]["eval/length"] == 40.0
     saved = torch.load(run / "checkpoints" / "last.pt", weights_only=True)
     assert any(value.shape == (256, 19) for value in saved["rl_games"]["model"].values() if value.ndim == 2)
-    assert main(["evaluate", f"checkpoint={run}", "episodes=1"]) == 2
-    assert f"algo={algo}, whose networks" in capsys.readouterr().err
+    assert main(["evaluate", f"checkpoint={run}", "num_envs=2", "episodes=2", "explore=True"]) == 0
+    assert main(["play", f"checkpoint={run}", "world=dream", "num_envs=1", f"out={tmp_path}/x.gif"]) == 2
+    assert f"algo={algo}, which has no world model" in capsys.readouterr().err
+    assert main(["train", *words[:2], "algo=sac", f"checkpoint={run}", f"run_dir={tmp_path}/other", "threads=1"]) == 3
+    assert f"does not fit this run's settings: it is of algo={algo}." in capsys.readouterr().err
 
 
 CHEETAH = ["task=HalfCheetah", "engine=mujoco", "num_envs=32", "task.episode_length=40", "train.eval.episodes=2"]
@@ -82,26 +89,26 @@ def test_a_signal_saves_and_a_path_is_continued_elsewhere(tmp_path: Path, monkey
     assert main(["train", *words[:-2], "checkpoint=auto", "algo=sac"]) == 2  # another learner's run
 
 
-@pytest.mark.parametrize("name", ["env_step", "train_actor_critic", "policy"])
+@pytest.mark.parametrize("name", ["env_step", "train_actor_critic", "mode"])
 def test_a_signal_undoes_a_round_and_a_continuation_makes_it_anew(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the second round, or in the evaluation after it: what is saved computes what an uninterrupted run does."""
-    owner = _Observer if name == "policy" else A2CAgent
+    owner = RlGamesActor if name == "mode" else A2CAgent
     act, calls = getattr(owner, name), [0]
     words = [*CHEETAH, "algo=ppo", "max_env_steps=6144", "train.eval.every=4096", "checkpoint=auto"]
     assert main(["train", *words, f"run_dir={tmp_path}/whole"]) == 0
 
     def signalled(*given: Any) -> Any:
         calls[0] += 1
-        if calls[0] == {"env_step": 70, "train_actor_critic": 29, "policy": 60}[name]:
+        if calls[0] == {"env_step": 70, "train_actor_critic": 29, "mode": 60}[name]:
             signal.raise_signal(signal.SIGTERM)
         return act(*given)
 
     monkeypatch.setattr(owner, name, signalled)
     assert main(["train", *words, f"run_dir={tmp_path}/parts"]) == 75
     files = [path.name for path in steps_in(tmp_path / "parts" / "checkpoints")]
-    assert files == (["step_2048.pt", "step_4096.pt"] if name == "policy" else ["step_2048.pt"])
+    assert files == (["step_2048.pt", "step_4096.pt"] if name == "mode" else ["step_2048.pt"])
     assert main(["train", *words, f"run_dir={tmp_path}/parts"]) == 0
     ours, theirs = (load(tmp_path / run / "checkpoints" / "last.pt") for run in ("parts", "whole"))
     for state in (ours, theirs):
@@ -157,19 +164,43 @@ def test_a_lost_worker_leaves_the_networks_saved(tmp_path: Path, monkeypatch: py
     assert load(run / "checkpoints" / "last.pt")["env_steps"] > 2 * 2048  # in the midst of a round
 
 
-def test_the_evaluated_policy_is_the_mode_of_the_one_that_learns() -> None:
+@pytest.mark.parametrize("algo", ["ppo", "mappo"])
+def test_the_evaluated_policy_is_the_mode_of_the_one_that_learns(
+    algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It sees each agent's observation and number, in the model's own normalisation, and acts within [-1, 1]."""
+    seen: list[tuple[Any, RlGamesActor]] = []
+    evaluate = _Observer.evaluate
 
-    class Model(torch.nn.Module):
-        def forward(self, batch: dict[str, Any]) -> dict[str, torch.Tensor]:
-            assert not self.training and not batch["is_train"]
-            return {"mus": batch["obs"]}
+    def kept(observer: _Observer, env_steps: int) -> bool:
+        done = evaluate(observer, env_steps)
+        seen.append((copy.deepcopy(observer.algo.model), copy.deepcopy(observer.actor)))
+        return done
 
-    observer = _Observer(RunConfig(), None, None, None, None, None)  # type: ignore[arg-type]
-    observer.algo = SimpleNamespace(model=Model())
-    obs = torch.tensor([[[0.5], [-3.0]], [[2.0], [0.25]]])
-    assert observer.policy(obs).tolist() == [[[0.5, 1.0, 0.0], [-1.0, 0.0, 1.0]], [[1.0, 1.0, 0.0], [0.25, 0.0, 1.0]]]
-    assert observer.algo.model.training
+    monkeypatch.setattr(_Observer, "evaluate", kept)
+    assert main(["train", *CHEETAH, f"algo={algo}", f"run_dir={tmp_path}", "max_env_steps=4096"]) == 0
+    model, actor = seen[-1]
+    obs = 40.0 * torch.randn(5, 2, 17)
+    given = {"is_train": False, "prev_actions": None, "obs": rows(obs), "rnn_states": None}
+    with torch.no_grad():
+        mean = model.eval()(given)["mus"].view(5, 2, 3)
+        assert torch.equal(actor.mode(obs), mean.clamp(-1.0, 1.0)) and not bool((mean.abs() <= 1.0).all())
+        actions, density = actor.act(obs[:1].expand(40_000, -1, -1), torch.Generator().manual_seed(0))
+        deviation = model.a2c_network.sigma.exp().expand(2, -1)
+        torch.testing.assert_close(actions.std(0), deviation, rtol=0.02, atol=0.0)
+        torch.testing.assert_close(actions.mean(0), mean[0], rtol=0.0, atol=0.03)
+        normal = torch.distributions.Normal(actor._mean(obs[0]), deviation)
+        torch.testing.assert_close(density[:9], normal.log_prob(actions[:9]))
+    restored = load_policy(str(tmp_path))
+    assert torch.equal(restored.act(obs), mean.clamp(-1.0, 1.0))
+
+
+def test_evaluations_leave_the_random_numbers_of_training_alone(tmp_path: Path) -> None:
+    for every in (0, 2048):
+        words = [*CHEETAH, "algo=ppo", f"run_dir={tmp_path}/{every}", "max_env_steps=6144"]
+        assert main(["train", *words, f"train.eval.every={every}"]) == 0
+    ours, theirs = (load(tmp_path / str(every) / "checkpoints" / "last.pt") for every in (0, 2048))
+    assert same(ours["rl_games"]["model"], theirs["rl_games"]["model"]) and same(ours["generator"], theirs["generator"])
 
 
 @pytest.mark.parametrize("agents", [1, 2, 3])
