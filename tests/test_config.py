@@ -74,6 +74,17 @@ def test_planar_walkers_learn_from_replay_and_dreams_and_other_robots_from_dream
     assert paper.agent.learner is LearnerKind.ppo and paper.train.learn.horizon == 15
 
 
+@pytest.mark.parametrize(
+    ("name", "rate", "clip"), [("Ant", 0.006, 0.2), ("ManySegmentAnt", 0.006, 0.2), ("Humanoid", 0.0, 0.1)]
+)
+def test_the_rate_of_ants_follows_the_divergence(name, rate, clip):
+    cfg = compose(parse("train", [f"task={name}"]))
+    assert (cfg.agent.ppo.desired_kl, cfg.agent.ppo.clip) == (rate, clip) and cfg.agent.learner is LearnerKind.ppo
+    assert (cfg.num_envs, cfg.train.learn.rollouts_per_step) == (8, 0.02)
+    paper = compose(parse("train", [f"task={name}", "preset=paper"])).agent.ppo
+    assert (paper.desired_kl, paper.clip) == (0.0, 0.1)
+
+
 def test_scales_set_the_same_keys():
     keys = {path.stem: set(flat(path)) for path in (CFG / "scale").glob("*.yaml")}
     assert keys["S"] == keys["M"] == keys["L"]
