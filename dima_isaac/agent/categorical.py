@@ -53,8 +53,9 @@ class CategoricalCritics(nn.Module):
     # C51, algorithm 1; of the two critics the one with the smaller mean (TD3, Fujimoto et al. 2018)
     def target(self, logits: Tensor, reward: Tensor, discount: Tensor) -> Tensor:
         """The distribution (B, ATOMS) of ``reward`` + ``discount`` Z, (B,) each, for next logits (2, B, ATOMS)."""
-        smaller = self.mean(logits).argmin(0)
-        chance = logits.softmax(-1).gather(0, smaller[None, :, None].expand(1, *logits.shape[1:]))[0]
+        both = logits.softmax(-1)
+        smaller = (both * self.atoms).sum(-1).argmin(0)
+        chance = both.gather(0, smaller[None, :, None].expand(1, *logits.shape[1:]))[0]
         value = (reward.unsqueeze(1) + discount.unsqueeze(1) * self.atoms).clamp(-LIMIT, LIMIT)
         place = (value + LIMIT) / (2.0 * LIMIT / (ATOMS - 1))
         lower = place.floor().clamp(0, ATOMS - 2)

@@ -178,8 +178,9 @@ class WorldModel(Trainable):
             features = target.features(x, window.valid[:, j : j + h])
             error, clean = self.denoiser.loss(y, features, actions, mask, weights, self.generator)
             losses.append((error * counted).sum() / ranks.mean(counted.sum()).clamp_min(1))
-            after = target.advance(past[:, -1], self._shrink(clean.detach()), linear, actions[:, -1])
-            rows[j + h] = torch.where(counted.unsqueeze(1), after, truth)
+            if j + 1 < self.cfg.unroll:  # the next pass finds the prediction
+                after = target.advance(past[:, -1], self._shrink(clean.detach()), linear, actions[:, -1])
+                rows[j + h] = torch.where(counted.unsqueeze(1), after, truth)
         return torch.stack(losses).mean()
 
     def _shrink(self, y: Tensor) -> Tensor:
