@@ -98,7 +98,10 @@ class Restored:
 
         Raises:
             CheckpointError: all of them are lost.
+            UsageError: it has none, as a policy alone or a run of rl-games.
         """
+        if "replay" not in self.state:
+            raise UsageError(f"{self.path} has no replay.")
         load_rows(self.path.parent, self.state, print)
         stored = self.state["replay"]
         if not int(stored["size"]):

@@ -1,6 +1,8 @@
 """``export``: the folder that it writes is the run's policy, wherever a checkpoint is taken."""
 
 import shlex
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from dima_isaac.cli.args import parse
 from dima_isaac.cli.compose import compose
 from dima_isaac.run import checkpoint
 from dima_isaac.run.folder import find
+from tests.cli.program import ENV, ROOT
 from tests.tools.toy_runs import TOY, last_json
 
 pytestmark = pytest.mark.slow
@@ -115,6 +118,9 @@ def test_a_policy_alone_has_no_world_model_and_fits_its_own_learner(exported, tm
     _, out = exported
     assert cli.main(["evaluate", f"checkpoint={out}", "episodes=2", "num_envs=2", "probe=True", "threads=1"]) == 2
     assert "world model" in capsys.readouterr().err
+    study = [sys.executable, ROOT / "scripts" / "study_diffusion.py", out]
+    ended = subprocess.run(study, env=ENV | {"DIMA_CONFIG_DIR": TOY[1]}, capture_output=True, text=True)
+    assert ended.returncode == 2 and "has no replay." in ended.stderr and "Traceback" not in ended.stderr
     words = ["task=Toy", "engine=toy", "agent.learner=ppo", "preset=smoke", f"run_dir={tmp_path / 'x'}", "threads=1"]
     assert cli.main(["train", *words, f"checkpoint={out}"]) == 3
     assert "does not fit this run's settings" in capsys.readouterr().err
