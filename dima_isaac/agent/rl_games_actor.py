@@ -1,6 +1,5 @@
 """The policy that rl-games trains for ``algo=ppo`` and ``algo=mappo``, without rl-games."""
 
-import math
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +13,7 @@ from dima_isaac.types import Dims
 _EPSILON, _CLAMP = 1e-5, 5.0  # of rl-games' running statistics
 
 
-def settings() -> dict[str, Any]:
+def rl_games_settings() -> dict[str, Any]:
     """What rl-games is given for either algorithm (``cfg/rl_games.yaml``)."""
     values: dict[str, Any] = yaml.safe_load(files("dima_isaac.cfg").joinpath("rl_games.yaml").read_text())
     return values
@@ -36,20 +35,19 @@ class RlGamesActor(nn.Module):
         self.register_buffer("identity", torch.eye(dims.agents), persistent=False)
         self.register_buffer("mean", torch.zeros(inputs, dtype=torch.float64))
         self.register_buffer("var", torch.ones(inputs, dtype=torch.float64))
-        self.net = mlp([inputs, *settings()["network"]["mlp"]["units"], dims.action], nn.ELU)
+        self.net = mlp([inputs, *rl_games_settings()["network"]["mlp"]["units"], dims.action], nn.ELU)
         self.log_std = nn.Parameter(torch.zeros(dims.action))
 
-    def load_model(self, weights: dict[str, Tensor]) -> None:
-        """Take the ``state_dict`` of rl-games' model; what is not of the actor is left aside."""
-        last = len(self.net) - 1
+    def own_names(self, weights: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the ``state_dict`` of rl-games' model has of the actor, under this module's names."""
         names = {
             "running_mean_std.running_mean": "mean",
             "running_mean_std.running_var": "var",
             "a2c_network.sigma": "log_std",
-            **{f"a2c_network.mu.{kind}": f"net.{last}.{kind}" for kind in ("weight", "bias")},
+            **{f"a2c_network.mu.{kind}": f"net.{len(self.net) - 1}.{kind}" for kind in ("weight", "bias")},
             **{f"a2c_network.actor_mlp.{name}": f"net.{name}" for name in self.net[:-1].state_dict()},
         }
-        self.load_state_dict({own: weights[name] for name, own in names.items()})
+        return {names[name]: value for name, value in weights.items() if name in names}
 
     def _mean(self, obs: Tensor) -> Tensor:
         rows = torch.cat([obs.float(), self.identity.expand(*obs.shape[:-1], -1)], -1)
@@ -63,7 +61,6 @@ class RlGamesActor(nn.Module):
 
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
         """Draw actions (..., N, A), which may leave [-1, 1], and give the log-density (..., N, A) of each entry."""
-        mean = self._mean(obs)
-        noise = torch.randn(mean.shape, device=mean.device, generator=generator)
-        log_density = -0.5 * noise.square() - self.log_std - 0.5 * math.log(2.0 * math.pi)
-        return mean + self.log_std.exp() * noise, log_density
+        normal = torch.distributions.Normal(self._mean(obs), self.log_std.exp())
+        action = torch.normal(normal.mean, normal.stddev, generator=generator)
+        return action, normal.log_prob(action)

@@ -65,17 +65,15 @@ class Restored:
         """Its agents; of an exported policy and of rl-games' networks only the actor is trained."""
         if self.cfg.algo in (Algo.ppo, Algo.mappo):
             actor = RlGamesActor(game.spec.dims).to(self.device)
-            if "policy" in self.state:
-                self._load(actor, "policy")
-            else:
-                actor.load_model(self.state["rl_games"]["model"])
+            trained = self.state.get("policy") or actor.own_names(self.state["rl_games"]["model"])
+            self._load(actor, trained)
             return actor
         clip = self.cfg.world_model.clip_actions
         agent = build_learner(self.cfg.agent, game, self.device, clip_actions=clip)
         if "policy" in self.state:
-            self._load(agent.actor, "policy")
+            self._load(agent.actor, self.state["policy"])
         else:
-            self._load(agent, "agent")
+            self._load(agent, self.state["agent"])
         return agent
 
     def world(self, env: VecEnv) -> WorldModel:
@@ -90,7 +88,7 @@ class Restored:
         if "world" not in self.state:
             raise UsageError(f"{self.path} is a policy alone, without the world model that it was trained in.")
         world = WorldModel(self.cfg.world_model, env.task, self.device)
-        self._load(world, "world")
+        self._load(world, self.state["world"])
         return world.eval()
 
     def replay(self, spec: TaskSpec) -> ReplayBuffer:
@@ -111,9 +109,9 @@ class Restored:
         kept.load_state_dict({**stored, "rows": kept.rows})
         return kept
 
-    def _load(self, module: nn.Module, part: str) -> None:
+    def _load(self, module: nn.Module, weights: dict[str, Any]) -> None:
         try:
-            module.load_state_dict(self.state[part])
+            module.load_state_dict(weights)
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.path} does not fit task {self.cfg.task['name']}: {reason}") from error

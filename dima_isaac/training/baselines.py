@@ -20,7 +20,7 @@ from rl_games.common.algo_observer import AlgoObserver
 from rl_games.torch_runner import Runner
 from torch import Tensor
 
-from dima_isaac.agent.rl_games_actor import RlGamesActor, settings
+from dima_isaac.agent.rl_games_actor import RlGamesActor, rl_games_settings
 from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.envs.views.rl_games_vecenv import RlGamesView
@@ -79,7 +79,7 @@ def train_baseline(
 
 def parameters(cfg: RunConfig, central: bool, run: RunFolder, view: Any) -> dict[str, Any]:
     """rl-games' configuration: ``cfg/rl_games.yaml``, and what depends on the run."""
-    values = settings()
+    values = rl_games_settings()
     envs, device = view.env.num_envs, str(view.env.device)
     horizon = max(16, _ROUND // envs // 4 * 4)  # four minibatches of whole rows, whatever the number of environments
     values["config"] |= {
@@ -214,7 +214,8 @@ class _Observer(AlgoObserver):
 
     def evaluate(self, env_steps: int) -> bool:
         """Evaluate, unless there is a signal; returns whether it was done."""
-        self.actor.load_model(self.algo.model.state_dict())  # not the model itself, which also draws an action
+        weights = self.algo.model.state_dict()
+        self.actor.load_state_dict(self.actor.own_names(weights))  # rl-games' own model draws an action, too
         with contextlib.suppress(Interrupted):
             self.evaluator.evaluate(interruptible(self.signals, self.actor.mode), env_steps)
             return True
