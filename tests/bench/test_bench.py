@@ -37,7 +37,8 @@ def test_a_learner_from_replay_is_measured_while_it_learns(algo, capsys):
     assert cli.main(["bench", *TOY, *words, f"algo={algo}", "agent.sac.start=1000", "seconds=0"]) == 0
     line = last_json(capsys.readouterr().out)
     assert line["algo"] == algo and line["rounds"] == 1 and line["share"]["policy"] > 0 and line["share"]["replay"] > 0
-    assert (line["share"]["dynamics"] > 0) == (algo == "dima") and line["flops_per_step"] > 0
+    assert (line["share"]["dynamics"] > 0) == (algo == "dima")
+    assert line["flops_per_step"] > 100_000, "a thousand are those of acting"
 
 
 def test_rl_games_loop_is_not_measured(capsys):
