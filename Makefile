@@ -7,10 +7,10 @@ help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 fast: ## the tests that take less than a minute on two cores
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -n 2 -m "not slow"
 
 test: ## every test
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2
 
 lint: ## lint and import order
 	$(PYTHON) -m ruff check .

@@ -9,7 +9,7 @@ TENSORBOARD, VIEWER = ["tensorboard>=2.14"], ["viser>=1.0"]
 SLURM = ["hydra-submitit-launcher>=1.2"]
 TORCHRL, SB3 = ["torchrl>=0.14"], ["stable-baselines3>=2.3"]  # the views of those names
 ONNX = ["onnx>=1.17", "onnxscript>=0.7", "onnxruntime>=1.20"]  # for export; a policy's .pt needs none of them
-TEST = ["pytest>=8", "pytest-timeout>=2.2", "ruff>=0.6", "mypy>=1.11", "isaacgym-stubs==1.1rc4"]
+TEST = ["pytest>=8", "pytest-timeout>=2.2", "pytest-xdist>=3.6", "ruff>=0.6", "mypy>=1.11", "isaacgym-stubs==1.1rc4"]
 
 setup(
     version="0.1.0",
