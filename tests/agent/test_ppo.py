@@ -170,6 +170,7 @@ def test_a_rollout_with_a_nonfinite_reward_changes_nothing(bad):
     assert all(torch.isfinite(value).all() for value in agent.parameters())
 
 
+@pytest.mark.slow
 def test_the_actors_rate_follows_the_divergence():
     def rate(agent):
         return float(agent.optimisers["actor"].param_groups[0]["lr"])
@@ -189,7 +190,7 @@ def test_the_actors_rate_follows_the_divergence():
     assert rate(taught(1.1 * kl, 1)[0]) == pytest.approx(1e-3 * math.sqrt(1.1))
     agent, metrics = taught(1e3, 20)
     assert rate(agent) == float(metrics["agent/lr"]) == pytest.approx(4e-3)
-    steered = [float(taught(wanted, 60, clip=0.2)[1]["agent/kl"]) for wanted in (0.002, 0.006)]
+    steered = [float(taught(wanted, 25, clip=0.2)[1]["agent/kl"]) for wanted in (0.002, 0.006)]
     assert steered[0] < steered[1]
     agent, metrics = taught(0.0, 20, published=True)
     assert agent.optimisers["actor"].param_groups[0]["lr"] == 1e-3 and "agent/lr" not in metrics

@@ -3,6 +3,8 @@
 import random
 from typing import Any
 
+import pytest
+
 from dima_isaac.cli.args import parse
 from dima_isaac.cli.compose import compose
 from dima_isaac.config import RunConfig
@@ -54,6 +56,7 @@ def words(rng: random.Random, keys: dict[str, Any]) -> list[str]:
     return [*rng.choice(STARTS), *out]
 
 
+@pytest.mark.slow
 def test_random_overrides_are_composed_or_refused(monkeypatch):
     monkeypatch.delenv("DIMA_CONFIG_DIR", raising=False)
     rng, keys, composed = random.Random(0), settable(), 0

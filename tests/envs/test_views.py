@@ -211,6 +211,7 @@ def test_sb3_a_fall_is_no_time_limit() -> None:
     assert closed == [True]
 
 
+@pytest.mark.slow
 def test_torchrl_passes_its_checker() -> None:
     pytest.importorskip("torchrl")
     from torchrl.envs.utils import check_env_specs

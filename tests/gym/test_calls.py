@@ -85,6 +85,7 @@ def command(*words: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, "-m", "dima_isaac.gym", *words], cwd=ROOT, capture_output=True, text=True)
 
 
+@pytest.mark.slow
 def test_a_program_is_run_as_itself(tmp_path):
     script = tmp_path / "program.py"
     (tmp_path / "beside.py").write_text("VALUE = 3")

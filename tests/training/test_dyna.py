@@ -57,6 +57,7 @@ def test_steps_of_a_dream_lead_from_state_to_state_and_count_up_to_its_end(tmp_p
     assert steps.counted.view(2, 3).tolist() == [[True, True, True], [True, True, False]]
 
 
+@pytest.mark.slow
 def test_a_dream_is_kept_when_the_next_one_overwrites_it(tmp_path, certain, monkeypatch):
     """As a graph's results are."""
     cfg = dyna(config(240))
@@ -78,6 +79,7 @@ def test_a_dream_is_kept_when_the_next_one_overwrites_it(tmp_path, certain, monk
         assert column.dtype == torch.bool or not torch.equal(first, second)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "dreamt"), [(0.0, 0), (0.5, 8), (1.0, 16)])
 def test_the_share_of_dreamt_rows_is_the_configured_one(tmp_path, certain, share, dreamt):
     trainer = trained(tmp_path, with_share(share))
@@ -90,12 +92,14 @@ def test_the_share_of_dreamt_rows_is_the_configured_one(tmp_path, certain, share
     assert critics.any() == actor.any(), "the actor learns from the second half alone"
 
 
+@pytest.mark.slow
 def test_no_dreams_while_their_skill_on_held_out_rows_is_low(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MIN_SKILL", 2.0)  # nothing is better than perfect
     monkeypatch.setattr(Dyna, "dream_up", lambda self: pytest.fail("dreamt"))
     assert trained(tmp_path, dyna(config(240))).horizon == 0
 
 
+@pytest.mark.slow
 def test_a_stop_between_two_rounds_continues_with_the_same_dreams(tmp_path, certain):
     whole = trained(tmp_path / "whole", dyna(config(240)))
     trained(tmp_path / "parts", dyna(config(220)))  # a round is 40 steps

@@ -84,6 +84,7 @@ def _loops():
     yield "minibatches", replace(base, agent=replace(base.agent, ppo=replace(base.agent.ppo, minibatches=2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cfg", [pytest.param(cfg, id=name) for name, cfg in _loops()])
 def test_the_loop_never_waits(tmp_path, cfg, monkeypatch):
     monkeypatch.setattr(noise, "_torch_device", lambda tensor: tensor.device)  # as for tensors of a GPU

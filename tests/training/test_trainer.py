@@ -182,6 +182,7 @@ def test_ranks_stop_in_the_middle_of_a_round_and_continue_as_one(tmp_path, kind)
     assert first == second and len(first) > 2 and any(first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", [lambda cfg: cfg, dyna], ids=["ppo", "dyna"])
 def test_a_signal_ends_a_dream_at_once_and_a_continuation_dreams_it_anew(tmp_path, monkeypatch, learner):
     whole, dreamt = trained(tmp_path / "whole", learner(config(320))), []
@@ -201,6 +202,7 @@ def test_a_signal_ends_a_dream_at_once_and_a_continuation_dreams_it_anew(tmp_pat
     assert_same(whole, trained(tmp_path / "parts", learner(config(320, "auto"))))
 
 
+@pytest.mark.slow
 def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
     """A worker lost for good: everything up to the last whole step is saved, and a continuation starts from there."""
     cfg = config(240)
@@ -223,6 +225,7 @@ def test_a_lost_worker_costs_no_step_that_was_learnt_from(tmp_path):
     assert trained(tmp_path / "run", config(240, "auto")).env_steps == 240
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("learner", [lambda cfg: cfg, off_policy, dyna], ids=["ppo", "sac", "dyna"])
 def test_a_run_continues_without_lost_replay_rows(tmp_path, learner):
     before = trained(tmp_path, learner(config(160)))
@@ -255,6 +258,7 @@ def gone_at_100(folder, cfg: RunConfig, back_at: int = 0) -> Trainer:
     return trainer
 
 
+@pytest.mark.slow
 def test_a_run_whose_folder_is_gone_goes_on_beside_it(tmp_path, capsys):
     """Saves are due at 80, 160, 240 and 320; the second one that finds no folder makes one."""
     (tmp_path / "r").mkdir()
@@ -269,6 +273,7 @@ def test_a_run_whose_folder_is_gone_goes_on_beside_it(tmp_path, capsys):
     assert_same(moved, trained(beside, config(320, "auto")))
 
 
+@pytest.mark.slow
 def test_a_folder_that_comes_back_is_taken_again(tmp_path, capsys):
     gone_at_100(tmp_path / "r", config(240), back_at=200)
     assert capsys.readouterr().out.count("is gone") == 1
@@ -411,6 +416,7 @@ def spoilt(folder, cfg: RunConfig, times: int, at: int = 100) -> Trainer:
     return trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("captured", [False, True])
 def test_weights_that_are_not_finite_are_not_saved_and_cost_the_steps_since_the_last_checkpoint(
     tmp_path, monkeypatch, capsys, captured
@@ -426,6 +432,7 @@ def test_weights_that_are_not_finite_are_not_saved_and_cost_the_steps_since_the_
     assert torch.isfinite(rows).all() and trainer.replay.size == 60
 
 
+@pytest.mark.slow
 def test_the_second_time_ends_the_run_with_a_good_checkpoint(tmp_path):
     with pytest.raises(DivergenceError, match="not finite in agent and world at 160 "):
         spoilt(tmp_path, config(240, eval_every=0), times=2)

@@ -166,6 +166,7 @@ def test_copied_actions_are_exact():
     assert (after.state[:, 2:] == -1.0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("regression", [False, True])
 def test_imagined_states_beat_repeating_the_last_one_at_every_step(regression):
     world, game = taught(small(reveal=Reveal.joint, error_scale=0.0), updates=250, regression=regression)
@@ -179,6 +180,7 @@ def test_imagined_states_beat_repeating_the_last_one_at_every_step(regression):
         assert miss < 0.35 * repeat, (h, miss, repeat)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("reveal", "steps", "low", "high"),
     [("joint", 0, 0.75, 1.25), ("cumulative", 0, 0.6, 1.25), ("joint", 1, 0.75, 1.25)],
@@ -332,6 +334,7 @@ def test_without_an_error_scale_nothing_is_held_out():
     assert world.held_out is None and world.update_held_out(game.window(8, world.history + 1)) == {}
 
 
+@pytest.mark.slow
 def test_held_out_errors_are_those_that_an_imagined_step_would_have_made():
     world, game = taught(small(), updates=200, regression=False)
     window = game.window(4_096, world.history + 1)
