@@ -14,11 +14,19 @@ class Optimiser:
     """AdamW on the parameters of ``module``.
 
     Weight decay acts on the weights of linear and convolution layers only, or on everything with ``decay_all``.
-    With ``warmup`` w the rate of update k is lr * min(k / w, 1), so update 0 moves nothing.
+    With ``warmup`` w the rate of update k is lr * min(k / w, 1), so update 0 moves nothing. ``sparse`` is a layer of
+    ``module`` and the strength of its ``shrink_columns``.
     """
 
     def __init__(
-        self, module: nn.Module, lr: float, weight_decay: float, clip: float, warmup: int = 0, decay_all: bool = False
+        self,
+        module: nn.Module,
+        lr: float,
+        weight_decay: float,
+        clip: float,
+        warmup: int = 0,
+        decay_all: bool = False,
+        sparse: tuple[nn.Linear, float] | None = None,
     ) -> None:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         layers = (layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv1d | nn.ConvTranspose1d))
@@ -29,7 +37,7 @@ class Optimiser:
         self._adam = torch.optim.AdamW([g for g in groups if g["params"]], lr=lr, fused=True)
         # a rate that changes is a tensor on the device, where a captured step finds its newest value
         self._rate = torch.full((), lr, device=self._parameters[0].device) if warmup else None
-        self._lr, self._warmup, self._clip, self.updates = lr, warmup, clip, 0
+        self._lr, self._warmup, self._clip, self._sparse, self.updates = lr, warmup, clip, sparse, 0
         self._share_rate()
 
     def begin(self) -> None:
@@ -43,7 +51,7 @@ class Optimiser:
 
         ``twice`` takes two steps with the same gradient.
         """
-        norm = optimizer_step(self._adam, self._parameters, loss, self._clip)
+        norm = optimizer_step(self._adam, self._parameters, loss, self._clip, self._sparse)
         if twice:
             self._adam.step()
         return norm
@@ -65,7 +73,11 @@ class Optimiser:
 
 
 def optimizer_step(
-    optim: torch.optim.Optimizer, parameters: Iterable[nn.Parameter], loss: Tensor, clip: float
+    optim: torch.optim.Optimizer,
+    parameters: Iterable[nn.Parameter],
+    loss: Tensor,
+    clip: float,
+    sparse: tuple[nn.Linear, float] | None = None,
 ) -> Tensor:
     """Backpropagate, clip the gradient's norm to ``clip`` and step; returns the norm before clipping, detached.
 
@@ -87,7 +99,21 @@ def optimizer_step(
         group["capturable"] = capturing
     optim.found_inf = skip.float()  # type: ignore[attr-defined]
     optim.step()
+    if sparse is not None:
+        layer, strength = sparse
+        shrink_columns(layer, torch.where(skip, 0.0, strength * optim.param_groups[0]["lr"]))
     return norm.detach()
+
+
+@torch.no_grad()
+def shrink_columns(layer: nn.Linear, by: Tensor) -> None:
+    """Shorten the column of weights that belongs to each input by ``by`` (0-dim), down to 0.
+
+    After each gradient step of rate lr, with ``by`` = strength * lr, this is the proximal step of the group lasso
+    (Scardapane et al. 2017): an input that does not lower the loss by as much is ignored in the end.
+    """
+    length = layer.weight.norm(dim=0, keepdim=True)
+    layer.weight.mul_((1.0 - by / length.clamp_min(1e-12)).clamp_min(0.0))
 
 
 class Trainable(nn.Module):

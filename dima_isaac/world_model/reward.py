@@ -1,5 +1,6 @@
 """Reward and continuation of a step: a head that sees (s, a, s'), or the published transformer."""
 
+import copy
 from typing import cast
 
 import torch
@@ -48,15 +49,29 @@ class RewardModel(nn.Module):
         self.cfg, self._bf16 = cfg, precision is Precision.bf16
         kind = RewardHead if cfg.kind is RewardKind.head else RewardGpt
         self.net: RewardHead | RewardGpt = kind(dims, cfg.width)
+        self.average = copy.deepcopy(self.net) if cfg.ema else None  # what predicts
         self.window = self.net.window
         self.scale = Moments(1)
 
-    def _predict(
-        self, target: Target, state: Tensor, action: Tensor, valid: Tensor | None, generator: torch.Generator | None
+    @property
+    def sparse(self) -> tuple[nn.Linear, float] | None:
+        """The head's first layer and ``sparsity``."""
+        if isinstance(self.net, RewardGpt) or not self.cfg.sparsity:
+            return None
+        return cast(nn.Linear, self.net.net[0]), self.cfg.sparsity
+
+    def _outputs(
+        self,
+        net: RewardHead | RewardGpt,
+        target: Target,
+        state: Tensor,
+        action: Tensor,
+        valid: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The network's outputs in float32; the reward in units of ``_units``."""
+        """Those of ``net`` in float32; the reward in units of ``_units``."""
         with torch.autocast(state.device.type, torch.bfloat16, enabled=self._bf16):
-            reward, logit = self.net(target, state, action, valid, generator)
+            reward, logit = net(target, state, action, valid, generator)
         return reward.float(), logit.float()
 
     def _units(self) -> tuple[Tensor, Tensor]:
@@ -72,7 +87,7 @@ class RewardModel(nn.Module):
         """
         counted = (window.valid & ~window.first)[:, 1:].float()
         self.scale.update(window.reward[:, 1:].unsqueeze(-1), counted)
-        reward, logit = self._predict(target, window.state, window.action[:, :-1], window.valid, generator)
+        reward, logit = self._outputs(self.net, target, window.state, window.action[:, :-1], window.valid, generator)
         mean, std = self._units()
         error = F.smooth_l1_loss(reward, (window.reward[:, 1:] - mean) / std, reduction="none")
         ended = window.terminal if self.cfg.ends is Ends.task else window.last
@@ -89,7 +104,7 @@ class RewardModel(nn.Module):
 
         Where ends are ``drawn`` the latter is 0 or 1.
         """
-        reward, logit = self._predict(target, state, action, None, None)
+        reward, logit = self._outputs(self.average or self.net, target, state, action)
         mean, std = self._units()
         cont = logit.sigmoid()
         return reward * std + mean, cont.bernoulli(generator=generator) if self.cfg.ends is Ends.drawn else cont

@@ -79,7 +79,7 @@ class WorldModel(Trainable):
         self.generator = torch.Generator(self.device).manual_seed(self._seed + ranks.rank())
         self.optimisers = {
             "denoiser": _optimiser(self.denoiser, cfg.denoiser.optim),
-            "reward": _optimiser(self.reward, cfg.reward.optim),
+            "reward": _optimiser(self.reward.net, cfg.reward.optim, self.reward.sparse),
         }
         if self.decoder is not None:
             self.optimisers["decoder"] = self.decoder.optimiser()
@@ -116,8 +116,12 @@ class WorldModel(Trainable):
 
     def update_reward(self, window: Window) -> Metrics:
         """One optimiser step of the reward and continuation model on (B, ``self.reward_window``) rows."""
-        self.optimisers["reward"].begin()
-        return self.fit_reward(window)
+        optimiser = self.optimisers["reward"]
+        optimiser.begin()
+        metrics: Metrics = self.fit_reward(window)
+        if self.reward.average is not None:
+            ema_update(self.reward.average, self.reward.net, self.cfg.reward.ema, optimiser.updates)
+        return metrics
 
     def update_decoder(self, state: Tensor) -> Metrics:
         """One optimiser step of the learned decoder on ``state`` (B, D); nothing to do with the exact one."""
@@ -273,5 +277,5 @@ class WorldModel(Trainable):
         super().load_optim_state(state)
 
 
-def _optimiser(module: nn.Module, cfg: OptimConfig) -> Optimiser:
-    return Optimiser(module, cfg.lr, cfg.weight_decay, cfg.clip, cfg.warmup)
+def _optimiser(module: nn.Module, cfg: OptimConfig, sparse: tuple[nn.Linear, float] | None = None) -> Optimiser:
+    return Optimiser(module, cfg.lr, cfg.weight_decay, cfg.clip, cfg.warmup, sparse=sparse)
