@@ -105,11 +105,9 @@ class RewardConfig:
     normalise: bool = True  # learn the reward in units of its running standard deviation
     double_step: bool = False  # published defect: two optimiser steps on the same gradient
     ends: Ends = Ends.task
-    # Strength of the group lasso on what the head sees (nn.optim.shrink_columns); 0 (published) none. Few of two hands' 800
-    # numbers and changes decide whether an egg has been dropped; without it a head learns the few ends by heart.
-    sparsity: NonNegative = 2.0  # head
-    ema: Fraction = 0.998  # imagination uses this moving average of the weights; 0 (published) the weights themselves
-    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-3))
+    sparsity: NonNegative = 0.0  # head: strength of the group lasso on its inputs (nn.optim.shrink_columns); 0 none
+    ema: Fraction = 0.0  # imagination uses this moving average of the weights; 0 (published) the weights themselves
+    optim: OptimConfig = field(default_factory=OptimConfig)
 
 
 @dataclass

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from dima_isaac.types import Window
+from dima_isaac.nn.optim import Optimiser
+from dima_isaac.types import Dims, Window
 from dima_isaac.world_model.config import Ends, Precision, RewardConfig
 from dima_isaac.world_model.reward import RewardModel
 from tests.world_model.worlds import DIMS
@@ -27,7 +28,7 @@ def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise, ends)
     torch.manual_seed(0)
     model, rows = RewardModel(RewardConfig(normalise=normalise, ends=ends), DIMS, Precision.fp32), window(3, 4)
     guess, logit = torch.randn(3, 3), torch.randn(3, 3)
-    monkeypatch.setattr(model, "_predict", lambda *_: (guess, logit))
+    monkeypatch.setattr(model, "_outputs", lambda *_: (guess, logit))
     _, metrics = model.loss(None, rows, torch.Generator())
 
     counted = [(b, t) for b in range(3) for t in range(1, 4) if not (b == 0 and t == 1)]  # no step led to a first row
@@ -49,3 +50,60 @@ def test_the_loss_is_that_of_the_step_that_arrives(monkeypatch, normalise, ends)
         assert torch.equal(cont, draw) and 0 < draw.sum() < 9
     else:
         torch.testing.assert_close(cont, logit.sigmoid())
+
+
+class _Plain:
+    """A target whose change and z are the states themselves."""
+
+    input_mask = 1.0
+
+    @staticmethod
+    def normalised_change(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
+        return after - before
+
+    @staticmethod
+    def z(state: torch.Tensor) -> torch.Tensor:
+        return state
+
+
+@pytest.mark.slow
+def test_a_sparse_head_finds_the_one_number_that_ends_an_episode_where_a_dense_one_learns_the_ends_by_heart():
+    dims = Dims(agents=1, state=60, obs=1, action=1)
+
+    def rows(count: int) -> Window:
+        state, action = torch.randn(count, 2, 60), torch.randn(count, 2, 1, 1)
+        terminal = torch.stack([torch.zeros(count, dtype=torch.bool), state[:, 1, 7] > 1.5], 1)
+        off = torch.zeros(count, 2, dtype=torch.bool)
+        return Window(state, action, state[..., 3].clone(), terminal, off, ~off, terminal)
+
+    def missed(sparsity: float) -> tuple[float, int]:
+        torch.manual_seed(0)
+        cfg = RewardConfig(width=32, sparsity=sparsity)
+        model, known, unseen = RewardModel(cfg, dims, Precision.fp32), rows(400), rows(2000)
+        optimiser = Optimiser(model.net, 3e-3, 0.0, 1.0, sparse=model.sparse)
+        for _ in range(800):
+            optimiser.begin()
+            optimiser.step(model.loss(_Plain, known, torch.Generator())[0])
+        truth = (~unseen.terminal[:, 1]).float()
+        with torch.no_grad():
+            _, cont = model.predict(_Plain, unseen.state, unseen.action[:, :-1], torch.Generator())
+        error = float((cont[:, 0] - truth).square().mean() / truth.var())
+        return error, int((model.net.net[0].weight.abs().sum(0) > 0).sum())
+
+    (dense, all_inputs), (sparse, few) = missed(0.0), missed(2.0)
+    assert all_inputs == 121 and few < 80
+    assert sparse < 0.5 * dense
+
+
+def test_predictions_are_those_of_the_averaged_weights():
+    model, rows = RewardModel(RewardConfig(ema=0.9), DIMS, Precision.fp32), window(3, 2)
+
+    def shaken(net: torch.nn.Module) -> torch.Tensor:
+        with torch.no_grad():
+            for parameter in net.parameters():
+                parameter.add_(0.5)
+        return model.predict(_Plain, rows.state, rows.action[:, :-1], torch.Generator())[0]
+
+    before = model.predict(_Plain, rows.state, rows.action[:, :-1], torch.Generator())[0]
+    assert torch.equal(shaken(model.net), before)
+    assert not torch.equal(shaken(model.average), before)
