@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dima_isaac.schema import leaves
 from dima_isaac.types import Dims
 from dima_isaac.world_model import target as targets
-from dima_isaac.world_model.config import DecoderKind, OptimConfig, Reveal, TargetKind, WorldModelConfig
+from dima_isaac.world_model.config import DecoderKind, OptimConfig, Reveal, RewardConfig, TargetKind, WorldModelConfig
 from dima_isaac.world_model.denoiser import Denoiser
 from dima_isaac.world_model.karras import SIGMA_DATA
 from dima_isaac.world_model.paper.decoder import VqDecoder
@@ -305,6 +305,14 @@ def test_imagination_uses_the_averaged_denoiser_and_as_much_of_it_as_held_out_st
     linear = step(world, context)
     shake(world.ema_denoiser)
     assert torch.equal(step(world, context), linear) and not torch.allclose(linear, before), "the regression alone"
+
+
+def test_an_update_of_the_reward_model_shortens_its_columns_and_moves_the_average():
+    world = build(replace(small(), reward=RewardConfig(width=16, sparsity=1e9, ema=0.5)))
+    before = [weight.clone() for weight in world.reward.average.parameters()]
+    world.update_reward(Linear().window(64, world.reward_window))
+    assert not world.reward.net.net[0].weight.any() and world.reward.net.net[0].bias.any()
+    assert not any(torch.equal(*pair) for pair in zip(before, world.reward.average.parameters(), strict=True))
 
 
 def test_imagined_steps_err_as_the_model_erred_on_held_out_steps():
