@@ -121,7 +121,7 @@ def bench_train(cfg: RunConfig, env: VecEnv, eval_env: VecEnv, seconds: float) -
     with tempfile.TemporaryDirectory() as place, RunFolder(Path(place) / "run") as folder:
         logger = Logger(folder, cfg, cfg.max_env_steps)
         loop = loop_class(cfg)(replace(cfg, compile=False), folder, env, eval_env, logger, Signals())
-        setattr(loop, "log_metrics", dict)  # noqa: B010  a method, for the type checker; it would choose the horizon anew
+        setattr(loop, "log_metrics", dict)  # noqa: B010  a row of metrics would choose the dreams' length anew
         if isinstance(loop, Dyna):
             loop.horizon = min(DREAM, cfg.train.learn.horizon)
         _round(loop)

@@ -67,7 +67,7 @@ class _Plain:
 
 
 @pytest.mark.slow
-def test_a_sparse_head_finds_the_one_number_that_ends_an_episode_where_a_dense_one_learns_the_ends_by_heart():
+def test_a_sparse_head_finds_the_one_number_that_ends_an_episode_where_a_dense_one_overfits():
     dims = Dims(agents=1, state=60, obs=1, action=1)
 
     def rows(count: int) -> Window:
