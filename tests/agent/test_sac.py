@@ -155,7 +155,7 @@ def test_sparse_critics_ignore_what_decides_nothing():
         agent = tracked(SAC(cfg, game(DIMS), torch.device("cpu"), clip_actions=True, bf16=False, seed=1))
         for _ in range(100):
             agent.update(rows(128))
-        lengths = torch.stack([layer.weight.detach().norm(dim=0) for layer in agent.critics.first_layers()])
+        lengths = torch.stack([net[1].weight.detach().norm(dim=0) for net in agent.critics.nets])
         return float(lengths[:, :4].max() / lengths[:, 4:].min())
 
     assert of_the_state(2.0) < 0.1 < of_the_state(0.0)
