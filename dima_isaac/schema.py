@@ -28,7 +28,14 @@ class Range(NamedTuple):
     high: float
     step: int = 0
 
+    def text(self, value: float) -> str:
+        """What ``value``, which is outside, is not."""
+        if self.high >= _LARGEST and value < self.low:
+            return f"at least {self.low:_}"  # the upper bound only keeps infinity out
+        return f"between {self.low:_} and {self.high:_}"
 
+
+_LARGEST = 10**12
 _FINITE = Range(-1e12, 1e12)
 """Of a number whose field declares no range."""
 
@@ -98,7 +105,7 @@ def check_range(key: str, value: Any, hint: Any) -> None:
     if isinstance(value, list) and not allowed.low <= len(value) <= allowed.high:
         raise UsageError(f"{key}={value} has {len(value)} entries, not {allowed.low} to {allowed.high}.")
     if isinstance(value, (int, float)) and not allowed.low <= value <= allowed.high:  # nor may it be NaN
-        raise UsageError(f"{key}={value} is not between {allowed.low:_} and {allowed.high:_}.")
+        raise UsageError(f"{key}={value} is not {allowed.text(value)}.")
     if allowed.step and value % allowed.step:
         raise UsageError(f"{key}={value} is not a multiple of {allowed.step}.")
     if isinstance(value, list):

@@ -154,7 +154,7 @@ def test_every_key_has_one_type():
         ({"agent": {"gama": 0.9}}, "gama"),
         ({"agent": {"gamma": 2.0}}, "agent.gamma=2.0 is not between 0.0 and 1.0"),
         ({"num_envs": 0}, "num_envs=0 is not between 1 and 1_048_576"),
-        ({"train": {"learn": {"round": 0}}}, "train.learn.round=0 is not between 1 and"),
+        ({"train": {"learn": {"round": 0}}}, "train.learn.round=0 is not at least 1."),
         ({"world_model": {"history": 1_000_000}}, "world_model.history=1000000 is not between 2 and 64"),
         ({"world_model": {"denoiser": {"width": 3}}}, "world_model.denoiser.width=3 is not a multiple of 2"),
         ({"world_model": {"denoiser": {"backbone": "unet"}, "history": 2}}, "history=2: the U-Net takes 3, 7, 11"),

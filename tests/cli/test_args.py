@@ -44,7 +44,7 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
         ("play", ["task=Toy", "agent=zer0"], "did you mean zero?"),
         ("play", ["task=Toy", "agent=zero", "width=1"], "width=1 is not between 16 and 8_192"),
         ("play", ["task=Toy", "agent=zero", "headless=maybe"], "expected True or False"),
-        ("evaluate", ["checkpoint=x", "episodes=0"], "episodes=0 is not between 1 and"),
+        ("evaluate", ["checkpoint=x", "episodes=0"], "episodes=0 is not at least 1."),
         ("evaluate", ["checkpoint=x", "seed=1e12"], "seed=1000000000000 is not between 0 and"),
         ("evaluate", ["checkpoint=x", "episodes=few"], "episodes=few: expected a whole number"),
         ("evaluate", ["checkpoint=x", "episodes=1.5"], "expected a whole number"),

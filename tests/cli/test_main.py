@@ -19,7 +19,7 @@ ERRORS = [
     (["task=ShadowHandOver", "agent.actor.hidden=3"], 2, "agent.actor.hidden"),
     (["task=ShadowHandOver", "agent.gamma=[1"], 2, "agent.gamma"),
     (["task=ShadowHandOver", "checkpoint=auto", "run_dir=/dev/null/x"], 2, "is a file"),
-    (["task=ShadowHandOver", "train.learn.round=0"], 2, "train.learn.round=0 is not between 1 and"),
+    (["task=ShadowHandOver", "train.learn.round=0"], 2, "train.learn.round=0 is not at least 1."),
     (["task=ShadowHandOver", "test=True"], 2, "test=True needs checkpoint="),
     (["task=ShadowHandOver", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
     (["task=ShadowHandOver", "test=True", "checkpoint=nowhere"], 3, "there is no checkpoint nowhere"),
