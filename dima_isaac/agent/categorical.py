@@ -1,7 +1,6 @@
 """Centralised critics that predict the distribution of the return (C51, Bellemare et al. 2017)."""
 
 from collections.abc import Sequence
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -34,14 +33,12 @@ class CategoricalCritics(nn.Module):
             nn.Sequential(_batch_norm(inputs), *normed_mlp(inputs, hidden, ATOMS, _batch_norm)) for _ in range(2)
         )
         for net in self.nets:
-            head = cast(nn.Linear, cast(nn.Sequential, net)[-1])
+            assert isinstance(net, nn.Sequential)
+            head = net[-1]
+            assert isinstance(head, nn.Linear)
             with torch.no_grad():  # at first a narrow distribution round 0
                 head.weight.mul_(0.1)
                 head.bias.copy_(-0.5 * (self.atoms / 0.5).square())
-
-    def first_layers(self) -> list[nn.Linear]:
-        """The layer of each critic that sees states and actions."""
-        return [cast(nn.Linear, cast(nn.Sequential, net)[1]) for net in self.nets]
 
     def forward(self, state: Tensor, action: Tensor) -> Tensor:
         """Logits (2, B, ATOMS)."""

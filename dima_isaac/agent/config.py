@@ -70,7 +70,6 @@ class SacConfig:
     target_entropy: Annotated[
         float, Range(-10.0, 1.0)
     ] = -0.5  # per action entry, to which the entropy's weight is tuned
-    sparsity: NonNegative = 0.0  # critics: strength of the group lasso on their inputs; 0 none
 
 
 @dataclass

@@ -59,7 +59,6 @@ class SAC(ReplayLearner):
             return torch.optim.AdamW(net.parameters(), lr=cfg.sac.lr, weight_decay=WEIGHT_DECAY, fused=True)
 
         entropy = torch.optim.Adam([self.log_weight], lr=ENTROPY_LR, fused=True)
-        self.sparse = (self.critics.first_layers(), cfg.sac.sparsity) if cfg.sac.sparsity else None
         self.optimisers = {"actor": adamw(self.actor), "critics": adamw(self.critics), "entropy": entropy}
 
     @torch.no_grad()
@@ -100,7 +99,7 @@ class SAC(ReplayLearner):
             reward = batch.reward / self.scale() + batch.discount * bonus
             target = self.critics.target(after, reward, batch.discount)
         loss = _mean(-(target * logits.log_softmax(-1)).sum(-1), batch.counted).sum()
-        norm = optimizer_step(self.optimisers["critics"], self.critics.parameters(), loss, GRAD_CLIP, self.sparse)
+        norm = optimizer_step(self.optimisers["critics"], self.critics.parameters(), loss, GRAD_CLIP)
         with torch.no_grad():
             ranks.average_(buffer for buffer in self.critics.nets.buffers() if buffer.is_floating_point())
             targets: list[Tensor] = list(self.target_critics.parameters())

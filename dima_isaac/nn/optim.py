@@ -1,6 +1,6 @@
 """Optimiser steps: AdamW with warm-up and clipping; a loss or gradient that is not finite changes nothing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -9,16 +9,13 @@ from torch import Tensor, nn
 from dima_isaac import ranks
 from dima_isaac.types import restore_generator
 
-Sparse = tuple[Sequence[nn.Linear], float]
-"""Layers with the strength of their ``shrink_columns``."""
-
 
 class Optimiser:
     """AdamW on the parameters of ``module``.
 
     Weight decay acts on the weights of linear and convolution layers only, or on everything with ``decay_all``.
-    With ``warmup`` w the rate of update k is lr * min(k / w, 1), so update 0 moves nothing. The layers of ``sparse``
-    belong to ``module``.
+    With ``warmup`` w the rate of update k is lr * min(k / w, 1), so update 0 moves nothing. ``sparse`` is a layer of
+    ``module`` and the strength of its ``shrink_columns``.
     """
 
     def __init__(
@@ -29,7 +26,7 @@ class Optimiser:
         clip: float,
         warmup: int = 0,
         decay_all: bool = False,
-        sparse: Sparse | None = None,
+        sparse: tuple[nn.Linear, float] | None = None,
     ) -> None:
         self._parameters = [p for p in module.parameters() if p.requires_grad]
         layers = (layer for layer in module.modules() if isinstance(layer, nn.Linear | nn.Conv1d | nn.ConvTranspose1d))
@@ -80,7 +77,7 @@ def optimizer_step(
     parameters: Iterable[nn.Parameter],
     loss: Tensor,
     clip: float,
-    sparse: Sparse | None = None,
+    sparse: tuple[nn.Linear, float] | None = None,
 ) -> Tensor:
     """Backpropagate, clip the gradient's norm to ``clip`` and step; returns the norm before clipping, detached.
 
@@ -103,9 +100,8 @@ def optimizer_step(
     optim.found_inf = skip.float()  # type: ignore[attr-defined]
     optim.step()
     if sparse is not None:
-        layers, strength = sparse
-        for layer in layers:
-            shrink_columns(layer, torch.where(skip, 0.0, strength * optim.param_groups[0]["lr"]))
+        layer, strength = sparse
+        shrink_columns(layer, torch.where(skip, 0.0, strength * optim.param_groups[0]["lr"]))
     return norm.detach()
 
 

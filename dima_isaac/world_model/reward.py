@@ -10,7 +10,6 @@ from torch.nn import functional as F
 from dima_isaac import ranks
 from dima_isaac.nn.layers import mlp
 from dima_isaac.nn.moments import Moments
-from dima_isaac.nn.optim import Sparse
 from dima_isaac.types import Dims, Metrics, Window
 from dima_isaac.world_model.config import Ends, Precision, RewardConfig, RewardKind
 from dima_isaac.world_model.karras import SIGMA_DATA
@@ -55,11 +54,11 @@ class RewardModel(nn.Module):
         self.scale = Moments(1)
 
     @property
-    def sparse(self) -> Sparse | None:
+    def sparse(self) -> tuple[nn.Linear, float] | None:
         """The head's first layer and ``sparsity``."""
         if isinstance(self.net, RewardGpt) or not self.cfg.sparsity:
             return None
-        return [cast(nn.Linear, self.net.net[0])], self.cfg.sparsity
+        return cast(nn.Linear, self.net.net[0]), self.cfg.sparsity
 
     def _outputs(
         self,

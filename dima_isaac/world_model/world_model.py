@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from dima_isaac import ranks
 from dima_isaac.nn.ema import ema_update
-from dima_isaac.nn.optim import Optimiser, Sparse, Trainable
+from dima_isaac.nn.optim import Optimiser, Trainable
 from dima_isaac.types import Game, Metrics, Window
 from dima_isaac.world_model import karras, reveal
 from dima_isaac.world_model.config import DecoderKind, OptimConfig, WorldModelConfig
@@ -277,5 +277,5 @@ class WorldModel(Trainable):
         super().load_optim_state(state)
 
 
-def _optimiser(module: nn.Module, cfg: OptimConfig, sparse: Sparse | None = None) -> Optimiser:
+def _optimiser(module: nn.Module, cfg: OptimConfig, sparse: tuple[nn.Linear, float] | None = None) -> Optimiser:
     return Optimiser(module, cfg.lr, cfg.weight_decay, cfg.clip, cfg.warmup, sparse=sparse)

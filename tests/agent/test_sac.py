@@ -145,17 +145,3 @@ def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
     expected = torch.stack([slope.square().mean() for slope in slopes])
     torch.testing.assert_close(agent.value_gradient(state), expected, rtol=0.05, atol=1e-6)
     assert agent.critics.training
-
-
-def test_sparse_critics_ignore_what_decides_nothing():
-    def of_the_state(sparsity: float) -> float:
-        """The longest column of a state's number over the shortest of an action: the reward is of the actions alone."""
-        torch.manual_seed(1)
-        cfg = replace(CFG, sac=replace(CFG.sac, sparsity=sparsity))
-        agent = tracked(SAC(cfg, game(DIMS), torch.device("cpu"), clip_actions=True, bf16=False, seed=1))
-        for _ in range(100):
-            agent.update(rows(128))
-        lengths = torch.stack([net[1].weight.detach().norm(dim=0) for net in agent.critics.nets])
-        return float(lengths[:, :4].max() / lengths[:, 4:].min())
-
-    assert of_the_state(2.0) < 0.1 < of_the_state(0.0)

@@ -45,6 +45,6 @@ def test_columns_are_shortened_after_a_step_that_is_made(bad):
     before = layer.weight.detach().clone()
     optim = torch.optim.SGD(layer.parameters(), lr=0.1)
     optim.step = lambda: None  # what is left is the shortening
-    optimizer_step(optim, list(layer.parameters()), layer(torch.ones(4)).sum() * bad, clip=1.0, sparse=([layer], 2.0))
+    optimizer_step(optim, list(layer.parameters()), layer(torch.ones(4)).sum() * bad, clip=1.0, sparse=(layer, 2.0))
     shortened = before.norm(dim=0) - layer.weight.detach().norm(dim=0)
     torch.testing.assert_close(shortened, torch.full((4,), 0.2 if bad == 1.0 else 0.0))
