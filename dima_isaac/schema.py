@@ -31,17 +31,17 @@ class Range(NamedTuple):
     def text(self, value: float) -> str:
         """What ``value``, which is outside, is not."""
         if self.high >= _LARGEST and value < self.low:
-            return f"at least {self.low:_}"  # the upper bound only keeps infinity out
+            return "above 0" if self.low == _SMALLEST else f"at least {self.low:_}"  # high only keeps infinity out
         return f"between {self.low:_} and {self.high:_}"
 
 
-_LARGEST = 10**12
+_SMALLEST, _LARGEST = 1e-12, 10**12
 _FINITE = Range(-1e12, 1e12)
 """Of a number whose field declares no range."""
 
 Fraction = Annotated[float, Range(0.0, 1.0)]
 """A share, a probability, a learning rate, what an average keeps per step."""
-Positive = Annotated[float, Range(1e-12, 1e12)]
+Positive = Annotated[float, Range(_SMALLEST, 1e12)]
 NonNegative = Annotated[float, Range(0.0, 1e12)]
 Limit = Annotated[float, Range(0.0, float("inf"))]
 """A bound that ``inf`` switches off."""
