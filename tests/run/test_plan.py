@@ -33,11 +33,32 @@ def test_a_named_folder_that_holds_a_run_asks_for_auto():
 
 def test_other_settings_are_listed():
     made("r", seed=1)
-    with pytest.raises(UsageError, match="seed 1 -> 2"):
+    with pytest.raises(
+        UsageError, match=r"seed 1 -> 2\. Continue it with seed=1, or choose another run_dir; checkpoint=r "
+    ):
         plan(run_config(run_dir="r", checkpoint="auto", seed=2))
     cfg = run_config(run_dir="r", checkpoint="auto", seed=1, max_env_steps=5)
     cfg.train.eval.every = 7
     assert plan(cfg).stored is not None  # these two may change
+
+
+def test_switches_are_named_as_they_are_typed():
+    made("r")
+    cfg = run_config(run_dir="r", checkpoint="auto", num_envs=5)
+    cfg.world_model.clip_actions = False
+    with pytest.raises(UsageError, match=r"Continue it with num_envs=4 world_model\.clip_actions=true, or"):
+        plan(cfg)
+
+
+def test_no_command_line_is_offered_that_would_be_wrong_or_long():
+    made("r")
+    other_task = run_config(run_dir="r", checkpoint="auto")
+    other_task.task["name"] = "Ant"
+    four = run_config(run_dir="r", checkpoint="auto", seed=9, num_envs=9)
+    four.agent.gamma, four.agent.lr = 0.5, 0.5
+    for cfg in (other_task, four):
+        with pytest.raises(UsageError, match=r"\. Choose another run_dir;"):
+            plan(cfg)
 
 
 def test_another_task_is_a_change():
