@@ -91,19 +91,20 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
     if changed:
         listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])
         more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
+        typed = _typed(changed)
+        advice = f"Continue it with {typed}, or choose" if typed else "Choose"
         raise UsageError(
-            f"{folder} was made with other settings: {listed}{more}. {_cure(changed)} another run_dir;"
+            f"{folder} was made with other settings: {listed}{more}. {advice} another run_dir;"
             f" checkpoint={folder} there starts from what was learnt here."
         )
     return Plan(folder, stored)
 
 
-def _cure(changed: dict[str, tuple[Any, Any]]) -> str:
-    """How to continue all the same, as far as a command line of reasonable length can say it."""
-    plain = all(isinstance(old, bool | int | float) for old, _ in changed.values())
-    if len(changed) > 3 or not plain:
-        return "Choose"
-    return f"Continue it with {' '.join(f'{key}={str(old).lower()}' for key, (old, _) in changed.items())}, or choose"
+def _typed(changed: dict[str, tuple[Any, Any]]) -> str:
+    """The stored values as on a command line; '' for more than three, and for any but numbers and switches."""
+    if len(changed) > 3 or not all(isinstance(old, int | float) for old, _ in changed.values()):
+        return ""
+    return " ".join(f"{key}={str(old).lower()}" for key, (old, _) in changed.items())
 
 
 def _check_whole(stored: dict[str, Any], folder: Path) -> None:
