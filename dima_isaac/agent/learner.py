@@ -22,7 +22,7 @@ class Learner(Trainable, ABC):
     Methods of subclasses without a docstring are documented here.
     """
 
-    actor: nn.Module  # the network that acts; ``generator`` is that of every draw that ``act`` and ``update`` make
+    actor: nn.Module  # what ``mode`` plays; ``generator`` is that of every draw that ``act`` and ``update`` make
     captured: ClassVar[tuple[str, ...]]  # methods that change tensors in place only, and may be played as graphs
     steps_per_update: int  # optimiser steps that one ``update`` makes
 
@@ -40,6 +40,10 @@ class Learner(Trainable, ABC):
     @abstractmethod
     def track(self, step: Step) -> None:
         """Update running statistics with a real row of every environment."""
+
+    def load_policy(self, weights: dict[str, Tensor]) -> None:
+        """Begin with the ``weights`` of an exported policy, which are the ``actor``'s."""
+        self.actor.load_state_dict(weights)
 
     @abstractmethod
     def update(self, experience: Any) -> Metrics:

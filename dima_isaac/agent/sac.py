@@ -1,7 +1,7 @@
 """SAC for a team: a shared decentralised actor and centralised critics, learnt from replay (Haarnoja et al. 2018).
 
 The critics are categorical and batch-normalised, which is what lets them learn from few steps (Palenicek et al. 2026),
-returns are of n steps, and the entropy's weight is tuned to a target.
+returns are of n steps, and the entropy's weight is tuned to a target. Evaluations play averaged weights of the actor.
 """
 
 import copy
@@ -21,6 +21,7 @@ from dima_isaac.nn.optim import optimizer_step
 from dima_isaac.types import Game, Metrics, Step, Transitions
 
 CRITIC_STEPS = 2  # per step of the actor (TD3's delay)
+ACTOR_EMA = 0.99  # per step of the actor: with hands' rates the weights are averages over 1,600 environment steps
 TARGET_STEP = 0.01  # of the target critics towards the critics, per critic step
 WEIGHT_DECAY = 0.01
 ENTROPY_WEIGHT = 0.001  # at the start; with 0.01 the hand-over spent 100,000 steps in bringing the entropy down
@@ -31,7 +32,7 @@ GRAD_CLIP = 10.0
 class SAC(ReplayLearner):
     """The ``Learner`` of ``agent.learner=sac``: it improves on ``Transitions`` of any origin."""
 
-    actor: SquashedActor
+    actor: SquashedActor  # averaged: it is evaluated, played and exported; ``trained`` explores and learns
     used: Tensor
     captured = ("update",)
     steps_per_update = CRITIC_STEPS + 1
@@ -43,7 +44,10 @@ class SAC(ReplayLearner):
         super().__init__()
         self.cfg, self._observe, self._bf16 = cfg, game.observe, bf16
         dims, mask = game.spec.dims, game.spec.action_mask
-        self.actor = SquashedActor(cfg.actor, dims)
+        self.trained = SquashedActor(cfg.actor, dims)
+        self.actor = copy.deepcopy(self.trained).requires_grad_(False)
+        self.actor.inputs = self.trained.inputs  # the same statistics
+        self.register_load_state_dict_pre_hook(_add_trained)
         self.critics = CategoricalCritics(dims, cfg.critic.hidden)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
         self.log_weight = nn.Parameter(torch.tensor(math.log(ENTROPY_WEIGHT)))
@@ -59,11 +63,11 @@ class SAC(ReplayLearner):
             return torch.optim.AdamW(net.parameters(), lr=cfg.sac.lr, weight_decay=WEIGHT_DECAY, fused=True)
 
         entropy = torch.optim.Adam([self.log_weight], lr=ENTROPY_LR, fused=True)
-        self.optimisers = {"actor": adamw(self.actor), "critics": adamw(self.critics), "entropy": entropy}
+        self.optimisers = {"actor": adamw(self.trained), "critics": adamw(self.critics), "entropy": entropy}
 
     @torch.no_grad()
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        action, logp = self.actor.act(obs, generator or self.generator)
+        action, logp = self.trained.act(obs, generator or self.generator)
         return action, (logp * self.used).sum(-1)
 
     @torch.no_grad()
@@ -71,7 +75,7 @@ class SAC(ReplayLearner):
         return self.actor.mode(obs)
 
     def track(self, step: Step) -> None:
-        self.actor.inputs.track(step.obs)
+        self.trained.inputs.track(step.obs)
         self.critics.moments.update(step.state)
         self.target_critics.moments.load_state_dict(self.critics.moments.state_dict())
         self.scale.update(step.reward, step.first)
@@ -88,7 +92,7 @@ class SAC(ReplayLearner):
 
     def _update_critics(self, batch: Transitions) -> Metrics:
         with torch.no_grad(), self._autocast():
-            action, logp = self.actor.act(self._observe(batch.next_state), self.generator)
+            action, logp = self.trained.act(self._observe(batch.next_state), self.generator)
             bonus = -self.log_weight.exp() * (logp * self.used).sum((-1, -2))
         states, actions = torch.cat([batch.state, batch.next_state]), torch.cat([batch.action, action])
         with self._autocast():
@@ -111,13 +115,16 @@ class SAC(ReplayLearner):
     def _update_actor(self, batch: Transitions) -> Metrics:
         self.critics.eval().requires_grad_(False)
         with self._autocast():
-            action, logp = self.actor.act(self._observe(batch.state), self.generator)
+            action, logp = self.trained.act(self._observe(batch.state), self.generator)
             value = self.critics.mean(self.critics(batch.state, action)).amin(0)
         self.critics.train().requires_grad_(True)
         entropy = -(logp * self.used).sum((-1, -2))
         weight = self.log_weight.exp()
         loss = -_mean(value + weight.detach() * entropy, batch.counted)
-        norm = optimizer_step(self.optimisers["actor"], self.actor.parameters(), loss, GRAD_CLIP)
+        norm = optimizer_step(self.optimisers["actor"], self.trained.parameters(), loss, GRAD_CLIP)
+        averaged: list[Tensor] = list(self.actor.net.parameters())
+        with torch.no_grad():
+            torch._foreach_lerp_(averaged, list[Tensor](self.trained.net.parameters()), 1.0 - ACTOR_EMA)
         mean_entropy = _mean(entropy, batch.counted).detach()
         wanted = self.cfg.sac.target_entropy * self.used.sum()
         optimizer_step(self.optimisers["entropy"], [self.log_weight], weight * (mean_entropy - wanted), GRAD_CLIP)
@@ -134,10 +141,14 @@ class SAC(ReplayLearner):
         with torch.enable_grad():
             leaf = state.detach().requires_grad_(True)
             s = leaf.view_as(leaf)  # counting operations works with a view only
-            value = self.critics.mean(self.critics(s, self.actor.mode(self._observe(s)))).mean(0)
+            value = self.critics.mean(self.critics(s, self.trained.mode(self._observe(s)))).mean(0)
             (gradient,) = torch.autograd.grad(value.sum(), s)
         self.critics.train()
         return gradient.square().mean(0)
+
+    def load_policy(self, weights: dict[str, Tensor]) -> None:
+        super().load_policy(weights)
+        self.trained.load_state_dict(weights)
 
     def optim_state(self) -> dict[str, Any]:
         return {**super().optim_state(), "running": self.scale.running}
@@ -145,6 +156,13 @@ class SAC(ReplayLearner):
     def load_optim_state(self, state: dict[str, Any]) -> None:
         super().load_optim_state(state)
         self.scale.running = state["running"].to(self.used.device)
+
+
+def _add_trained(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """In ``state`` of a run from before weights were averaged, what acts is what was trained."""
+    actor, trained = prefix + "actor.", prefix + "trained."
+    if not any(key.startswith(trained) for key in state):
+        state.update({trained + key[len(actor) :]: value for key, value in [*state.items()] if key.startswith(actor)})
 
 
 def _mean(value: Tensor, counted: Tensor) -> Tensor:

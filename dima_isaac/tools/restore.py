@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 import yaml
-from torch import nn
 
 from dima_isaac.agent.learner import Learner, build_learner
 from dima_isaac.agent.rl_games_actor import RlGamesActor
@@ -66,14 +65,14 @@ class Restored:
         if self.cfg.algo in (Algo.ppo, Algo.mappo):
             actor = RlGamesActor(game.spec.dims).to(self.device)
             trained = self.state.get("policy") or actor.own_names(self.state["rl_games"]["model"])
-            self._load(actor, trained)
+            self._load(actor.load_state_dict, trained)
             return actor
         clip = self.cfg.world_model.clip_actions
         agent = build_learner(self.cfg.agent, game, self.device, clip_actions=clip)
         if "policy" in self.state:
-            self._load(agent.actor, self.state["policy"])
+            self._load(agent.load_policy, self.state["policy"])
         else:
-            self._load(agent, self.state["agent"])
+            self._load(agent.load_state_dict, self.state["agent"])
         return agent
 
     def world(self, env: VecEnv) -> WorldModel:
@@ -88,7 +87,7 @@ class Restored:
         if "world" not in self.state:
             raise UsageError(f"{self.path} is a policy alone, without the world model that it was trained in.")
         world = WorldModel(self.cfg.world_model, env.task, self.device)
-        self._load(world, self.state["world"])
+        self._load(world.load_state_dict, self.state["world"])
         return world.eval()
 
     def replay(self, spec: TaskSpec) -> ReplayBuffer:
@@ -109,9 +108,9 @@ class Restored:
         kept.load_state_dict({**stored, "rows": kept.rows})
         return kept
 
-    def _load(self, module: nn.Module, weights: dict[str, Any]) -> None:
+    def _load(self, load: Callable[[dict[str, Any]], object], weights: dict[str, Any]) -> None:
         try:
-            module.load_state_dict(weights)
+            load(weights)
         except (RuntimeError, KeyError) as error:
             reason = " ".join(str(error).split())[:200]
             raise CheckpointError(f"{self.path} does not fit task {self.cfg.task['name']}: {reason}") from error

@@ -112,8 +112,8 @@ class _Observer(AlgoObserver):
     def after_init(self, algo: Any) -> None:
         """Continue from the checkpoint that the configuration names."""
         self.algo, self.actor = algo, RlGamesActor(self.view.env.spec.dims).to(self.view.env.device)
-        begin = self.view.reset
-        self.persistence = Persistence(self.cfg, self.run, self.logger, self.parts(), algo.model, begin)
+        load, begin = algo.model.load_state_dict, self.view.reset
+        self.persistence = Persistence(self.cfg, self.run, self.logger, self.parts(), load, begin)
         algo.env_reset = self._current  # called once, before its first round
         begin_round = algo.update_epoch
 

@@ -64,7 +64,7 @@ class TrainingLoop(ABC):
         self.stop: str | None = None  # the signal that any rank has received
         self._nonfinite = 0
         self.step: Step
-        self.persistence = Persistence(cfg, run, logger, self.parts(), self.agent.actor, self.begin)
+        self.persistence = Persistence(cfg, run, logger, self.parts(), self.agent.load_policy, self.begin)
         self.persistence.resume()
         if cfg.compile is True:
             self.capture()

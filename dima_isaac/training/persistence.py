@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from dima_isaac import ranks
 from dima_isaac.config import Algo, RunConfig
@@ -49,15 +48,16 @@ class Persistence:
         run: RunFolder,
         logger: Logger,
         parts: dict[str, Part],
-        actor: nn.Module,
+        load_policy: Callable[[dict[str, Any]], object],
         begin: Callable[[], object],
     ) -> None:
         """Keep ``parts`` in the checkpoints of ``run`` under their names; "env_steps" is among them.
 
-        ``actor`` is what an exported policy, which is that alone, has the weights of. ``begin`` starts new episodes:
+        ``load_policy`` takes the weights of an exported policy, which has nothing else. ``begin`` starts new episodes:
         where nothing is restored, and after another number of ranks than today's.
         """
-        self.cfg, self.run, self.logger, self.parts, self.actor, self.begin = cfg, run, logger, parts, actor, begin
+        self.cfg, self.run, self.logger, self.parts, self.begin = cfg, run, logger, parts, begin
+        self.load_policy = load_policy
         self.checkpoints = Checkpoints(run.checkpoints, cfg, logger.note)
         self._missed = self._went_back = False
         self._saved_at: int | None = None
@@ -188,7 +188,7 @@ class Persistence:
             )
         try:
             if alone:
-                self.actor.load_state_dict(state["policy"])
+                self.load_policy(state["policy"])
             else:
                 self.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:

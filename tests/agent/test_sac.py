@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, SacConfig
-from dima_isaac.agent.sac import SAC
+from dima_isaac.agent.sac import ACTOR_EMA, SAC
 from dima_isaac.agent.squashed import LOG_STD_INIT, SquashedActor
 from dima_isaac.types import Dims, Step, Transitions
 from tests.agent.games import game
@@ -100,7 +100,7 @@ def test_critics_learn_scaled_rewards_and_the_entropy_of_what_follows(monkeypatc
     project = agent.critics.target
     monkeypatch.setattr(agent.critics, "target", lambda logits, *given: told.append(given) or project(logits, *given))
     monkeypatch.setattr(
-        agent.actor, "act", lambda obs, generator: (torch.zeros(len(obs), 2, 1), torch.full((len(obs), 2, 1), 0.3))
+        agent.trained, "act", lambda obs, generator: (torch.zeros(len(obs), 2, 1), torch.full((len(obs), 2, 1), 0.3))
     )
     batch = rows(64)
     batch.discount = torch.full((64,), 0.7)
@@ -132,6 +132,39 @@ def test_a_continued_learner_learns_the_same():
         assert torch.equal(mine, theirs)
 
 
+def test_what_is_played_is_an_average_of_the_weights_that_learn():
+    agent = tracked(learner())
+    before = [weight.clone() for weight in agent.actor.net.parameters()]
+    agent.update(rows(64))
+    trained = list(agent.trained.net.parameters())
+    for old, played, learnt in zip(before, agent.actor.net.parameters(), trained, strict=True):
+        torch.testing.assert_close(played, old + (1.0 - ACTOR_EMA) * (learnt - old))
+    assert any(not torch.equal(old, learnt) for old, learnt in zip(before, trained, strict=True))
+    assert agent.actor.inputs is agent.trained.inputs, "one set of statistics"
+    agent.trained.net[-1].bias.data += 1.0
+    obs = torch.randn(8, 2, 4)
+    assert torch.equal(agent.mode(obs), agent.actor.mode(obs)) and not torch.equal(
+        agent.mode(obs), agent.trained.mode(obs)
+    )
+
+
+def test_a_run_from_before_the_average_plays_and_trains_what_it_had():
+    agent, other = tracked(learner()), learner(seed=2)
+    agent.update(rows(64))
+    other.load_state_dict({key: value for key, value in agent.state_dict().items() if not key.startswith("trained.")})
+    for name, weight in agent.actor.state_dict().items():
+        assert torch.equal(other.trained.state_dict()[name], weight) and torch.equal(
+            other.actor.state_dict()[name], weight
+        )
+
+
+def test_an_exported_policy_is_played_and_trained_on():
+    agent, other = tracked(learner()), learner(seed=2)
+    other.load_policy(agent.actor.state_dict())
+    obs = torch.randn(8, 2, 4)
+    assert torch.equal(other.mode(obs), agent.mode(obs)) and torch.equal(other.trained.mode(obs), agent.mode(obs))
+
+
 def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
     agent = tracked(learner())
     state, small = torch.randn(16, 4), 1e-2
@@ -139,7 +172,7 @@ def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
 
     def value(s: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return agent.critics.mean(agent.critics(s, agent.mode(s[:, None].expand(-1, 2, -1)))).mean(0)
+            return agent.critics.mean(agent.critics(s, agent.trained.mode(s[:, None].expand(-1, 2, -1)))).mean(0)
 
     slopes = [(value(state + d) - value(state - d)) / (2 * small) for d in small * torch.eye(4)]
     expected = torch.stack([slope.square().mean() for slope in slopes])
