@@ -17,12 +17,13 @@ from dima_isaac.agent.config import AgentConfig
 from dima_isaac.agent.learner import ReplayLearner
 from dima_isaac.agent.returns import ReturnScale
 from dima_isaac.agent.squashed import SquashedActor
+from dima_isaac.nn.ema import ema_update
 from dima_isaac.nn.optim import optimizer_step
 from dima_isaac.types import Game, Metrics, Step, Transitions
 
 CRITIC_STEPS = 2  # per step of the actor (TD3's delay)
-ACTOR_EMA = 0.99  # per step of the actor: with hands' rates the weights are averages over 1,600 environment steps
 TARGET_STEP = 0.01  # of the target critics towards the critics, per critic step
+ACTOR_STEP = 0.01  # of ``actor`` towards ``trained``, per step of that; on hands within 1,600 environment steps
 WEIGHT_DECAY = 0.01
 ENTROPY_WEIGHT = 0.001  # at the start; with 0.01 the hand-over spent 100,000 steps in bringing the entropy down
 ENTROPY_LR = 1e-3
@@ -106,8 +107,7 @@ class SAC(ReplayLearner):
         norm = optimizer_step(self.optimisers["critics"], self.critics.parameters(), loss, GRAD_CLIP)
         with torch.no_grad():
             ranks.average_(buffer for buffer in self.critics.nets.buffers() if buffer.is_floating_point())
-            targets: list[Tensor] = list(self.target_critics.parameters())
-            torch._foreach_lerp_(targets, list[Tensor](self.critics.parameters()), TARGET_STEP)
+            ema_update(self.target_critics, self.critics, TARGET_STEP)
             for old, new in zip(self.target_critics.buffers(), self.critics.buffers(), strict=True):
                 old.copy_(new)
         return {"agent/value_loss": loss.detach(), "agent/critic_grad_norm": norm}
@@ -122,9 +122,7 @@ class SAC(ReplayLearner):
         weight = self.log_weight.exp()
         loss = -_mean(value + weight.detach() * entropy, batch.counted)
         norm = optimizer_step(self.optimisers["actor"], self.trained.parameters(), loss, GRAD_CLIP)
-        averaged: list[Tensor] = list(self.actor.net.parameters())
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged, list[Tensor](self.trained.net.parameters()), 1.0 - ACTOR_EMA)
+        ema_update(self.actor, self.trained, ACTOR_STEP)
         mean_entropy = _mean(entropy, batch.counted).detach()
         wanted = self.cfg.sac.target_entropy * self.used.sum()
         optimizer_step(self.optimisers["entropy"], [self.log_weight], weight * (mean_entropy - wanted), GRAD_CLIP)

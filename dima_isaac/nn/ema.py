@@ -1,14 +1,19 @@
 """An exponential moving average (EMA) of a network's weights."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 
 @torch.no_grad()
-def ema_update(average: nn.Module, net: nn.Module, decay: float, updates: int) -> None:
-    """Move ``average`` towards ``net`` after its update number ``updates``.
+def ema_update(average: nn.Module, net: nn.Module, step: float) -> None:
+    """Move the weights of ``average`` by ``step``, a share, towards those of ``net``."""
+    averaged: list[Tensor] = list(average.parameters())
+    torch._foreach_lerp_(averaged, list[Tensor](net.parameters()), step)
 
-    The decay is (1 + n) / (10 + n) until that exceeds ``decay``, so that early weights are soon forgotten.
+
+def ema_step(decay: float, updates: int) -> float:
+    """The step after update number ``updates`` of a network: 1 - ``decay`` in the end.
+
+    The decay is (1 + n) / (10 + n) after n updates until that exceeds ``decay``: early weights are soon forgotten.
     """
-    step = 1.0 - min(decay, (1.0 + updates) / (10.0 + updates))
-    torch._foreach_lerp_(list(average.parameters()), list(net.parameters()), step)
+    return 1.0 - min(decay, (1.0 + updates) / (10.0 + updates))

@@ -112,8 +112,8 @@ class _Observer(AlgoObserver):
     def after_init(self, algo: Any) -> None:
         """Continue from the checkpoint that the configuration names."""
         self.algo, self.actor = algo, RlGamesActor(self.view.env.spec.dims).to(self.view.env.device)
-        load, begin = algo.model.load_state_dict, self.view.reset
-        self.persistence = Persistence(self.cfg, self.run, self.logger, self.parts(), load, begin)
+        begin, refuse = self.view.reset, self._refuse_policy
+        self.persistence = Persistence(self.cfg, self.run, self.logger, self.parts(), refuse, begin)
         algo.env_reset = self._current  # called once, before its first round
         begin_round = algo.update_epoch
 
@@ -220,6 +220,12 @@ class _Observer(AlgoObserver):
             self.evaluator.evaluate(interruptible(self.signals, self.actor.mode), env_steps)
             return True
         return False
+
+    def _refuse_policy(self, weights: dict[str, Any]) -> None:
+        """Of a policy alone rl-games' networks, which have a value too, cannot begin."""
+        raise CheckpointError(
+            f"checkpoint={self.cfg.checkpoint} is a policy alone; algo={self.cfg.algo.name} continues runs."
+        )
 
     def log(self, env_steps: int) -> None:
         """Write one row of metrics."""

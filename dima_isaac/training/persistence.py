@@ -7,7 +7,7 @@ from typing import Any
 import torch
 
 from dima_isaac import ranks
-from dima_isaac.config import Algo, RunConfig
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, DivergenceError, UsageError
 from dima_isaac.nn.captured import tree_leaves
 from dima_isaac.run.checkpoint import Checkpoints
@@ -171,7 +171,7 @@ class Persistence:
     def resume(self) -> None:
         """Continue from the checkpoint that the configuration names, or begin.
 
-        An exported policy gives the actors their weights, and then the run begins.
+        An exported policy gives the actors their weights, where the learner takes such, and then the run begins.
 
         Raises:
             CheckpointError: torn, altered, of another task, or of other sizes than this run's.
@@ -181,11 +181,7 @@ class Persistence:
             self.logger.rewind(0)
             self.begin()
             return
-        alone, algo = "policy" in state, self.cfg.algo
-        if alone and algo in (Algo.ppo, Algo.mappo):
-            raise CheckpointError(
-                f"checkpoint={self.cfg.checkpoint} is a policy alone; algo={algo.name} continues runs."
-            )
+        alone = "policy" in state
         try:
             if alone:
                 self.load_policy(state["policy"])
@@ -193,7 +189,7 @@ class Persistence:
                 self.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
             which, made = self.cfg.checkpoint, state["config"]["algo"]
-            reason = " ".join(str(error).split())[:300] if made == algo.name else f"it is of algo={made}."
+            reason = " ".join(str(error).split())[:300] if made == self.cfg.algo.name else f"it is of algo={made}."
             raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
         env_steps = 0 if alone else int(state["env_steps"])
         if ranks.from_first(lambda: env_steps) != env_steps:

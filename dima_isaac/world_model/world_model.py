@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from dima_isaac import ranks
-from dima_isaac.nn.ema import ema_update
+from dima_isaac.nn.ema import ema_step, ema_update
 from dima_isaac.nn.optim import Optimiser, Trainable
 from dima_isaac.types import Game, Metrics, Window
 from dima_isaac.world_model import karras, reveal
@@ -111,7 +111,7 @@ class WorldModel(Trainable):
         optimiser.begin()
         metrics: Metrics = self.fit_dynamics(window)
         if self.ema_denoiser is not None:
-            ema_update(self.ema_denoiser, self.denoiser, self.cfg.denoiser.ema, optimiser.updates)
+            ema_update(self.ema_denoiser, self.denoiser, ema_step(self.cfg.denoiser.ema, optimiser.updates))
         return metrics
 
     def update_reward(self, window: Window) -> Metrics:
@@ -120,7 +120,7 @@ class WorldModel(Trainable):
         optimiser.begin()
         metrics: Metrics = self.fit_reward(window)
         if self.reward.average is not None:
-            ema_update(self.reward.average, self.reward.net, self.cfg.reward.ema, optimiser.updates)
+            ema_update(self.reward.average, self.reward.net, ema_step(self.cfg.reward.ema, optimiser.updates))
         return metrics
 
     def update_decoder(self, state: Tensor) -> Metrics:

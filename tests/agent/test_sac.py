@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dima_isaac.agent.config import ActorConfig, AgentConfig, CriticConfig, SacConfig
-from dima_isaac.agent.sac import ACTOR_EMA, SAC
+from dima_isaac.agent.sac import ACTOR_STEP, SAC
 from dima_isaac.agent.squashed import LOG_STD_INIT, SquashedActor
 from dima_isaac.types import Dims, Step, Transitions
 from tests.agent.games import game
@@ -138,14 +138,14 @@ def test_what_is_played_is_an_average_of_the_weights_that_learn():
     agent.update(rows(64))
     trained = list(agent.trained.net.parameters())
     for old, played, learnt in zip(before, agent.actor.net.parameters(), trained, strict=True):
-        torch.testing.assert_close(played, old + (1.0 - ACTOR_EMA) * (learnt - old))
+        torch.testing.assert_close(played, old + ACTOR_STEP * (learnt - old), rtol=0.0, atol=1e-7)
     assert any(not torch.equal(old, learnt) for old, learnt in zip(before, trained, strict=True))
     assert agent.actor.inputs is agent.trained.inputs, "one set of statistics"
     agent.trained.net[-1].bias.data += 1.0
-    obs = torch.randn(8, 2, 4)
-    assert torch.equal(agent.mode(obs), agent.actor.mode(obs)) and not torch.equal(
-        agent.mode(obs), agent.trained.mode(obs)
-    )
+    mode = agent.mode(obs := torch.randn(8, 2, 4))
+    assert torch.equal(mode, agent.actor.mode(obs)) and not torch.equal(mode, agent.trained.mode(obs))
+    drawn, _ = agent.act(obs, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn, agent.trained.act(obs, torch.Generator().manual_seed(0))[0]), "what trains explores"
 
 
 def test_a_run_from_before_the_average_plays_and_trains_what_it_had():
@@ -153,9 +153,8 @@ def test_a_run_from_before_the_average_plays_and_trains_what_it_had():
     agent.update(rows(64))
     other.load_state_dict({key: value for key, value in agent.state_dict().items() if not key.startswith("trained.")})
     for name, weight in agent.actor.state_dict().items():
-        assert torch.equal(other.trained.state_dict()[name], weight) and torch.equal(
-            other.actor.state_dict()[name], weight
-        )
+        assert torch.equal(other.actor.state_dict()[name], weight)
+        assert torch.equal(other.trained.state_dict()[name], weight)
 
 
 def test_an_exported_policy_is_played_and_trained_on():

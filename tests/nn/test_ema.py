@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from dima_isaac.nn.ema import ema_update
+from dima_isaac.nn.ema import ema_step, ema_update
 
 
 def test_average_follows_and_is_never_trained():
@@ -15,8 +15,8 @@ def test_average_follows_and_is_never_trained():
     net(torch.ones(1)).sum().backward()
     assert mean.weight.grad is None
     nn.init.constant_(net.weight, 2.0)
-    ema_update(mean, net, decay=0.5, updates=1)  # (1 + 1) / (10 + 1) < 0.5
+    ema_update(mean, net, ema_step(decay=0.5, updates=1))  # (1 + 1) / (10 + 1) < 0.5
     torch.testing.assert_close(mean.weight.item(), 1.0 + (1.0 - 2.0 / 11.0))
-    ema_update(mean, net, decay=0.5, updates=1_000)
+    ema_update(mean, net, ema_step(decay=0.5, updates=1_000))
     torch.testing.assert_close(mean.weight.item(), 2.0 - 0.5 * (2.0 - (2.0 - 2.0 / 11.0)))
     assert net.weight.item() == 2.0

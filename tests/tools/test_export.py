@@ -12,8 +12,12 @@ import yaml
 from dima_isaac.cli import main as cli
 from dima_isaac.cli.args import parse
 from dima_isaac.cli.compose import compose
+from dima_isaac.config import typed
 from dima_isaac.run import checkpoint
+from dima_isaac.run.build import build_task
+from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.folder import find
+from dima_isaac.tools.restore import Restored, read_run
 from tests.cli.program import ENV, ROOT
 from tests.tools.toy_runs import TOY, last_json
 
@@ -112,6 +116,15 @@ def test_training_begins_with_the_actors_of_a_policy(exported, tmp_path, capsys)
     for name, value in checkpoint.read(out / "weights.pt")["policy"].items():
         assert torch.equal(began["agent"][f"actor.{name}"], value)
         assert "moments" in name or torch.equal(ended["agent"][f"actor.{name}"], value)
+        assert torch.equal(began["agent"].get(f"trained.{name}", value), value), "SAC goes on learning from it"
+
+
+def test_a_policy_alone_explores_with_its_weights(exported):
+    path, state, stored = read_run(str(exported[1]), Catalog())
+    agent = Restored(path, typed(stored), state).agent(build_task(typed(stored)))
+    exploring = getattr(agent, "trained", getattr(agent, "actor", agent)).state_dict()
+    for name, value in state["policy"].items():
+        assert torch.equal(exploring[name], value)
 
 
 def test_a_policy_alone_has_no_world_model_and_fits_its_own_learner(exported, tmp_path, capsys):
