@@ -31,14 +31,13 @@ class CriticConfig:
 
 @dataclass
 class ExploreConfig:
-    """Episodes of training in which slow noise is added to the policy's actions.
+    """Slow noise that training adds to the policy's actions, of another deviation in every episode.
 
     White noise at 60 Hz averages out before it has moved anything, so a policy that holds an object never sees it
-    fly, and dreams of flight stay wrong. Noise that lasts moves the object; a share of episodes is enough to show the
-    world model what the policy does not do by itself.
+    fly; noise that lasts moves the object. Deviations from 0 on keep most of the replay near what the policy does.
     """
 
-    share: Fraction = 0.0  # of episodes; 0 is the policy's own noise alone
+    max_std: NonNegative = 0.0  # an episode's deviation is uniform from 0 to this; 0 is the policy's own noise alone
 
 
 @dataclass

@@ -57,7 +57,7 @@ def config(steps: int, checkpoint: str = "", eval_every: int = 80) -> RunConfig:
         world_model=WorldModelConfig(
             denoiser=DenoiserConfig(width=16, blocks=1), reward=RewardConfig(width=16), value_weight=0.5),
         agent=AgentConfig(LearnerKind.ppo, ActorConfig(hidden=[16]), CriticConfig(hidden=[16]), ppo=PpoConfig(epochs=2),
-            explore=ExploreConfig(share=0.5)),
+            explore=ExploreConfig(max_std=1.0)),
         replay=ReplayConfig(capacity=400), train=train,
     )  # fmt: skip
 
@@ -118,6 +118,7 @@ def test_a_learning_phase_waits_for_the_only_environment_s_episode(tmp_path, mon
     monkeypatch.setattr(Trainer, "update_policy", lambda self: None)
     cfg = config(130, eval_every=0)
     cfg.train = replace(cfg.train, learn=replace(LEARN, round=30, whole_episodes=True), probe_every=0)
+    cfg.agent.explore.max_std = 0.0  # no action ends an episode early
     trained(tmp_path / "run", cfg, envs)
     assert phases == ([41, 83, 104] if envs == 1 else [40, 70, 100, 130])
 
@@ -362,7 +363,7 @@ def test_a_row_is_what_was_seen_and_what_was_done_there(tmp_path):
             return step(action)
 
         env.step = listen
-        trainer.explorer.cfg = ExploreConfig(share=1.0)
+        trainer.explorer.cfg = ExploreConfig(max_std=5.0)
         for _ in range(10):
             trainer.collect()
         logger.close()
