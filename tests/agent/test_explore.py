@@ -4,6 +4,7 @@ import torch
 
 from dima_isaac.agent.config import ExploreConfig
 from dima_isaac.agent.explore import CORRELATION, Explorer
+from dima_isaac.run.renamed import renamed_state
 from dima_isaac.types import Dims
 
 DIMS = Dims(agents=2, state=3, obs=3, action=4)
@@ -56,3 +57,14 @@ def test_it_continues_bit_for_bit():
     other.load_state_dict({name: value.clone() for name, value in one.state_dict().items()})
     later = torch.arange(400) % 3 == 0
     assert torch.equal(one(still, later), other(still, later))
+
+
+def test_a_run_of_before_ends_its_episodes_with_the_deviation_that_they_had():
+    noisy = explorer(max_std=0.5)
+    active = torch.arange(400) % 2 == 0  # until then an episode had deviation 1 or none
+    stored = {"noise": torch.ones(400, 2, 4), "active": active, "generator": noisy.state_dict()["generator"]}
+    noisy.load_state_dict(renamed_state({"explorer": stored})["explorer"])
+    still = torch.zeros(400, 2, 4)
+    moved = noisy(still, firsts(400, False)).flatten(1)
+    assert not moved[~active].any() and abs(moved[active].std() - (1.0 - CORRELATION**2) ** 0.5) < 0.03
+    assert noisy(still, firsts(400, True)).flatten(1).any(1).all()
