@@ -19,7 +19,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError, unknown
 from dima_isaac.run import zoo
 from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
-from dima_isaac.run.renamed import advice
+from dima_isaac.run.renamed import DROPPED, advice
 from dima_isaac.schema import AUTO, alternatives, check_range, expected, field_types, schema, text_of
 from dima_isaac.tools.config import Agent, EvaluateConfig, ExportConfig, PlayConfig, PlotConfig, PolicyConfig
 
@@ -224,8 +224,6 @@ _READ: dict[Any, Callable[[str], Any]] = {
 def _unknown_key(name: str, command: str, keys: dict[str, Any], catalog: Catalog) -> UsageError:
     """The error for a key that does not exist: its new name, or the nearest keys; and all keys beside it."""
     own = field_types(OPTIONS[command] or RunConfig)
-    if advice(name):
-        return UsageError(advice(name))
     if name in _FOREIGN_NAMES:
         return UsageError(f"unknown key '{name}'; here it is {_FOREIGN_NAMES[name]}.")
     branch = name
@@ -234,6 +232,8 @@ def _unknown_key(name: str, command: str, keys: dict[str, Any], catalog: Catalog
     depth = branch.count(".") + 2 if branch else 1
     below = dict.fromkeys(".".join(key.split(".")[:depth]) for key in keys if key.startswith(f"{branch}."))
     shown = f"Keys of {branch or command}: {', '.join(below or own)}."
+    if advice(name):
+        return UsageError(f"{advice(name)} {shown}" if name in DROPPED else advice(name))
     if name == branch:
         return UsageError(f"{name} is a group of keys. {shown}")
     if not branch and name.startswith("task.") and command not in _ALONE:
