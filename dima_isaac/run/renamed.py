@@ -33,9 +33,6 @@ def renamed_config(config: dict[str, Any]) -> dict[str, Any]:
         if value is not _MISSING and (branch_to_leaf or _get(config, new) in (_MISSING, value)):
             _pop(config, old)
             _put(config, new, value)
-    for key, accepted in DROPPED.items():
-        if not accepted or _get(config, key) in accepted:
-            _pop(config, key)
     for new, meanings in MERGED.items():
         for value, parts in meanings.items():
             stored = {key: _get(config, key) for key in parts}
@@ -45,6 +42,9 @@ def renamed_config(config: dict[str, Any]) -> dict[str, Any]:
                 for key in present:
                     _pop(config, key)
                 break
+    for key, accepted in DROPPED.items():  # after MERGED: a value that no longer means anything may be dropped
+        if not accepted or _get(config, key) in accepted:
+            _pop(config, key)
     for key, value in ADDED.items():
         branch, leaf = _branch(config, key)
         if branch:  # empty where the file has nothing of that part

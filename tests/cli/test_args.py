@@ -139,7 +139,8 @@ def test_paths_survive_hydra_s_grammar():
         (["task=Toy,Ant"], "task=Toy,Ant names several; -m makes a run of each"),
         (["multi_gpu=True"], "here it is gpus=all"),
         (["world_model.exact_echo=True"], "is now called world_model.copy_last_action"),
-        (["agent.explore.share=0.3"], "share no longer exists. Keys of agent.explore: agent.explore.max_std."),
+        (["agent.explore.share=0.3"], "is now part of agent.explore.max_std"),
+        (["train.probe_horizon=5"], "no longer exists. Keys of train: train.learn,"),
     ],
 )
 def test_typing_errors_name_the_cure(words, said):

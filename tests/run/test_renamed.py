@@ -89,6 +89,13 @@ def test_a_run_of_before_the_choice_of_a_learner_keeps_its_own():
     assert renamed.renamed_config({"agent": {"learner": "sac"}})["agent"]["learner"] == "sac"
 
 
+@pytest.mark.parametrize(("share", "explore"), [(0.0, {"max_std": 0.0}), (0.3, {})])
+def test_a_run_without_slow_noise_stays_without(share, explore):
+    new = renamed.renamed_config({"agent": {"explore": {"share": share}}})
+    assert new["agent"]["explore"] == explore
+    renamed.check_expressible(new, "run")
+
+
 def test_leaves_and_branches_move_and_dropped_keys_go(tables):
     new = renamed.renamed_config(OLD)
     assert new["agent"] == {"rate": {"most": 3.0, "least": 0.0, "decay": 0.5}} and new["seed"] == 4
