@@ -15,6 +15,7 @@ import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -26,6 +27,7 @@ from dima_isaac.errors import DimaError, WorkerError
 T = TypeVar("T")
 
 PATIENCE = timedelta(minutes=30)  # for a rank that does not answer; one that has died is noticed at once
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "microseconds period" of a container's cores, or "max period"
 _SEEDS = 1_000_000_007  # between the seeds of two ranks, modulo 2^32
 
 _control: Any = None  # the gloo group of control messages
@@ -76,6 +78,16 @@ def local_rank() -> int:
 def local_count() -> int:
     """The number of ranks on this machine."""
     return int(os.environ.get("LOCAL_WORLD_SIZE", count())) if count() > 1 else 1
+
+
+def cores() -> int:
+    """Cores for this rank: its share of the process's affinity and of the container's quota, where there is one."""
+    available = len(os.sched_getaffinity(0))
+    if _QUOTA.is_file():
+        limit, period = _QUOTA.read_text().split()
+        if limit != "max":
+            available = min(available, int(limit) // int(period))
+    return max(1, available // local_count())
 
 
 def seed(base: int) -> int:

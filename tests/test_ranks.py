@@ -231,6 +231,17 @@ def test_a_rank_does_its_share():
     assert share.train.learn.dreams == 200 and share.agent.sac.batch == 86 and cfg.train.learn.dreams == 600
 
 
+@pytest.mark.parametrize(("quota", "cores"), [("250000 100000", 2), ("50000 100000", 1), ("max 100000", 6), ("", 6)])
+def test_cores_are_those_of_the_affinity_and_of_the_container(quota, cores, monkeypatch, tmp_path):
+    monkeypatch.setattr("os.sched_getaffinity", lambda process: range(6))
+    monkeypatch.setattr(ranks, "_QUOTA", tmp_path / "cpu.max")
+    if quota:
+        (tmp_path / "cpu.max").write_text(quota + "\n")
+    assert ranks.cores() == cores
+    monkeypatch.setattr(ranks, "local_count", lambda: 2)
+    assert ranks.cores() == max(1, cores // 2)
+
+
 def test_a_process_of_its_own_keeps_what_it_has():
     value = torch.tensor(2.0)
     assert ranks.count() == 1 and ranks.rank() == 0 and ranks.seed(9) == 9 and not ranks.lost()

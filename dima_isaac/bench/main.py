@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.config import RunConfig
 from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
-from dima_isaac.run.resolve import cores, resolve_run
+from dima_isaac.run.resolve import resolve_run
 from dima_isaac.run.versions import versions
 
 _PACKAGES = ("torch", "numpy", "mujoco", "mujoco-warp", "warp-lang", "gymnasium-robotics", "dima-isaac")
@@ -42,7 +43,7 @@ def machine() -> dict[str, Any]:
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "cpu": _cpu(),
-        "cores": cores(),
+        "cores": ranks.cores(),
         "load": round(os.getloadavg()[0], 2),
         "torch_threads": torch.get_num_threads(),
         "gpu": gpu,

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.bench.engine import bench_engine
 from dima_isaac.bench.timing import median_ratio
@@ -23,7 +24,6 @@ from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import UsageError
 from dima_isaac.run.build import build_env_by_name
-from dima_isaac.run.resolve import cores
 
 PARTITIONS = {"HalfCheetah": "6x1", "Ant": "4x2", "Walker2d": "2x3", "Humanoid": "9|8"}
 SIZES = (64, 256)
@@ -61,7 +61,7 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
             case = cases[name] = _case(task, size, cfg.seconds / (len(tasks) * len(sizes)), cfg.seed)
             rates = ", ".join(f"{variant} {rate:,.0f}" for variant, rate in case["env_steps_per_s"].items())
             print(f"{name}: {rates} env-steps/s; ours / bare {case['ratio'][_BARE]:.2f}")
-    return {"threads": cores(), "cases": cases}
+    return {"threads": ranks.cores(), "cases": cases}
 
 
 def _case(task: str, size: int, seconds: float, seed: int) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _robotics(task: str, size: int, seed: int) -> Variant:
 def _envpool(task: str, size: int, seed: int) -> Variant:
     import envpool  # type: ignore[import-not-found]
 
-    env = envpool.make_gymnasium(f"{task}-v5", num_envs=size, num_threads=cores(), seed=seed)
+    env = envpool.make_gymnasium(f"{task}-v5", num_envs=size, num_threads=ranks.cores(), seed=seed)
     env.reset()
 
     def play(actions: np.ndarray) -> None:

@@ -60,7 +60,7 @@ def resolve_run(
         number, what = ranks.count(), "one GPU" if ranks.count() == 1 else f"{ENVS_PER_GPU} for each of the GPUs"
         num_envs = choose("num_envs", number * ENVS_PER_GPU, what)
     else:
-        number = ranks.count() * _share(cores())
+        number = ranks.count() * ranks.cores()
         num_envs = choose("num_envs", ENVS_PER_CORE * number, f"{ENVS_PER_CORE} for each of {number} cores")
     if int(num_envs) % ranks.count():
         near = -(-int(num_envs) // ranks.count()) * ranks.count()
@@ -74,7 +74,7 @@ def resolve_run(
     elif cfg.agent.learner is LearnerKind.sac:
         threads = choose("threads", 1, "batches of agent.learner=sac are too small to share out")
     else:
-        threads = choose("threads", _share(cores()), "cores this process may use")
+        threads = choose("threads", ranks.cores(), "cores this process may use")
     graphs = rl_device != "cpu" and ranks.count() == 1
     why = "one launch for a dream or an update" if graphs else "graphs are for GPUs, and the learner is on the CPU"
     if ranks.count() > 1 and rl_device != "cpu":
@@ -97,22 +97,6 @@ def resolve_run(
         compile=choose("compile", graphs, why),
         world_model=world,
     ), reasons
-
-
-def _share(available: int) -> int:
-    """Of cores, for each rank of this machine."""
-    return max(1, available // ranks.local_count())
-
-
-def cores() -> int:
-    """Cores that this process may use: its affinity, and the container's quota where there is one."""
-    available = len(os.sched_getaffinity(0))
-    quota = Path("/sys/fs/cgroup/cpu.max")
-    if quota.is_file():
-        limit, period = quota.read_text().split()
-        if limit != "max":
-            available = min(available, max(1, int(limit) // int(period)))
-    return available
 
 
 def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -> dict[str, Any]:

@@ -39,7 +39,7 @@ class PhysicsConfig:
 class MujocoConfig(PhysicsConfig):
     """MuJoCo on the CPU, one simulation per environment on a pool of threads."""
 
-    threads: FewOrZero = 0  # 0 takes every core this process may use (its affinity, so cgroups and SLURM are respected)
+    threads: FewOrZero = 0  # 0 takes every core that this process may use: its affinity and its container's quota
     persistent: bool | None = None  # one MjData per environment: observations cost a fifth less; None: if it fits
 
 

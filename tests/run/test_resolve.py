@@ -5,6 +5,7 @@ import re
 import pytest
 import torch
 
+from dima_isaac import ranks
 from dima_isaac.agent.config import AgentConfig, LearnerKind
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
@@ -59,7 +60,7 @@ def test_a_gpu_engine_that_can_use_the_cpu_does_so_when_named_only(monkeypatch):
     catalog = OneEngine(gpu=True, cpu_too=True)
     resolved, reasons = resolve.resolve_run(run_config("special"), catalog)
     assert resolved.engine["name"] == "special" and resolved.sim_device == resolved.rl_device == "cpu"
-    assert "slowly" in reasons["sim_device"] and resolved.num_envs == resolve.ENVS_PER_CORE * resolve.cores()
+    assert "slowly" in reasons["sim_device"] and resolved.num_envs == resolve.ENVS_PER_CORE * ranks.cores()
     for device in ("auto", "cpu"):
         resolved, _ = resolve.resolve_run(run_config(sim_device=device), catalog)
         assert resolved.engine["name"] == "mujoco"
@@ -81,14 +82,14 @@ def test_every_auto_gets_a_value_and_a_reason(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     resolved, reasons = resolve.resolve_run(run_config(), Catalog())
     assert set(reasons) >= {"engine", "sim_device", "rl_device", "num_envs", "threads"}
-    assert resolved.num_envs == resolve.ENVS_PER_CORE * resolve.cores()
+    assert resolved.num_envs == resolve.ENVS_PER_CORE * ranks.cores()
     assert resolved.task["episode_length"] == 20 and resolved.task["fence"] == 2.0
     assert resolved.engine["cone"] == "pyramidal" and resolved.engine["name"] == "mujoco"
 
 
 def test_small_batches_get_one_thread_and_large_ones_every_core(monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(resolve, "cores", lambda: 7)
+    monkeypatch.setattr(ranks, "cores", lambda: 7)
     for learner, threads in ((LearnerKind.sac, 1), (LearnerKind.ppo, 7)):
         agent = AgentConfig(learner=learner)
         assert resolve.resolve_run(run_config(agent=agent), Catalog())[0].threads == threads
@@ -156,7 +157,7 @@ def test_a_task_that_simulates_itself_takes_no_gpu_engine(monkeypatch):
     own = {"name": "pettingzoo", "target": "tests.toy_plugin:OwnEngine", "fence": 2.0}
     resolved, reasons = resolve.resolve_run(RunConfig(task=own), OneEngine(gpu=True, cpu_too=True))
     assert resolved.engine["name"] == "mujoco" and resolved.sim_device == "cpu" and resolved.rl_device == "cuda:0"
-    assert resolved.num_envs == resolve.ENVS_PER_CORE * resolve.cores() and "simulates itself" in reasons["engine"]
+    assert resolved.num_envs == resolve.ENVS_PER_CORE * ranks.cores() and "simulates itself" in reasons["engine"]
     with pytest.raises(UsageError, match="simulates itself"):
         resolve.resolve_run(RunConfig(task=own, engine={"name": "special"}), OneEngine(gpu=True, cpu_too=True))
 
@@ -175,7 +176,7 @@ def test_physics_on_the_cpu_with_the_learner_on_a_gpu(monkeypatch):
     a_gpu(monkeypatch)
     resolved, _ = resolve.resolve_run(run_config(sim_device="cpu"), OneEngine(gpu=True))
     assert (resolved.engine["name"], resolved.sim_device, resolved.rl_device) == ("mujoco", "cpu", "cuda:0")
-    assert resolved.compile is True and resolved.num_envs == resolve.ENVS_PER_CORE * resolve.cores()
+    assert resolved.compile is True and resolved.num_envs == resolve.ENVS_PER_CORE * ranks.cores()
 
 
 def test_a_driver_that_torch_cannot_use_is_reported(monkeypatch, tmp_path):

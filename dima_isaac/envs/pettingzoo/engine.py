@@ -9,7 +9,6 @@ import logging
 import math
 import multiprocessing
 import multiprocessing.util
-import os
 import time
 from itertools import pairwise
 from multiprocessing.connection import wait
@@ -19,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dima_isaac import ranks
 from dima_isaac.envs.pettingzoo.config import PettingZooConfig
 from dima_isaac.envs.pettingzoo.worker import OK, RESET, STEP, STOP, Layout, serve
 from dima_isaac.errors import SimulationError, UsageError, WorkerError
@@ -52,7 +52,7 @@ class ParallelEngine:
         self._restarts = 0
         self._nonfinite = torch.zeros((), dtype=torch.int64)
         self._broken = torch.zeros(num_envs, dtype=torch.int64)  # times since an episode was finished
-        count = min(cfg.workers or len(os.sched_getaffinity(0)), num_envs)
+        count = min(cfg.workers or ranks.cores(), num_envs)
         bounds = [round(i * num_envs / count) for i in range(count + 1)]
         self.workers = [_Worker(f"worker {i}", a, b) for i, (a, b) in enumerate(pairwise(bounds))]
         # an engine that was never closed stops its workers before Python waits for them: they ignore SIGTERM

@@ -84,7 +84,7 @@ class MujocoEngine(BaseEngine):
         if not self._raw and model.nv <= _DENSE_UP_TO:
             model.opt.jacobian = mujoco.mjtJacobian.mjJAC_DENSE
         self._stage = _STAGE_NONE if self._raw else _STAGE_VEL
-        self.threads = cfg.threads or max(1, len(os.sched_getaffinity(0)) // ranks.local_count())
+        self.threads = cfg.threads or ranks.cores()
         persistent = _fits(num_envs) if cfg.persistent is None else cfg.persistent
         self.batch: Batch | ContactBatch
         if "cfrc_ext" in scene.fields:
