@@ -1,7 +1,7 @@
 """The schema of a run: one tree of dataclasses. YAML and the command line may only set its values.
 
 Torch-free, as is every ``config.py``: a wrong key is answered before torch is imported. ``auto`` values are
-resolved once, in ``run.build``, and stored with their reasons in the run folder's ``config.yaml``.
+resolved once, in ``run.resolve``, and stored with their reasons in the run folder's ``config.yaml``.
 """
 
 from collections.abc import Mapping
@@ -88,6 +88,8 @@ FREE = (
     *("max_env_steps", "gpus", "sim_device", "rl_device", "threads", "compile", "headless", "experiment", "run_dir"),
     *("checkpoint", "test", "capture_video", "capture_video_freq", "capture_video_len", "tensorboard"),
     *("wandb_activate", "wandb", "train.eval", "train.checkpoint", "train.probe_every"),
+    *("engine.threads", "engine.python", "task.workers", "task.patience", "task.start_patience"),
+    *(f"{group}.{key}" for group in ("task", "engine") for key in ("target", "config", "requires")),  # code, not values
 )
 """What may differ between a run and its continuation in the same folder."""
 

@@ -16,8 +16,6 @@ from dima_isaac.run.folder import LATEST, RESUME, ROOT, read_config
 from dima_isaac.run.renamed import check_expressible
 from dima_isaac.schema import AUTO, leaves
 
-_CODE = ("task.target", "task.config", "engine.target", "engine.config")
-
 
 @dataclass
 class Plan:
@@ -67,7 +65,7 @@ def changes(stored: dict[str, Any], cfg: RunConfig) -> dict[str, tuple[Any, Any]
     old = dict(leaves(stored))
     out = {}
     for key, value in leaves(cfg):
-        if key in _CODE or any(key == free or key.startswith(free + ".") for free in FREE):
+        if any(key == free or key.startswith(free + ".") for free in FREE):
             continue
         if value != AUTO and key in old and old[key] != value:
             out[key] = (old[key], value)

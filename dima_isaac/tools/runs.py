@@ -15,7 +15,7 @@ from dima_isaac.schema import leaves
 from dima_isaac.tools.statistics import bootstrap, iqm, mean
 
 Array = np.ndarray
-_IGNORED = (*FREE, "seed", "task.target", "task.config", "engine.target", "engine.config", "engine.threads")
+_IGNORED = (*FREE, "seed")
 POINTS = 200  # of a group's common axis
 
 

@@ -42,6 +42,14 @@ def test_other_settings_are_listed():
     assert plan(cfg).stored is not None  # these two may change
 
 
+def test_threads_and_what_describes_the_code_may_change():
+    made("r", engine={"name": "toy", "target": "a:B", "requires": {"cure": "old"}, "threads": 1, "drag": 0.1})
+    now = {"name": "toy", "target": "c:D", "requires": {"cure": "new"}, "threads": 4, "drag": 0.1}
+    assert plan(run_config(run_dir="r", checkpoint="auto", engine=now)).stored is not None
+    with pytest.raises(UsageError, match=r"other settings: engine\.drag 0\.1 -> 0\.2\."):
+        plan(run_config(run_dir="r", checkpoint="auto", engine={**now, "drag": 0.2}))
+
+
 def test_switches_are_named_as_they_are_typed():
     made("r")
     cfg = run_config(run_dir="r", checkpoint="auto", num_envs=5)
