@@ -27,6 +27,12 @@ def test_early_ends_stop_counting():
     assert metrics["length"] < 60 and metrics["return"] <= metrics["length"]
 
 
+def test_no_step_is_made_once_every_episode_has_ended():
+    asked = []
+    seen = episodes(toy_env(2, fence=1.2), lambda obs: asked.append(1) or torch.ones(2, 2, 1), 1)
+    assert seen.length.max() == len(asked) < 60
+
+
 def test_independent_of_history():
     env = toy_env(num_envs=4)
     push = lambda obs: 0.3 * torch.ones(4, 2, 1)
@@ -45,17 +51,17 @@ def test_success_is_latched():
 
 
 def test_success_is_latched_until_the_next_episode():
-    """All reach the goal, then leave the field for good, and fail in every episode after that."""
+    """All reach the goal; all but the first then leave the field, and fail in every episode after that."""
     env = toy_env(num_envs=4, episode_length=150)
     done = torch.zeros(4, dtype=torch.bool)
 
     def policy(obs):
-        done.logical_or_(env.success)
+        done[1:] |= env.success[1:]
         steer = (0.5 - obs[:, 0, :2] - 0.5 * obs[:, 0, 2:4]).clamp(-1, 1)
         return torch.where(done[:, None], 1.0, steer).unsqueeze(-1)
 
     seen = episodes(env, policy, episode=1)
-    assert seen.success.all() and seen.length.max() < 150 and not env.success.any()
+    assert seen.success.all() and seen.length[1:].max() < 150 and not env.success[1:].any()
 
 
 def test_what_follows_a_quarantine_is_another_episode():
