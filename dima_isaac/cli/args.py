@@ -86,6 +86,8 @@ def parse(command: str, argv: Sequence[str]) -> Args:
     pairs = []
     for word in words:
         key, equals, text = word.partition("=")
+        if word.startswith("~") and not word.startswith(("~hydra.", "~hydra/")):
+            raise UsageError(f"'{word}' takes a setting away, and a run needs all; leave it out to have its default.")
         if equals or word.startswith("~"):
             pairs.append((key.lstrip("+~"), text, word))
         elif "runs" in own:

@@ -70,6 +70,8 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
         ("play", ["--task", "Toy"], "without dashes: task=Toy"),
         ("play", ["-m", "checkpoint=x"], "-m is for train only"),
         ("train", ["--config-dir"], "--config-dir needs a folder"),
+        ("train", ["~experiment"], "'~experiment' takes a setting away, and a run needs all; leave it out"),
+        ("train", ["~train.eval.every=5"], "takes a setting away"),
         ("bench", ["batch=0"], "batch=0 is not between 1 and"),
     ],
 )
