@@ -1,7 +1,8 @@
 """The interface between the training loop and a policy learner, and the one place that chooses an implementation.
 
-A new learner is a module with a subclass of ``Learner``, its settings in ``agent.config`` (a block of
-``AgentConfig`` and a member of ``LearnerKind`` that names the class), and nothing else.
+A new learner is a module with a subclass of ``DreamLearner`` or ``ReplayLearner`` and, in ``agent.config``, its
+settings (a block of ``AgentConfig``) and a member of ``LearnerKind`` that names the class. One from replay also takes
+``start``, ``n_step`` and ``batch`` of ``agent.sac``, which the training loops read.
 """
 
 import importlib
@@ -80,8 +81,10 @@ def build_learner(
         bf16: whether networks that can may compute in bfloat16.
         seed: of the learner's generator; its weights come from torch's global one.
     """
+    return learner_class(cfg)(cfg, game, device, clip_actions=clip_actions, bf16=bf16, seed=seed)
+
+
+def learner_class(cfg: AgentConfig) -> Any:
+    """The subclass of ``Learner`` that ``cfg.learner`` names."""
     module, _, name = cfg.learner.value.partition(":")
-    learner: Learner = getattr(importlib.import_module(module), name)(
-        cfg, game, device, clip_actions=clip_actions, bf16=bf16, seed=seed
-    )
-    return learner
+    return getattr(importlib.import_module(module), name)

@@ -1,6 +1,6 @@
 """The one place that chooses a training loop."""
 
-from dima_isaac.agent.config import LearnerKind
+from dima_isaac.agent.learner import ReplayLearner, learner_class
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.training.dyna import Dyna
 from dima_isaac.training.loop import TrainingLoop
@@ -12,4 +12,4 @@ def loop_class(cfg: RunConfig) -> type[TrainingLoop]:
     """The loop of ``algo=dima|sac``, by what the learner learns from."""
     if cfg.algo is Algo.sac:
         return ModelFree
-    return Dyna if cfg.agent.learner is LearnerKind.sac else Trainer
+    return Dyna if issubclass(learner_class(cfg.agent), ReplayLearner) else Trainer
