@@ -45,7 +45,7 @@ def main(cfg: ExportConfig, _: dict[str, str], compose: Callable[..., RunConfig]
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror}.") from error
-    env = restored.build_env(min(cfg.num_envs, cfg.episodes), cfg.seed + restored.cfg.seed)
+    env = restored.build_env(min(cfg.num_envs, cfg.episodes), cfg.seed)
     try:
         policy = policy_of(restored, env.task)
         obs = env.reset().obs[:2].cpu()

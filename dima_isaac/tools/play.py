@@ -20,7 +20,7 @@ from dima_isaac.tools import table
 from dima_isaac.tools.config import PlayConfig, Viewer, World
 from dima_isaac.tools.dream import Dream
 from dima_isaac.tools.policies import controller
-from dima_isaac.tools.restore import HELD_OUT, Restored, restore_or_compose
+from dima_isaac.tools.restore import Restored, restore_or_compose
 from dima_isaac.training import video
 from dima_isaac.types import Controller, Step
 
@@ -30,7 +30,7 @@ PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow 
 def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
     """Show a checkpoint's policy, or a scripted one on a task."""
     restored, run = restore_or_compose(cfg, changes, compose, catalog)
-    env = build.build_env(run, cfg.num_envs, cfg.seed + HELD_OUT)
+    env = restored.build_env(cfg.num_envs, cfg.seed) if restored else build.build_env(run, cfg.num_envs, cfg.seed)
     try:
         policy = controller(cfg, restored, env)
         if cfg.viewer is Viewer.web or not cfg.headless:

@@ -42,7 +42,7 @@ def main(cfg: PlotConfig, changes: dict[str, str], compose: Callable[..., RunCon
 
 
 def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
-    with closing(restored.build_env(cfg.num_envs, cfg.seed + restored.cfg.seed)) as env:
+    with closing(restored.build_env(cfg.num_envs, cfg.seed)) as env:
         loop, spec, name = probe.open_loop(restored, env, cfg.seed), env.spec, env.task.describe
     title = f"{spec.name}, {restored.env_steps:,} environment steps, preset {restored.cfg.preset}, held-out episodes"
     folder = Path(cfg.out) if cfg.out else restored.run_folder / "plots"

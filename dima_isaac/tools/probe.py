@@ -21,7 +21,7 @@ def open_loop(restored: Restored, env: VecEnv, seed: int) -> probes.OpenLoop:
 
 def probe(restored: Restored, num_envs: int, seed: int) -> dict[str, Any]:
     """Measure on ``num_envs`` environments whose starts are drawn from ``seed``; print tables, return plain values."""
-    with closing(restored.build_env(num_envs, seed + restored.cfg.seed)) as env:
+    with closing(restored.build_env(num_envs, seed)) as env:
         loop, world, act = open_loop(restored, env, seed), restored.world(env), restored.agent(env.task).act
         sensitivity = probes.sensitivity(world, env, act, 1)
         push = {name: value.tolist() for name, value in vars(pushes.pushes(world, env, act, 1, seed)).items()}

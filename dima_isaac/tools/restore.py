@@ -57,8 +57,8 @@ class Restored:
         return torch.device(self.cfg.rl_device)
 
     def build_env(self, num_envs: int, seed: int) -> VecEnv:
-        """``num_envs`` copies of the task, with starts held out from training."""
-        return build.build_env(self.cfg, num_envs, seed + HELD_OUT)
+        """``num_envs`` copies of the task, with starts held out from training: the same for every command."""
+        return build.build_env(self.cfg, num_envs, seed + self.cfg.seed + HELD_OUT)
 
     def agent(self, game: Game) -> Learner | RlGamesActor:
         """Its agents; of an exported policy and of rl-games' networks only the actor is trained."""
