@@ -22,7 +22,7 @@ from dima_isaac.gym.structs import (
     TendonProperties,
     Transform,
 )
-from dima_isaac.sim.mjcf import load_asset_model
+from dima_isaac.sim.mjcf import load_asset_model, subtree
 from dima_isaac.sim.scene import Mjcf
 
 _IGNORED = {"option", "size", "visual", "statistic", "sensor", "keyframe", "custom", "equality", "texture", "material"}
@@ -50,8 +50,8 @@ class Asset:
     def __post_init__(self) -> None:
         self.options = deepcopy(self.options)  # the caller may change them for the next asset
         self.model, root = load_asset_model(Mjcf(xml=self.text))
-        model, tree = self.model, range(root, self.model.nbody)
-        self.links = [model.body(body).name for body in tree if _under(model, body, root)]
+        model = self.model
+        self.links = [model.body(body).name for body in subtree(model, root)]
         pairs = {*model.pair_geom1.tolist(), *model.pair_geom2.tolist()}
         self.shapes = [
             g for g in range(model.ngeom) if model.geom_contype[g] or model.geom_conaffinity[g] or g in pairs
@@ -214,12 +214,6 @@ def primitive(kind: str, size: list[float], options: AssetOptions) -> Asset:
         shape.set("quat", "1 0 1 0")  # MuJoCo's is along z
     shape.set("size", " ".join(map(repr, size)))
     return Asset(_plain(tree, float(options.density)), options)
-
-
-def _under(model: mujoco.MjModel, body: int, root: int) -> bool:
-    while body > root:
-        body = model.body_parentid[body]
-    return bool(body == root)
 
 
 def _spliced(node: ET.Element, folder: Path) -> ET.Element:

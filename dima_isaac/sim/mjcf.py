@@ -50,6 +50,15 @@ def load_asset_model(asset: Mjcf) -> tuple[mujoco.MjModel, int]:
 
 
 @lru_cache(maxsize=16)
+def subtree(model: mujoco.MjModel, root: int) -> list[int]:
+    """``root`` and the bodies below it, parents first."""
+    bodies = [root]
+    for body in range(root + 1, model.nbody):
+        if model.body_parentid[body] in bodies:
+            bodies.append(body)
+    return bodies
+
+
 def root_name(asset: Mjcf) -> str:
     """The name of the asset's root body."""
     return str(load_asset(asset)[1].name)

@@ -20,7 +20,7 @@ import mujoco
 import numpy as np
 
 from dima_isaac.errors import UsageError
-from dima_isaac.sim.mjcf import load_asset_model
+from dima_isaac.sim.mjcf import load_asset_model, subtree
 from dima_isaac.sim.scene import IDENTITY, Actor, Box, Mjcf, Quat
 
 Array = np.ndarray
@@ -75,7 +75,7 @@ def gym_asset(actor: Actor) -> GymAsset:
 def _from_mjcf(asset: Mjcf, fixed: bool) -> GymAsset:
     model, root = load_asset_model(asset)
     _refuse(model, root, asset)
-    links = [root, *(b for b in range(root + 1, model.nbody) if _under(model, b, root))]
+    links = subtree(model, root)
     rotation = model.body_quat[root]
     out = ET.Element("mujoco", model=model.body(root).name)
     ET.SubElement(out, "compiler", angle="radian")
@@ -133,12 +133,6 @@ def _refuse(model: mujoco.MjModel, root: int, asset: Mjcf) -> None:
     for kind in model.geom_type:
         if int(kind) not in _SHAPES:
             refuse("a plane or height field")
-
-
-def _under(model: mujoco.MjModel, body: int, root: int) -> bool:
-    while body > root:
-        body = model.body_parentid[body]
-    return bool(body == root)
 
 
 def _frame(pos: Array, quat: Array, rotation: Array | None) -> dict[str, Any]:
