@@ -4,6 +4,7 @@ Everything else is a mistake of ours and keeps its traceback.
 """
 
 import errno
+import os
 import re
 import traceback
 
@@ -38,11 +39,16 @@ def explain(error: Exception) -> str:
     if found and found["threads"]:
         return f"no more threads can be started ({words}); lower threads or engine.threads."
     if found or isinstance(error, MemoryError):
-        reason = next((part for part in words.split(". ") if _FULL.search(part)), words or "MemoryError")
+        reason = next((part for part in re.split(r"\. (?=[A-Z])", words) if _FULL.search(part)), words or "MemoryError")
         return f"memory is full ({reason}); lower {_what_to_lower(error)}."
     if isinstance(error, OSError) and error.errno in _CURES:
         where = f" ({error.filename!s:.200})" if error.filename else ""
         return f"{error.strerror}{where}; {_CURES[error.errno]}."
+    if (backend := os.environ.get("MUJOCO_GL")) and _from_opengl(error):
+        return (
+            f"MUJOCO_GL={backend} cannot be used here ({words}); unset it, which is fine without pictures,"
+            " or take egl (libegl1), osmesa (libosmesa6), glfw (a display) or disabled."
+        )
     if _lacks_a_part_of_mujoco(error):
         return (
             f"mujoco is incomplete ({words}), as an upgrade from 3 to 4 leaves it:"
@@ -57,6 +63,12 @@ def _what_to_lower(error: Exception) -> str:
     for frame, _ in traceback.walk_tb(error.__traceback__):
         keys = _LOWER.get("".join(frame.f_globals.get("__name__", "").split(".")[1:2]), keys)
     return keys
+
+
+def _from_opengl(error: Exception) -> bool:
+    """Whether it was raised while MuJoCo imported the OpenGL backend that is named: no physics works then, either."""
+    names = {frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__)}
+    return bool(names & {"mujoco.gl_context", "mujoco.rendering.classic.gl_context"})
 
 
 def _lacks_a_part_of_mujoco(error: Exception) -> bool:

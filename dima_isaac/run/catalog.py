@@ -152,8 +152,7 @@ def import_target(target: str) -> type[Any]:
             if error.name and (module == error.name or module.startswith(error.name + ".")):
                 raise UsageError(f"target '{target}': there is no module {error.name}.") from error
             raise
-        # MuJoCo raises a RuntimeError for an unknown value of MUJOCO_GL
-        if module.startswith("dima_isaac.") and not isinstance(error, RuntimeError):
+        if module.startswith("dima_isaac."):
             raise
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = "" if isinstance(error, SyntaxError) else f" ({place.filename}, line {place.lineno})"

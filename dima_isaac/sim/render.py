@@ -19,7 +19,7 @@ _NEAR, _LENGTHS = 4.0, 1.5  # m, and lengths of a robot: the distance of a camer
 _RENDERING_OFF = ("disable", "disabled", "off", "false", "0")  # values of MUJOCO_GL
 _ELSEWHERE = "play viewer=web shows a policy in a browser, headless=True needs no display"
 _BACKSPACE = 259  # GLFW's number
-_CURE = "install libegl1 or libosmesa6, or set capture_video=False"
+_CURE = "install libegl1 or libosmesa6; training needs neither without capture_video=True"
 
 
 class Renderer:
@@ -70,7 +70,7 @@ def _first_working(make: Callable[[], mujoco.Renderer]) -> mujoco.Renderer:
     contexts = sys.modules[mujoco.Renderer.__module__].gl_context
     chosen = os.environ.get("MUJOCO_GL", "").lower()
     if chosen in _RENDERING_OFF:
-        raise UsageError(f"MUJOCO_GL={chosen} forbids pictures; unset it, or set capture_video=False")
+        raise UsageError(f"MUJOCO_GL={chosen} forbids pictures; unset it, or train without capture_video=True")
     reasons = []
     for backend in dict.fromkeys(name for name in (chosen, "egl", "osmesa") if name in ("egl", "osmesa", "glfw")):
         problem = display_problem() if backend == "glfw" else ""

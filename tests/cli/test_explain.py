@@ -110,6 +110,15 @@ def test_an_upgrade_of_mujoco_that_left_half_of_it_is_named(error):
     assert "pip uninstall -y mujoco mujoco-core && pip install -e ." in explain(error)
 
 
+@pytest.mark.slow
+def test_an_opengl_backend_that_is_not_there_is_named_with_its_cure(tmp_path):
+    command = [sys.executable, str(ROOT / "scripts" / "train.py"), "task=ShadowHandOver", "preset=smoke", "run_dir=r"]
+    env = ENV | {"MUJOCO_GL": "nonsense"}
+    ended = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert ended.returncode == 2 and "error: MUJOCO_GL=nonsense cannot be used here (" in ended.stderr
+    assert "; unset it, which is fine" in ended.stderr and ended.stderr.count("\n") == 1
+
+
 @pytest.mark.parametrize("words", [["run_dir={0}"], ["run_dir=r", "checkpoint={0}"], ["--config-dir", "/tmp/{0}"]])
 def test_an_overlong_path_is_one_line(words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

@@ -161,7 +161,9 @@ class ParallelEngine:
         self._staged.fill_(True)
 
     def render(self, env: int, width: int, height: int) -> np.ndarray:
-        raise UsageError(f"{self.cfg.env_id} runs in worker processes and draws no pictures; use capture_video=False.")
+        raise UsageError(
+            f"{self.cfg.env_id} runs in worker processes, which draw no pictures; leave capture_video out."
+        )
 
     def close(self) -> None:
         _stop(self.workers)
