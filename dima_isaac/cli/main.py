@@ -8,7 +8,6 @@ import io
 import os
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from functools import partial
 from importlib import import_module
 
@@ -25,7 +24,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(words: list[str]) -> int:
     from dima_isaac.cli.args import OPTIONS, parse
     from dima_isaac.run.catalog import Catalog
-    from dima_isaac.run.signals import ExitAtOnce
+    from dima_isaac.run.signals import ExitAtOnce, interrupting
 
     command = words[0] if words else "--help"
     if command in ("-h", "--help"):
@@ -36,7 +35,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     if command not in OPTIONS:
         raise unknown("command", command, OPTIONS)
-    with ExitAtOnce() if command == "train" else nullcontext():
+    with ExitAtOnce() if command == "train" else interrupting():
         args = parse(command, words[1:])
         if args.help:
             from dima_isaac.cli.help import usage

@@ -11,8 +11,8 @@ from __future__ import annotations
 import os
 import signal
 import stat
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -87,6 +87,32 @@ def _leave_terminal() -> None:
     for stream in (1, 2):
         if stat.S_ISCHR(os.fstat(stream).st_mode):
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+
+
+@contextmanager
+def interrupting() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, here at the latest; a second one ends the process.
+
+    An import that meets it may fail elsewhere, for what is missing then: any error after it is taken for it.
+    """
+    pressed = False
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        nonlocal pressed
+        if pressed:
+            os._exit(INTERRUPTED)
+        pressed = True
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, handle)
+    try:
+        yield
+    except Exception as error:
+        if pressed:
+            raise KeyboardInterrupt from error
+        raise
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 class ExitAtOnce(Signals):

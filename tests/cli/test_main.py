@@ -1,5 +1,8 @@
 """Which command runs, and what a user reads when it cannot."""
 
+import contextlib
+import os
+import signal
 import subprocess
 import sys
 
@@ -74,3 +77,17 @@ def test_a_command_is_needed(words, code, said, capsys):
     assert cli.main(words) == code
     out, err = capsys.readouterr()
     assert (out + err).startswith(said) and (out + err).count("\n") == 1
+
+
+def test_an_import_that_fails_after_ctrl_c_is_the_interruption(monkeypatch, capsys):
+    """The import that met it has swallowed it; what fails is another one."""
+
+    def tool(*words):
+        with contextlib.suppress(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AttributeError("module 'numpy' has no attribute 'matrix'")
+
+    monkeypatch.setattr("dima_isaac.tools.plot.main", tool)
+    assert cli.main(["plot", "."]) == 130
+    assert capsys.readouterr().err == "interrupted.\n"
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

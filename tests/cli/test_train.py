@@ -192,7 +192,7 @@ def test_a_signal_while_wandb_waits_for_its_server_ends_the_start(tmp_path, word
 
 @pytest.mark.slow
 def test_an_evaluation_is_left_at_the_first_step_after_a_signal(tmp_path):
-    process = started(tmp_path, "Ctrl-C saves", "task.episode_length=1_000_000")
+    process = started(tmp_path, "Ctrl-C saves", "task.episode_length=1_000_000", "task.fence=1e9")
     time.sleep(2.0)  # the first evaluation goes on for minutes
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=30)
