@@ -20,7 +20,7 @@ from dima_isaac.cli.main import announce, guarded
 from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import Catalog, described
-from dima_isaac.run.folder import RESUME, RunFolder, find, read_config
+from dima_isaac.run.folder import RESUME, RunFolder, find, has_begun
 from dima_isaac.run.plan import Plan, plan
 from dima_isaac.run.signals import ExitAtOnce, Signals
 from dima_isaac.schema import as_dict
@@ -174,7 +174,7 @@ def _folder(place: Plan, cfg: RunConfig) -> RunFolder:
 
     def opened() -> Path:
         folder = RunFolder(place.path) if place.stored or cfg.run_dir else RunFolder.fresh(place.path)
-        if place.stored is None and read_config(folder.path) is not None:  # since it was planned
+        if place.stored is None and has_begun(folder.path):  # since it was planned
             folder.close()
             raise UsageError(f"another process has made a run in {folder.path}; choose another run_dir.")
         own.append(folder)

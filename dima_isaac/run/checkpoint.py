@@ -6,7 +6,6 @@ checkpoints/last.pt          the newest of them (a hard link)
 
 import contextlib
 import os
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,14 +14,13 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError
 from dima_isaac.run import sealed
 from dima_isaac.run.atomic import replacing
-from dima_isaac.run.folder import RESUME, find
+from dima_isaac.run.folder import RESUME, find, steps_in
 from dima_isaac.run.renamed import check_expressible, renamed_config, renamed_state
 from dima_isaac.run.sealed import State, UnreadableError
 from dima_isaac.run.segments import ROW_FILE, load_rows, new_rows, save_rows, without_rows
 from dima_isaac.schema import as_dict
 
 FORMAT = 1
-_STEP = re.compile(r"step_(\d+)\.pt")
 
 
 class Checkpoints:
@@ -193,12 +191,6 @@ def check_task(path: Path, state: State, wanted: str) -> None:
     made = state["config"]["task"]["name"]
     if made != wanted:
         raise CheckpointError(f"{path} was made on task {made}, not {wanted}.")
-
-
-def steps_in(folder: Path) -> list[Path]:
-    """The step files in ``folder``, oldest first."""
-    numbered = [(_STEP.fullmatch(path.name), path) for path in folder.iterdir()]
-    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
 
 
 def _set_aside(path: Path) -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import sys
 import tempfile
@@ -35,6 +36,7 @@ ROOT = Path("runs")
 LATEST = "latest"
 RESUME = (AUTO, LATEST)
 """Values of ``checkpoint`` that continue a run in its own folder."""
+_STEP = re.compile(r"step_(\d+)\.pt")
 
 
 class RunFolder:
@@ -161,7 +163,22 @@ def find(where: str) -> Path:
     for candidate in (path, path / "last.pt", path / "checkpoints" / "last.pt", path / zoo.WEIGHTS):
         if candidate.is_file():
             return candidate
+    for folder in (path, path / "checkpoints"):  # a last.pt that was not copied along
+        if found := steps_in(folder):
+            return found[-1]
     raise CheckpointError(f"there is no checkpoint {where} (a .pt file, a run folder or zoo:NAME).")
+
+
+def steps_in(folder: Path) -> list[Path]:
+    """The step files in ``folder``, oldest first."""
+    numbered = [(_STEP.fullmatch(path.name), path) for path in folder.glob("step_*.pt")]
+    return [path for _, path in sorted((int(match[1]), path) for match, path in numbered if match)]
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether ``folder`` holds anything of a run that a new one would destroy: checkpoints or rows of metrics."""
+    metrics = folder / "metrics.jsonl"
+    return bool(steps_in(folder / "checkpoints")) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def read_rows(metrics: Path) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any
 from dima_isaac.config import FREE, RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run import lock
-from dima_isaac.run.folder import LATEST, RESUME, ROOT, read_config
+from dima_isaac.run.folder import LATEST, RESUME, ROOT, has_begun, read_config
 from dima_isaac.run.renamed import check_expressible
 from dima_isaac.schema import AUTO, leaves
 
@@ -42,7 +42,7 @@ def plan(cfg: RunConfig) -> Plan:
         raise UsageError(f"experiment={cfg.experiment} is not a folder in {ROOT}; run_dir=PATH puts one run anywhere.")
     _check_writable(parent)
     if cfg.checkpoint in RESUME and parent.is_dir():
-        runs = [folder for folder in parent.iterdir() if (folder / "config.yaml").is_file()]
+        runs = [folder for folder in parent.iterdir() if (folder / "config.yaml").is_file() and has_begun(folder)]
         for folder in sorted(runs, key=_last_written, reverse=True):
             try:
                 stored = read_config(folder)
@@ -77,7 +77,13 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
     holder = lock.holder(folder)
     if holder:
         raise UsageError(f"{folder} is in use by {holder}; wait for it or choose another run_dir.")
-    stored = read_config(folder)
+    stored, begun = read_config(folder), has_begun(folder)
+    if begun and stored is None:
+        raise UsageError(
+            f"{folder} holds checkpoints or metrics, but no config.yaml that tells of what run; choose another run_dir."
+        )
+    if not begun:  # a start that failed leaves a configuration of nothing
+        stored = None
     if stored is None and cfg.checkpoint == LATEST:
         raise CheckpointError(f"checkpoint=latest: {folder} holds no run; checkpoint=auto would start one.")
     if stored is None:
@@ -87,15 +93,19 @@ def _plan_named(cfg: RunConfig, folder: Path) -> Plan:
     _check_whole(stored, folder)
     changed = changes(stored, cfg)
     if changed:
-        listed = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])
-        more = f" and {len(changed) - 6} more" if len(changed) > 6 else ""
         typed = _typed(changed)
         advice = f"Continue it with {typed}, or choose" if typed else "Choose"
         raise UsageError(
-            f"{folder} was made with other settings: {listed}{more}. {advice} another run_dir;"
-            f" checkpoint={folder} there starts from what was learnt here."
+            f"{folder} was made with other settings: {listed(changed)}. {advice} another run_dir;"
+            f" checkpoint={folder} there starts from what was learnt here, if task, algo and sizes agree."
         )
     return Plan(folder, stored)
+
+
+def listed(changed: dict[str, tuple[Any, Any]]) -> str:
+    """The first of ``changes``, as text."""
+    first = ", ".join(f"{key} {old} -> {new}" for key, (old, new) in list(changed.items())[:6])
+    return first + (f" and {len(changed) - 6} more" if len(changed) > 6 else "")
 
 
 def _typed(changed: dict[str, tuple[Any, Any]]) -> str:

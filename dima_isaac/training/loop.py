@@ -15,7 +15,7 @@ from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.errors import CheckpointError, DivergenceError, SimulationError, WorkerError
 from dima_isaac.nn.captured import Captured
 from dima_isaac.replay.ring import ReplayBuffer
-from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.folder import RunFolder, steps_in
 from dima_isaac.run.logger import Logger
 from dima_isaac.run.signals import Interrupted, Signals, interruptible
 from dima_isaac.training.clock import Ratio, Schedule
@@ -137,6 +137,7 @@ class TrainingLoop(ABC):
             raise CheckpointError(
                 f"the run stopped at {self.env_steps:,} environment steps and could not be saved there."
                 f" Make room, then: {self.run_folder.resume_command}"
+                + ("" if steps_in(self.run_folder.checkpoints) else " (from the beginning: nothing could be saved)")
             )
 
     def to_the_end(self) -> Generator[None, None, bool]:

@@ -11,8 +11,9 @@ from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, DivergenceError, UsageError
 from dima_isaac.nn.captured import tree_leaves
 from dima_isaac.run.checkpoint import Checkpoints
-from dima_isaac.run.folder import RESUME, RunFolder
+from dima_isaac.run.folder import RESUME, RunFolder, has_begun
 from dima_isaac.run.logger import Logger
+from dima_isaac.run.plan import changes, listed
 from dima_isaac.run.segments import columns
 
 Part = tuple[Callable[[], Any], Callable[[Any], Any]]
@@ -178,6 +179,8 @@ class Persistence:
         """
         state = ranks.after_first(self.checkpoints.restore)  # which may set damaged files aside
         if state is None:
+            if has_begun(self.run.path):
+                self.logger.note("there is no checkpoint: the run begins anew, and its metrics with it")
             self.logger.rewind(0)
             self.begin()
             return
@@ -188,9 +191,11 @@ class Persistence:
             else:
                 self.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
-            which, made = self.cfg.checkpoint, state["config"]["algo"]
-            reason = " ".join(str(error).split())[:300] if made == self.cfg.algo.name else f"it is of algo={made}."
-            raise CheckpointError(f"checkpoint={which} does not fit this run's settings: {reason}") from error
+            made = changes(state["config"], self.cfg)
+            reason = (
+                f"it was made with other settings ({listed(made)})." if made else " ".join(str(error).split())[:300]
+            )
+            raise CheckpointError(f"checkpoint={self.cfg.checkpoint} does not fit this run: {reason}") from error
         env_steps = 0 if alone else int(state["env_steps"])
         if ranks.from_first(lambda: env_steps) != env_steps:
             raise CheckpointError(f"rank {ranks.rank()} sees another checkpoint than rank 0; share the run's folder.")

@@ -19,9 +19,10 @@ def run_config(**kw) -> RunConfig:
 
 
 def made(path: str, **kw) -> Path:
-    """A finished run's folder."""
+    """The folder of a run that has logged a row."""
     with RunFolder(Path(path)) as run:
         run.write_config(run_config(**{"num_envs": 4, **kw}), {"num_envs": "4: because"})
+        run.metrics.write_text('{"env_steps": 4, "wall_time": 1.0}\n')
     return Path(path)
 
 

@@ -9,7 +9,7 @@ import pytest
 from dima_isaac.config import RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run.folder import RunFolder
-from dima_isaac.run.plan import changes, plan
+from dima_isaac.run.plan import Plan, changes, plan
 from dima_isaac.schema import as_dict
 from tests.run.test_folder import made, run_config
 
@@ -29,6 +29,24 @@ def test_a_named_folder_that_holds_a_run_asks_for_auto():
     with pytest.raises(UsageError, match="add checkpoint=auto"):
         plan(run_config(run_dir="r"))
     assert plan(run_config(run_dir="r", checkpoint="auto")).stored["num_envs"] == 4
+
+
+def test_a_start_that_failed_is_no_run():
+    folder = made("r", seed=1)
+    (folder / "metrics.jsonl").write_text("")
+    for checkpoint in ("", "auto"):
+        assert plan(run_config(run_dir="r", checkpoint=checkpoint, seed=2)) == Plan(folder, None)
+    with pytest.raises(CheckpointError, match="r holds no run"):
+        plan(run_config(run_dir="r", checkpoint="latest"))
+
+
+@pytest.mark.parametrize("left", ["metrics.jsonl", "checkpoints/step_8.pt"])
+@pytest.mark.parametrize("checkpoint", ["", "auto", "latest"])
+def test_a_run_that_has_lost_its_configuration_is_not_taken_for_an_empty_folder(left, checkpoint):
+    Path("r/checkpoints").mkdir(parents=True)
+    Path("r", left).write_text("{}\n")
+    with pytest.raises(UsageError, match=r"r holds checkpoints or metrics, but no config\.yaml"):
+        plan(run_config(run_dir="r", checkpoint=checkpoint))
 
 
 def test_other_settings_are_listed():
@@ -104,6 +122,7 @@ def test_a_file_in_the_way_and_a_torn_config():
         plan(run_config(run_dir="file/run"))
     Path("torn").mkdir()
     Path("torn/config.yaml").write_text("task: [")
+    Path("torn/metrics.jsonl").write_text("{}\n")
     with pytest.raises(CheckpointError, match="cannot be read"):
         plan(run_config(run_dir="torn", checkpoint="auto"))
     for text in ("", "task: {name: Toy}", "task: {name: Toy}\nengine: {name: toy}\nnum_envs: many"):

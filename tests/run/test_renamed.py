@@ -141,6 +141,7 @@ def test_folders_and_checkpoints_are_translated_when_they_are_read(tables, tmp_p
 def test_neither_a_folder_nor_a_checkpoint_with_a_lost_setting_is_continued(tables, tmp_path, monkeypatch):
     lost = {**OLD, "agent": {"kind": "beta"}, "num_envs": 4, "engine": {"name": "toy"}}
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(lost))
+    (tmp_path / "metrics.jsonl").write_text("{}\n")
     assert read_config(tmp_path)["agent"] == {"kind": "beta"}, "it can still be plotted"
     with pytest.raises(CheckpointError, match=r"agent\.kind=beta"):
         plan(RunConfig(task={"name": "Toy"}, run_dir=str(tmp_path), checkpoint="auto"))

@@ -136,4 +136,5 @@ def test_a_policy_alone_has_no_world_model_and_fits_its_own_learner(exported, tm
     assert ended.returncode == 2 and "has no replay." in ended.stderr and "Traceback" not in ended.stderr
     words = ["task=Toy", "engine=toy", "agent.learner=ppo", "preset=smoke", f"run_dir={tmp_path / 'x'}", "threads=1"]
     assert cli.main(["train", *words, f"checkpoint={out}"]) == 3
-    assert "does not fit this run's settings" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "does not fit this run: it was made with other settings (" in said and "-> ppo" in said
