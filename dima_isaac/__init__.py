@@ -56,6 +56,7 @@ nothing imports a task.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +109,10 @@ def train(
     """
     from dima_isaac.cli.train import train_rows
 
-    return train_rows({**(cfg or {}), **overrides}, callbacks)
+    return train_rows({**(cfg or {}), **overrides}, list(callbacks))
 
 
-def load_policy(checkpoint: str, device: str = "cpu") -> Policy:
+def load_policy(checkpoint: str | os.PathLike[str], device: str = "cpu") -> Policy:
     """A trained team: ``act(obs)`` gives the deterministic action (..., N, A) for obs (..., N, O), ``spec`` the task's.
 
     >>> policy = load_policy("zoo:ShadowHandOver")   # or a run folder, a .pt file, an exported folder, latest
@@ -123,4 +124,4 @@ def load_policy(checkpoint: str, device: str = "cpu") -> Policy:
     """
     from dima_isaac.tools.policies import load_policy as load
 
-    return load(checkpoint, device)
+    return load(os.fspath(checkpoint), device)

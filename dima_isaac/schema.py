@@ -75,7 +75,7 @@ def from_dict(cls: type[T], values: Mapping[str, Any], prefix: str = "") -> T:
     known = field_types(cls)
     for key in values:
         if key not in known:
-            raise unknown(f"key {prefix}".rstrip(), str(key), known)
+            raise unknown(f"key of {prefix[:-1]}" if prefix else "key", str(key), known)
     try:
         config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(cls), values))
     except OmegaConfBaseException as error:

@@ -10,6 +10,7 @@ import os
 import re
 import types
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, is_dataclass
 from enum import Enum
 from typing import Any, get_origin
@@ -88,7 +89,7 @@ def parse(command: str, argv: Sequence[str]) -> Args:
         key, equals, text = word.partition("=")
         if word.startswith("~") and not word.startswith(("~hydra.", "~hydra/")):
             raise UsageError(f"'{word}' takes a setting away, and a run needs all; leave it out to have its default.")
-        if equals or word.startswith("~"):
+        if (equals and key) or word.startswith("~"):
             pairs.append((key.lstrip("+~"), text, word))
         elif "runs" in own:
             options.setdefault("runs", []).append(word)
@@ -135,7 +136,7 @@ def _read_flags(args: Args, argv: Sequence[str]) -> list[str]:
                 raise UsageError(f"{flag} is for train only.")
         elif word.startswith("-"):
             value = value or next(words, "VALUE")
-            value = "True" if value.startswith("-") else value
+            value = "True" if value.startswith("-") or "=" in value else value
             raise UsageError(f"settings are written key=value, without dashes: {flag.lstrip('-')}={value}")
         elif not (args.show_config and word in ("job", "all")):  # hydra's --cfg takes one of these
             rest.append(word)
@@ -216,8 +217,16 @@ def _number(text: str) -> float | None:
         return None
 
 
+def _whole(text: str) -> int | None:
+    if re.fullmatch(r"[+-]?[0-9_]+", text):  # not by way of a float, which rounds
+        with suppress(ValueError):
+            return int(text)
+    number = _number(text)
+    return int(number) if number is not None and number.is_integer() else None
+
+
 _READ: dict[Any, Callable[[str], Any]] = {
-    int: lambda text: int(x) if (x := _number(text)) is not None and x.is_integer() else None,  # 1_000, 1e6
+    int: _whole,  # 1_000, 1e6
     float: _number,
     bool: lambda text: {"true": True, "false": False}.get(text.lower()),
 }

@@ -52,6 +52,8 @@ def multirun(args: Args) -> int:
     from dima_isaac.cli.train import job
 
     check_sweep(args)
+    if not os.access(".", os.W_OK) and not any(text.startswith("hydra.sweep.dir=") for text in args.overrides):
+        raise UsageError("-m writes multirun/ into this folder, which is read-only; hydra.sweep.dir=FOLDER is another.")
     words = ["-m", *args.overrides]
     if args.config_dir:
         words += ["--config-dir", os.path.abspath(args.config_dir)]

@@ -64,10 +64,7 @@ def learning_curves(groups: list[Group], axis: str, path: Path, references: list
             figure.thousands(axes)
     for axes in list(grid.flat)[len(shown) :]:
         axes.set_visible(False)
-    entries = [
-        (f"{group.label}  ({len(group.runs)} {'run' if len(group.runs) == 1 else 'seeds'})", figure.line_style(i))
-        for i, group in enumerate(groups)
-    ]
+    entries = [(f"{group.label}  ({group.size()})", figure.line_style(i)) for i, group in enumerate(groups)]
     if any(len(group.runs) > 1 for group in groups):
         look = {"color": INK, "linewidth": 1, "linestyle": ":"}
         entries += [("mean (thick line: IQM, band: 95% bootstrap)", look)]

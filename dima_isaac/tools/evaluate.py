@@ -60,6 +60,8 @@ def test(cfg: RunConfig, catalog: Catalog) -> int:
 def report(cfg: EvaluateConfig, restored: Restored | None, run: RunConfig) -> int:
     """Measure, print the tables and, last, one JSON line."""
     count = min(cfg.num_envs, cfg.episodes)
+    if cfg.probe and restored:
+        restored.check_world()  # before anything is measured
     built = restored.build_env(count, cfg.seed) if restored else build.build_env(run, count, cfg.seed)
     with closing(built) as env:
         notes = f"  ({', '.join(env.spec.notes)})" if env.spec.notes else ""

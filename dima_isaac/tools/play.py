@@ -30,6 +30,8 @@ PERIOD = 1.0 / 30.0  # s between two pictures of training: more would only slow 
 def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunConfig], catalog: Catalog) -> int:
     """Show a checkpoint's policy, or a scripted one on a task."""
     restored, run = restore_or_compose(cfg, changes, compose, catalog)
+    if cfg.world is World.dream and restored:
+        restored.check_world()
     env = restored.build_env(cfg.num_envs, cfg.seed) if restored else build.build_env(run, cfg.num_envs, cfg.seed)
     try:
         policy = controller(cfg, restored, env)

@@ -75,6 +75,13 @@ class Restored:
             self._load(agent.load_state_dict, self.state["agent"])
         return agent
 
+    def check_world(self) -> None:
+        """Raise ``UsageError`` unless it holds a world model."""
+        if self.cfg.algo is not Algo.dima:
+            raise UsageError(f"{self.path} is of algo={self.cfg.algo.name}, which has no world model.")
+        if "world" not in self.state:
+            raise UsageError(f"{self.path} is a policy alone, without the world model that it was trained in.")
+
     def world(self, env: VecEnv) -> WorldModel:
         """Its world model, in evaluation mode.
 
@@ -82,10 +89,7 @@ class Restored:
             CheckpointError: it has other sizes than this task's.
             UsageError: it has none.
         """
-        if self.cfg.algo is not Algo.dima:
-            raise UsageError(f"{self.path} is of algo={self.cfg.algo.name}, which has no world model.")
-        if "world" not in self.state:
-            raise UsageError(f"{self.path} is a policy alone, without the world model that it was trained in.")
+        self.check_world()
         world = WorldModel(self.cfg.world_model, env.task, self.device)
         self._load(world.load_state_dict, self.state["world"])
         return world.eval()
@@ -112,8 +116,8 @@ class Restored:
         try:
             load(weights)
         except (RuntimeError, KeyError) as error:
-            reason = " ".join(str(error).split())[:200]
-            raise CheckpointError(f"{self.path} does not fit task {self.cfg.task['name']}: {reason}") from error
+            sizes = "its networks have other layers or sizes" if "state_dict" in str(error) else f"it lacks {error}"
+            raise CheckpointError(f"{self.path} does not fit task {self.cfg.task['name']}: {sizes}.") from error
 
 
 def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = None) -> Restored:

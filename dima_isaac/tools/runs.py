@@ -59,6 +59,13 @@ class Group:
     label: str
     runs: list[Run]
 
+    def size(self) -> str:
+        """How many runs: "1 run", "3 seeds", "5 runs of 3 seeds"."""
+        runs, seeds = len(self.runs), len({run.config.get("seed") for run in self.runs})
+        if runs == 1:
+            return "1 run"
+        return f"{seeds} seeds" if seeds == runs else f"{runs} runs of {seeds} seed{'s' if seeds > 1 else ''}"
+
     def band(self, metric: str, axis: str) -> Band | None:
         """None where fewer than two runs reported ``metric`` over a common stretch."""
         curves = [curve for run in self.runs if len((curve := run.curve(metric, axis))[0])]

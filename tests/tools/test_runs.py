@@ -20,6 +20,12 @@ def test_runs_are_grouped_by_what_they_differ_in():
     groups = run_folders.group(runs)
     assert [(one.label, len(one.runs)) for one in groups] == [("Toy, gamma=0.9", 3), ("Toy, gamma=0.99", 3)]
     assert run_folders.group(runs[:3])[0].label == "Toy"
+    of_three, again = run_folders.group(runs[:3])[0], run_folders.group([*runs[:3], runs[0]])[0]
+    assert (of_three.size(), again.size()) == ("3 seeds", "4 runs of 3 seeds")
+    assert (
+        run_folders.group([runs[0]] * 2)[0].size() == "2 runs of 1 seed"
+        and run_folders.group(runs[:1])[0].size() == "1 run"
+    )
 
 
 def test_a_setting_that_older_runs_lack_separates_no_groups():
