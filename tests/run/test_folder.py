@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from dima_isaac.config import RunConfig
-from dima_isaac.run.folder import RunFolder, read_config
+from dima_isaac.run.folder import RunFolder, find, read_config
 from dima_isaac.schema import as_dict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -62,3 +62,13 @@ def test_resume_command_replaces_what_it_must(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["scripts/train.py", "task=Toy", "checkpoint=x", "experiment=e", "seed=3"])
     with RunFolder(Path("my run")) as run:
         assert run.resume_command == "python scripts/train.py task=Toy seed=3 'run_dir=my run' checkpoint=auto"
+
+
+def test_without_a_last_checkpoint_the_newest_step_is_found():
+    checkpoints = made("r") / "checkpoints"
+    checkpoints.mkdir()
+    for name in ("step_9.pt", "step_10.pt", "step_x.pt"):
+        (checkpoints / name).touch()
+    assert find("r") == find("r/checkpoints") == checkpoints / "step_10.pt"
+    (checkpoints / "last.pt").touch()
+    assert find("r") == checkpoints / "last.pt"
