@@ -54,6 +54,10 @@ _FOREIGN_NAMES = {
     "model": "world_model",
 }
 """Key of another program -> the key here."""
+_DREAMS = ("world_model.", "train.learn.dynamics", "train.learn.reward", "train.learn.dream", "train.learn.rollouts")
+_UNREAD = {"sac": _DREAMS, **dict.fromkeys(("ppo", "mappo"), (*_DREAMS, "agent.", "replay."))}
+"""Algorithm -> the beginnings of keys that it does not read, but for these:"""
+_READ_BY_ALL = ("world_model.clip_actions", "world_model.precision")
 
 
 @dataclass
@@ -103,6 +107,7 @@ def parse(command: str, argv: Sequence[str]) -> Args:
             pairs.append(("checkpoint", given["checkpoint"], ""))
     fixed = command in _ALONE or bool(cls and given.get("checkpoint"))  # a checkpoint brings its run's configuration
     keys = {} if fixed else _run_keys(args, given, catalog)
+    _check_effect(given)
     for name, text, word in pairs:
         hint = _hint(name, keys)
         if name in own:
@@ -119,6 +124,16 @@ def parse(command: str, argv: Sequence[str]) -> Args:
         args.options = cls(**options)
         args.options.validate(catalog)
     return args
+
+
+def _check_effect(given: dict[str, str]) -> None:
+    """Raise ``UsageError`` for a key that changes nothing with the algorithm beside it."""
+    algo = given.get("algo", "")
+    for key, text in given.items():
+        unread = key.startswith(_UNREAD.get(algo, ())) and key not in _READ_BY_ALL
+        if unread or (algo == "sac" and key == "agent.learner" and text != "sac"):
+            why = "is SAC without a world model" if algo == "sac" else "is rl-games with cfg/rl_games.yaml"
+            raise UsageError(f"{key} changes nothing here: algo={algo} {why}. Leave {key} out, or take algo=dima.")
 
 
 def _read_flags(args: Args, argv: Sequence[str]) -> list[str]:

@@ -70,6 +70,13 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
         ("play", ["--task", "Toy"], "without dashes: task=Toy"),
         ("play", ["-m", "checkpoint=x"], "-m is for train only"),
         ("train", ["--config-dir"], "--config-dir needs a folder"),
+        (
+            "train",
+            ["task=Toy", "algo=ppo", "agent.gamma=0.9"],
+            "agent.gamma changes nothing here: algo=ppo is rl-games with",
+        ),
+        ("train", ["task=Toy", "algo=sac", "world_model.history=2"], "algo=sac is SAC without a world model. Leave"),
+        ("train", ["task=Toy", "algo=sac", "agent.learner=ppo"], "agent.learner changes nothing here"),
         ("train", ["=3"], "'=3' is not of the form key=value"),
         ("train", ["-x", "run_dir=r"], "without dashes: x=True"),
         ("train", ["seed=18446744073709551615"], "seed=18446744073709551615 is not between 0 and"),
@@ -184,3 +191,13 @@ def test_a_task_without_a_checkpoint_is_the_zoo_s_best_policy_for_it(monkeypatch
     assert args.options.checkpoint == "zoo:Over2" and args.changes == {"task.profile": "compat"}
     assert parse("evaluate", ["task=ShadowHandOver", "agent=zero"]).options.checkpoint == ""
     assert parse("evaluate", ["task=ShadowHandOver", "checkpoint=runs/x"]).options.checkpoint == "runs/x"
+
+
+def test_keys_that_an_algorithm_reads_pass():
+    for words in (
+        ["algo=sac", "agent.gamma=0.9"],
+        ["algo=ppo", "world_model.clip_actions=false"],
+        ["agent.learner=ppo"],
+    ):
+        assert len(overrides("task=Toy", *words)) == 1 + len(words)
+    assert overrides("-m", "task=Toy", "algo=sac,ppo", "agent.gamma=0.9"), "a sweep over algorithms"
