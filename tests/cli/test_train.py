@@ -241,8 +241,10 @@ def test_a_last_save_that_fails_is_an_error(tmp_path):
     process.send_signal(signal.SIGTERM)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 3 and "could not be saved there" in err and "Traceback" not in err
-    assert "saved. Continue" not in out and "run_dir=r checkpoint=auto" in err
+    assert "saved. Continue" not in out and "run_dir=r checkpoint=auto (from the beginning: nothing could" in err
     assert not list((tmp_path / "r" / "checkpoints").glob("replay_*"))
+    again = script(*TOY, "run_dir=r", "checkpoint=auto", "max_env_steps=64", cwd=tmp_path)
+    assert "there is no checkpoint: the run begins anew" in again.stdout and again.returncode == 0
 
 
 @pytest.mark.slow
