@@ -191,7 +191,9 @@ class Persistence:
             else:
                 self.load_state_dict(state)
         except (RuntimeError, ValueError, KeyError) as error:
-            made = changes(state["config"], self.cfg)
+            # what decides which weights there are, and of what sizes
+            keys = ("algo", "task.", "agent.") if alone else ("algo", "task.", "agent.", "world_model.", "num_envs")
+            made = {key: pair for key, pair in changes(state["config"], self.cfg).items() if key.startswith(keys)}
             reason = (
                 f"it was made with other settings ({listed(made)})." if made else " ".join(str(error).split())[:300]
             )
