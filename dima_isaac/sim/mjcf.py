@@ -49,7 +49,6 @@ def load_asset_model(asset: Mjcf) -> tuple[mujoco.MjModel, int]:
     return model, int(model.body(name).id)
 
 
-@lru_cache(maxsize=16)
 def subtree(model: mujoco.MjModel, root: int) -> list[int]:
     """``root`` and the bodies below it, parents first."""
     bodies = [root]
@@ -59,6 +58,7 @@ def subtree(model: mujoco.MjModel, root: int) -> list[int]:
     return bodies
 
 
+@lru_cache(maxsize=16)
 def root_name(asset: Mjcf) -> str:
     """The name of the asset's root body."""
     return str(load_asset(asset)[1].name)
