@@ -96,7 +96,7 @@ class Checkpoints:
             UnreadableError: the newest one, or rows that it lists, may be intact and cannot be read now.
         """
         damaged: dict[Path, CheckpointError] = {}
-        for path in reversed(steps_in(self.folder)):
+        for path in reversed(steps_in(self.folder) or [*self.folder.glob("last.pt")]):
             try:
                 state = self._read(path)
             except UnreadableError as error:

@@ -178,7 +178,7 @@ def steps_in(folder: Path) -> list[Path]:
 def has_begun(folder: Path) -> bool:
     """Whether ``folder`` holds anything of a run that a new one would destroy: checkpoints or rows of metrics."""
     metrics = folder / "metrics.jsonl"
-    return bool(steps_in(folder / "checkpoints")) or (metrics.is_file() and metrics.stat().st_size > 0)
+    return any((folder / "checkpoints").glob("*.pt")) or (metrics.is_file() and metrics.stat().st_size > 0)
 
 
 def read_rows(metrics: Path) -> list[dict[str, Any]]:

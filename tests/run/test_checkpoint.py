@@ -67,6 +67,14 @@ def test_auto_falls_back_to_the_one_before_and_says_so(tmp_path):
     assert checkpoints(tmp_path).restore()["n"] == 15  # the damaged one no longer stands in the way
 
 
+def test_a_last_checkpoint_that_was_copied_alone_is_continued(tmp_path):
+    checkpoints(tmp_path).save(10, {"n": 10})
+    (tmp_path / "step_10.pt").unlink()
+    again = checkpoints(tmp_path)
+    assert again.restore()["n"] == 10 and again.save(20, {"n": 20})
+    assert checkpoints(tmp_path).restore()["n"] == 20
+
+
 def test_without_an_intact_one_it_refuses_every_time(tmp_path):
     checkpoints(tmp_path).save(10, {"n": 10})
     path = tmp_path / "step_10.pt"
