@@ -93,6 +93,15 @@ FREE = (
 )
 """What may differ between a run and its continuation in the same folder."""
 
+_OF_DREAMS = ("world_model.", "train.learn.dynamics", "train.learn.reward", "train.learn.dream", "train.learn.rollouts")
+_UNREAD = {Algo.sac: _OF_DREAMS, **dict.fromkeys((Algo.ppo, Algo.mappo), (*_OF_DREAMS, "agent.", "replay."))}
+_READ_BY_ALL = ("world_model.clip_actions", "world_model.precision")
+
+
+def is_read(key: str, algo: Algo) -> bool:
+    """Whether ``key`` changes anything with ``algo``."""
+    return key in _READ_BY_ALL or not key.startswith(_UNREAD.get(algo, ()))
+
 
 def per_rank(cfg: RunConfig, ranks: int) -> RunConfig:
     """What each of ``ranks`` processes does of a resolved ``cfg``: its share of environments, replay and batches.

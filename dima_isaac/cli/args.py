@@ -16,7 +16,7 @@ from enum import Enum
 from typing import Any, get_origin
 
 from dima_isaac.bench.config import BenchConfig
-from dima_isaac.config import RunConfig
+from dima_isaac.config import Algo, RunConfig, is_read
 from dima_isaac.errors import UsageError, unknown
 from dima_isaac.run import zoo
 from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
@@ -54,10 +54,6 @@ _FOREIGN_NAMES = {
     "model": "world_model",
 }
 """Key of another program -> the key here."""
-_DREAMS = ("world_model.", "train.learn.dynamics", "train.learn.reward", "train.learn.dream", "train.learn.rollouts")
-_UNREAD = {"sac": _DREAMS, **dict.fromkeys(("ppo", "mappo"), (*_DREAMS, "agent.", "replay."))}
-"""Algorithm -> the beginnings of keys that it does not read, but for these:"""
-_READ_BY_ALL = ("world_model.clip_actions", "world_model.precision")
 
 
 @dataclass
@@ -130,7 +126,7 @@ def _check_effect(given: dict[str, str]) -> None:
     """Raise ``UsageError`` for a key that changes nothing with the algorithm beside it."""
     algo = given.get("algo", "")
     for key, text in given.items():
-        unread = key.startswith(_UNREAD.get(algo, ())) and key not in _READ_BY_ALL
+        unread = algo in Algo.__members__ and not is_read(key, Algo[algo])
         if unread or (algo == "sac" and key == "agent.learner" and text != "sac"):
             why = "is SAC without a world model" if algo == "sac" else "is rl-games with cfg/rl_games.yaml"
             raise UsageError(f"{key} changes nothing here: algo={algo} {why}. Leave {key} out, or take algo=dima.")

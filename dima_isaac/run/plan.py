@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dima_isaac.config import FREE, RunConfig
+from dima_isaac.config import FREE, RunConfig, is_read
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run import lock
 from dima_isaac.run.folder import LATEST, RESUME, ROOT, has_begun, read_config
@@ -65,7 +65,7 @@ def changes(stored: dict[str, Any], cfg: RunConfig) -> dict[str, tuple[Any, Any]
     old = dict(leaves(stored))
     out = {}
     for key, value in leaves(cfg):
-        if any(key == free or key.startswith(free + ".") for free in FREE):
+        if not is_read(key, cfg.algo) or any(key == free or key.startswith(free + ".") for free in FREE):
             continue
         if value != AUTO and key in old and old[key] != value:
             out[key] = (old[key], value)

@@ -91,9 +91,10 @@ def _leave_terminal() -> None:
 
 @contextmanager
 def interrupting() -> Iterator[None]:
-    """Ctrl-C raises KeyboardInterrupt, here at the latest; a second one ends the process.
+    """The first Ctrl-C raises KeyboardInterrupt, a second one ends the process.
 
-    An import that meets it may fail elsewhere, for what is missing then: any error after it is taken for it.
+    An import may swallow the exception and a later one fail for what is missing then, so any error after Ctrl-C
+    becomes KeyboardInterrupt.
     """
     pressed = False
 

@@ -200,4 +200,3 @@ def test_keys_that_an_algorithm_reads_pass():
         ["agent.learner=ppo"],
     ):
         assert len(overrides("task=Toy", *words)) == 1 + len(words)
-    assert overrides("-m", "task=Toy", "algo=sac,ppo", "agent.gamma=0.9"), "a sweep over algorithms"

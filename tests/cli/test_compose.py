@@ -12,6 +12,7 @@ import yaml
 from dima_isaac.cli import compose, train
 from dima_isaac.cli import main as cli
 from dima_isaac.cli.args import parse
+from dima_isaac.errors import UsageError
 from tests.cli.program import TOY, script
 
 
@@ -86,3 +87,10 @@ def test_a_missing_submitit_names_the_extra(monkeypatch, capsys):
 def test_another_sweeper_expands_its_own_values(monkeypatch):
     monkeypatch.setattr(compose, "compose", lambda *words: pytest.fail("not ours to expand"))
     compose.check_sweep(parse("train", ["-m", "hydra/sweeper=optuna", "seed=interval(1,2)"]))
+
+
+def test_a_sweep_is_refused_for_a_key_that_one_of_its_runs_does_not_read():
+    sweep = ["-m", *TOY, "agent.gamma=0.9"]
+    compose.check_sweep(parse("train", [*sweep, "algo=sac,dima"]))
+    with pytest.raises(UsageError, match=r"agent\.gamma changes nothing here: algo=ppo"):
+        compose.check_sweep(parse("train", [*sweep, "algo=sac,ppo"]))

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from dima_isaac.config import RunConfig
+from dima_isaac.config import Algo, RunConfig
 from dima_isaac.errors import CheckpointError, UsageError
-from dima_isaac.run.folder import RunFolder
+from dima_isaac.run.folder import RunFolder, read_config
 from dima_isaac.run.plan import Plan, changes, plan
 from dima_isaac.schema import as_dict
 from tests.run.test_folder import made, run_config
@@ -40,7 +40,7 @@ def test_a_start_that_failed_is_no_run():
         plan(run_config(run_dir="r", checkpoint="latest"))
 
 
-@pytest.mark.parametrize("left", ["metrics.jsonl", "checkpoints/step_8.pt"])
+@pytest.mark.parametrize("left", ["metrics.jsonl", "checkpoints/step_8.pt", "checkpoints/last.pt"])
 @pytest.mark.parametrize("checkpoint", ["", "auto", "latest"])
 def test_a_run_that_has_lost_its_configuration_is_not_taken_for_an_empty_folder(left, checkpoint):
     Path("r/checkpoints").mkdir(parents=True)
@@ -66,6 +66,15 @@ def test_threads_and_what_describes_the_code_may_change():
     assert plan(run_config(run_dir="r", checkpoint="auto", engine=now)).stored is not None
     with pytest.raises(UsageError, match=r"other settings: engine\.drag 0\.1 -> 0\.2\."):
         plan(run_config(run_dir="r", checkpoint="auto", engine={**now, "drag": 0.2}))
+
+
+def test_what_an_algorithm_does_not_read_may_change():
+    """Also where another version had another default for it."""
+    made("r", algo=Algo.ppo)
+    for algo, changed in ((Algo.ppo, set()), (Algo.dima, {"algo", "agent.gamma", "world_model.history"})):
+        cfg = run_config(num_envs=4, algo=algo)
+        cfg.agent.gamma, cfg.world_model.history = 0.5, 7
+        assert changes(read_config(Path("r")), cfg).keys() == changed
 
 
 def test_switches_are_named_as_they_are_typed():
