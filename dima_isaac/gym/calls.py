@@ -35,8 +35,8 @@ from dima_isaac.gym.structs import (
     UpAxis,
     Vec3,
 )
-from dima_isaac.gym.viewer import Viewer
 from dima_isaac.gym.world import Env, Placed
+from dima_isaac.sim.render import Viewer
 
 INVALID_HANDLE = -1
 
@@ -106,7 +106,7 @@ class Gym:
         sim.step()
 
     def fetch_results(self, sim: Simulation, wait: bool) -> None:
-        sim.fetch()
+        sim.fetched = True
 
     def get_sim_params(self, sim: Simulation) -> SimParams:
         return deepcopy(sim.params)
@@ -350,10 +350,10 @@ class Gym:
         force, torque = (None if one is None else given(one) for one in (forceTensor, torqueTensor))
         return sim.push(force, torque, space)
 
-    # ---- pictures ----------------------------------------------------------------------------------------------
+    # ---- pictures: MuJoCo's window, which keyboard events of Isaac Gym's programs do not reach ------------------
 
     def create_viewer(self, sim: Simulation, props: CameraProperties) -> Viewer:
-        return Viewer(sim)
+        return Viewer(sim.engine)
 
     def destroy_viewer(self, viewer: Viewer) -> None:
         viewer.close()
@@ -372,7 +372,7 @@ class Gym:
     def step_graphics(self, sim: Simulation) -> None: ...
 
     def draw_viewer(self, viewer: Viewer, sim: Simulation, render_collision: bool = False) -> None:
-        viewer.draw()
+        viewer.show()
 
     def poll_viewer_events(self, viewer: Viewer) -> None: ...
 

@@ -7,7 +7,6 @@ a step.
 
 import math
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -19,7 +18,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.gym.rules import warn_once
 from dima_isaac.gym.structs import CoordinateSpace, DofDriveMode, SimParams
 from dima_isaac.gym.world import World
-from dima_isaac.sim.compiled import REFERENCE_STEP, compile_scene
+from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import MujocoConfig, MujocoWarpConfig
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import rotate, rotate_inverse
@@ -57,7 +56,7 @@ class Simulation:
         self.world, self.params, self.device = World(params), params, device
         self.frames = 0
         self.prepared = False
-        self._fetched = True
+        self.fetched = True  # the program has waited for the last step, which was over already
         self._refreshed: set[str] = set()
         self._acquired: set[str] = set()
         self._setters: Counter[str] = Counter()
@@ -79,8 +78,8 @@ class Simulation:
         self._bind_drives()
         self._allocate(scene, envs)
         self.prepared = True
-        for name in _REFRESH:
-            _REFRESH[name](self)
+        for name in ("root", "dof", "body", "sensor", "dof_force"):
+            getattr(self, f"_refresh_{name}")()
 
     def _index(self, scene: Scene) -> None:
         """Where the program's joints, links and sensors are in the engine."""
@@ -89,9 +88,9 @@ class Simulation:
         self._dof_actor = torch.repeat_interleave(torch.arange(len(placed)), torch.tensor(self._own)).to(at)
         self._bodies = torch.tensor([self.engine.body_names.index(link) for link in scene.links], device=at)
         self._columns = torch.from_numpy(self._compiled.dof_qvel).to(at)
-        share = [[1.0 - c * REFERENCE_STEP for c in actor.damping] for actor in scene.actors]
+        share = torch.from_numpy(self._compiled.wrench_share).float()
         per_link = torch.tensor([len(p.asset.links) for p in placed])
-        self._share = torch.repeat_interleave(torch.tensor(share), per_link, 0).to(at)  # (L, 2); see sim.compiled
+        self._share = torch.repeat_interleave(share, per_link, 0).to(at)  # (L, 2); see sim.compiled
         poses = [list(pose) for p in placed for _, pose in p.asset.sensors]
         self._sensor_pose = torch.tensor(poses, device=at).reshape(-1, 7)
 
@@ -121,19 +120,16 @@ class Simulation:
         self.dof_force = torch.zeros(envs * dofs, device=self.device)
 
     def _engine(self, scene: Scene, envs: int) -> Engine:
-        chosen = SETTINGS.engine
-        if chosen == "auto":
-            chosen = "mujoco_warp" if self.device.type == "cuda" else "mujoco"
+        on_cpu = SETTINGS.engine == "mujoco" or (SETTINGS.engine == "auto" and self.device.type == "cpu")
         least = max(int(self.params.substeps), math.ceil(float(self.params.dt) * _FINEST - 1e-6))
         substeps = SETTINGS.substeps or least
-        physics: Any = MujocoConfig if chosen == "mujoco" else MujocoWarpConfig
-        cfg = physics(substeps=substeps)
+        cfg: Any = MujocoConfig(substeps, threads=SETTINGS.threads) if on_cpu else MujocoWarpConfig(substeps)
         self._compiled = compile_scene(scene, cfg)
         scene = replace(scene, per_env=self.world.differences(scene, self._compiled))
-        if chosen == "mujoco":
+        if on_cpu:
             from dima_isaac.sim.mujoco.engine import MujocoEngine
 
-            return MujocoEngine(scene, envs, MujocoConfig(substeps=substeps, threads=SETTINGS.threads))
+            return MujocoEngine(scene, envs, cfg)
         from dima_isaac.sim.warp import engine
 
         build: Any = engine.MujocoWarpEngine
@@ -167,13 +163,13 @@ class Simulation:
         """Bring one tensor up to date with the last step and with what was staged since."""
         if not self.prepared:
             raise UsageError("a tensor is refreshed before prepare_sim; call prepare_sim first")
-        if not self._fetched:
+        if not self.fetched:
             warn_once("Isaac Gym's CPU pipeline needs fetch_results(sim, True) after simulate and before a refresh")
-            self._fetched = True
+            self.fetched = True
         if name == "body" and self._setters["roots"] + self._setters["joints"]:
             warn_once("links are refreshed between a reset and simulate: they are still where they were before it")
         self._refreshed.add(name)
-        _REFRESH[name](self)
+        getattr(self, f"_refresh_{name}")()
         return True
 
     def _refresh_root(self) -> None:
@@ -295,7 +291,7 @@ class Simulation:
         """Write what is staged and advance by ``SimParams.dt``."""
         if not self.prepared:
             raise UsageError("simulate before prepare_sim; call prepare_sim first")
-        if not self._fetched:
+        if not self.fetched:
             warn_once("Isaac Gym's CPU pipeline needs fetch_results(sim, True) after every simulate")
         if self.frames == 1 and (stale := self._acquired - self._refreshed):
             warn_once(
@@ -326,20 +322,7 @@ class Simulation:
             )
         self.frames += 1
         self._setters.clear()
-        self._fetched = self.device.type != "cpu"
-
-    def fetch(self) -> None:
-        """The program has waited for the step, which is over already."""
-        self._fetched = True
-
-
-_REFRESH: dict[str, Callable[[Simulation], None]] = {
-    "root": Simulation._refresh_root,
-    "dof": Simulation._refresh_dof,
-    "body": Simulation._refresh_body,
-    "sensor": Simulation._refresh_sensor,
-    "dof_force": Simulation._refresh_dof_force,
-}
+        self.fetched = self.device.type != "cpu"
 
 
 def _close(a: Tensor, b: Tensor, where: Tensor) -> bool:

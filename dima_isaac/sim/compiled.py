@@ -7,7 +7,7 @@ is, in joint space, c times the mass matrix; its diagonal at rest is added to ``
 integrator used here), and the small coupling of base and fingers is left out.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import mujoco
 import numpy as np
@@ -60,7 +60,9 @@ def compile_scene(scene: Scene, cfg: PhysicsConfig, sensors: bool = True) -> Com
     if scene.world:
         return _index(scene, compile_world(scene), {})
     model, offsets = build_model(scene, cfg, visuals=False, sensors=sensors)
-    return _damp(scene, _index(scene, model, offsets))
+    compiled = _index(scene, model, offsets)
+    _damp(scene, compiled)
+    return compiled
 
 
 def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Compiled:
@@ -75,7 +77,7 @@ def _index(scene: Scene, model: mujoco.MjModel, offsets: dict[str, Array]) -> Co
     roots = [_root(model, data, scene, actor) for actor in actors]
     addresses = np.array([address for address, _ in roots], dtype=np.int64).reshape(-1, 3)
     drives = [dof_of_joint.get(int(model.actuator_trnid[u, 0]), -1) for u in range(model.nu)]
-    wrenches = [a.wrench if "/" in a.wrench else f"{a.name}/{a.wrench}" if a.wrench else "" for a in actors]
+    wrenches = [f"{actor.name}/{actor.wrench}" if actor.wrench else "" for actor in actors]
     return Compiled(
         model=model,
         actor_names=tuple(actor.name for actor in actors),
@@ -118,10 +120,10 @@ def _root(model: mujoco.MjModel, data: mujoco.MjData, scene: Scene, actor: Actor
     return (int(model.jnt_qposadr[joint]), int(model.jnt_dofadr[joint]), -1), rotated((-x, -y, -z, w), com)
 
 
-def _damp(scene: Scene, compiled: Compiled) -> Compiled:
+def _damp(scene: Scene, compiled: Compiled) -> None:
     """Add the reference engine's per-link drag to damped actors' degrees of freedom, and note their wrenches' share."""
     model = compiled.model
-    drag, share = compiled.drag.copy(), compiled.wrench_share.copy()
+    drag, share = compiled.drag, compiled.wrench_share
     data = mujoco.MjData(model)
     mujoco.mj_forward(model, data)
     inertia = np.zeros((model.nv, model.nv))
@@ -140,7 +142,6 @@ def _damp(scene: Scene, compiled: Compiled) -> Compiled:
         joints = [dof for dof, name in dofs if name.startswith(f"{actor.name}/")]
         drag[joints] += linear * mass[joints]
     model.dof_damping[:] += drag
-    return replace(compiled, wrench_share=share, drag=drag)
 
 
 def _share(c: float, name: str) -> float:

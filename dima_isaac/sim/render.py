@@ -168,6 +168,11 @@ class Viewer:
             self._handle.cam.distance, self._handle.cam.azimuth = start.distance, start.azimuth
             self._handle.cam.elevation = start.elevation
 
+    @property
+    def closed(self) -> bool:
+        """Whether the user or ``close`` has closed it."""
+        return not self._handle.is_running()
+
     def _key(self, code: int) -> None:
         step = {ord("["): -1, ord("]"): 1}.get(code, 0)
         self.env = (self.env + step) % self._engine.num_envs
@@ -180,7 +185,7 @@ class Viewer:
 
     def show(self) -> bool:
         """Draw the current state; False once the window was closed."""
-        if not self._handle.is_running():
+        if self.closed:
             return False
         with self._handle.lock():
             self._engine.copy_env(self.env, self._data)

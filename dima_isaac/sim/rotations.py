@@ -85,11 +85,7 @@ def length(v: Tensor) -> Tensor:
     return torch.linalg.vector_norm(v, dim=-1)
 
 
-def angle(q: Tensor) -> Tensor:
-    """The angle of ``q``, (...,) in [0, pi]: 2 asin |vec(q)|, in the form that is exact at both ends."""
-    return 2.0 * torch.atan2(length(q[..., :3]), q[..., 3].abs())
-
-
 def angle_between(a: Tensor, b: Tensor) -> Tensor:
-    """The angle (...,) in [0, pi] of the rotation from b to a."""
-    return angle(quat_div(a, b))
+    """The angle (...,) in [0, pi] of the rotation q from b to a: 2 asin |vec(q)|, in the form exact at both ends."""
+    q = quat_div(a, b)
+    return 2.0 * torch.atan2(length(q[..., :3]), q[..., 3].abs())

@@ -31,7 +31,8 @@ class ManySegment(Robot):
         match = re.fullmatch(r"(\d+)x(\d+)", conf)
         if match is None or int(match[1]) * int(match[2]) < 2:
             raise UsageError(f"{self.scenario} is shared out as AxB, A agents of B segments, not as '{conf}'.")
-        self._set_sizes(int(match[1]) * int(match[2]))
+        self.segments = int(match[1]) * int(match[2])
+        self._set_sizes(self.segments)
         super().__init__(cfg)
         # lives as long as the task: pictures compile the file again
         self._folder = tempfile.TemporaryDirectory(prefix="dima_isaac_")
@@ -60,7 +61,6 @@ class ManySegmentAnt(ManySegment, Ant):
     partitions = ("2x3",)
 
     def _set_sizes(self, segments: int) -> None:
-        self.segments = segments
         self.nq, self.nv, self.nu, self.nbody = 7 + 4 * segments, 6 + 4 * segments, 4 * segments, 1 + 7 * segments
 
 
@@ -71,5 +71,4 @@ class ManySegmentSwimmer(ManySegment, Swimmer):
     partitions = ("10x2",)
 
     def _set_sizes(self, segments: int) -> None:
-        self.segments = segments
         self.nq, self.nv, self.nu = 3 + segments, 3 + segments, segments

@@ -14,14 +14,11 @@ class PlanarWalker(Robot):
     state_fields: ClassVar[dict[str, int]] = {"qpos": 1, "qvel": 0}
     limits: ClassVar[dict[str, float]] = {"qvel": 10.0}
 
-    def _standing(self) -> Tensor:
+    def _fallen(self) -> Tensor:
         height, pitch = self._qpos[:, 1], self._qpos[:, 2]
         low, high = self.definition.constants["healthy_z_range"]
         back, front = self.definition.constants["healthy_angle_range"]
-        return (low < height) & (height < high) & (back < pitch) & (pitch < front)
-
-    def _fallen(self) -> Tensor:
-        return ~self._standing()
+        return ~((low < height) & (height < high) & (back < pitch) & (pitch < front))
 
     def _reward(self, fallen: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         forward = self._constant("forward_reward_weight") * self._speed()
@@ -47,8 +44,8 @@ class Hopper(PlanarWalker):
     nq, nv, nu = 6, 6, 3
     harl = Harl()
 
-    def _standing(self) -> Tensor:
+    def _fallen(self) -> Tensor:
         low, high = self.definition.constants["healthy_state_range"]
         angles = ((low < self._qpos[:, 2:]) & (self._qpos[:, 2:] < high)).all(1)
         speeds = ((low < self._qvel) & (self._qvel < high)).all(1)
-        return super()._standing() & angles & speeds
+        return super()._fallen() | ~(angles & speeds)

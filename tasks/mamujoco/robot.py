@@ -15,8 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 
+from dima_isaac.envs.agent_view import AgentView
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.errors import UsageError
@@ -81,8 +81,7 @@ class Robot(Task):
         depth = None if old or cfg.agent_obsk == "full" else _depth(cfg.agent_obsk)
         local = cfg.local_categories or [[f for f in level if f not in hidden] for level in self.local_categories]
         parts = factorise(self.graph, self._columns(), self._width, depth, local, cfg.global_categories)
-        self._index = None if depth is None else _padded(parts.columns, self._width)
-        self._ragged = self._index is not None and self._width in self._index
+        self._view = None if depth is None else AgentView(parts.columns, self._width)
         actuators = in_order(parts.actuators, self.scenario) if old else parts.actuators
         self._set_actions(actuators)
         self._agents = len(actuators)
@@ -231,13 +230,9 @@ class Robot(Task):
         dims = self.spec.dims
         if self._old:
             return standardised(state, self._agents)
-        if self._index is None:
+        if self._view is None:
             return state.unsqueeze(-2).expand(*state.shape[:-1], dims.agents, dims.state)
-        if self._index.device != state.device:
-            self._index = self._index.to(state.device)
-        # the column past the end fills up agents that see less than others
-        source = pad(state, (0, 1)) if self._ragged else state
-        return source.index_select(-1, self._index).unflatten(-1, (dims.agents, dims.obs))
+        return self._view(state)
 
     def compute_reward(self, engine: Engine) -> Outcome:
         """The team's reward and whether the robot has fallen; computed in float64."""
@@ -329,9 +324,3 @@ def _depth(obsk: str) -> int:
     if not obsk.isdecimal():
         raise UsageError(f"agent_obsk={obsk} is neither a depth (0, 1, 2, ...) nor full.")
     return int(obsk)
-
-
-def _padded(columns: list[list[int]], zero: int) -> Tensor:
-    """(N * O,) int64: each agent's columns, shorter agents filled with the zero column."""
-    longest = max(map(len, columns))
-    return torch.tensor([column for part in columns for column in part + [zero] * (longest - len(part))])

@@ -5,12 +5,14 @@ is the mean of the agents'. Actions are numbers in [-1, 1], mapped to a Box's bo
 an agent has n numbers, and the largest one chooses.
 """
 
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dima_isaac.envs.agent_view import AgentView
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.pettingzoo.config import PettingZooConfig
 from dima_isaac.envs.pettingzoo.engine import ParallelEngine
@@ -49,17 +51,13 @@ class PettingZooTask(Task):
             sizes.append(int(np.prod(space.shape)))
         self.layout = Layout(agents, tuple(sizes), tuple(action_size(probe.action_space(name)) for name in agents))
         probe.close()
-        width, longest = sum(sizes), max(sizes)
-        columns, start = [], 0
-        for size in sizes:
-            columns += [*range(start, start + size), *([width] * (longest - size))]
-            start += size
-        self._index = torch.tensor(columns)  # (N * O,) columns of the state; its width is a column of zeros
+        ends, width = list(accumulate(sizes)), sum(sizes)
+        self._view = AgentView([list(range(end - size, end)) for size, end in zip(sizes, ends, strict=True)], width)
         slots = max(self.layout.actions)
         used = torch.tensor([[k < own for k in range(slots)] for own in self.layout.actions])
         self.spec = TaskSpec(
             name=cfg.env_id,
-            dims=Dims(agents=len(agents), state=width, obs=longest, action=slots),
+            dims=Dims(agents=len(agents), state=width, obs=max(sizes), action=slots),
             episode_length=cfg.episode_length,
             control_dt=float("nan"),
             agent_names=agents,
@@ -87,10 +85,7 @@ class PettingZooTask(Task):
         return self._arrays["state"].clone()
 
     def observe(self, state: Tensor) -> Tensor:
-        if self._index.device != state.device:
-            self._index = self._index.to(state.device)
-        padded = torch.nn.functional.pad(state, (0, 1))
-        return padded.index_select(-1, self._index).unflatten(-1, (self.spec.dims.agents, self.spec.dims.obs))
+        return self._view(state)
 
     def compute_reward(self, engine: Any) -> Outcome:
         """The agents' mean reward; the environment's own terminations and truncations."""

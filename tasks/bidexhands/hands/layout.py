@@ -33,9 +33,9 @@ class StateLayout:
         self.width = 2 * self.block + tail
         self._objects = list(objects)
 
-    def seen_by(self, side: int) -> Tensor:
-        """(O,) int64: the columns that an agent of hand ``side`` sees, the hand's block and the tail."""
-        return torch.cat([side * self.block + torch.arange(self.block), 2 * self.block + torch.arange(self.tail)])
+    def seen_by(self, side: int) -> list[int]:
+        """The columns that an agent of hand ``side`` sees: the hand's block and the tail."""
+        return [*range(side * self.block, (side + 1) * self.block), *range(2 * self.block, self.width)]
 
     def positions(self, objects: Sequence[int]) -> Tensor:
         """(objects, 3) int64: the columns of the positions of objects that begin at these columns of the tail."""

@@ -22,6 +22,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from dima_isaac.envs.agent_view import AgentView
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.task import Task, TaskSpec
 from dima_isaac.sim.engine import Engine, names_to_index
@@ -81,7 +82,7 @@ class TwoHandTask(Task):
         self._agents = Agents(cfg.hand_agent_index, self._columns.base)
         count, used = len(self._agents.names), self._agents.used
         views = [self._columns.seen_by(side) for side in range(len(HANDS)) for _ in range(count // len(HANDS))]
-        self._view = torch.cat(views)  # (N * O,)
+        self._view = AgentView(views, self._columns.width)
         begins = [first for first, prop in zip(self.objects, self.props, strict=False) if prop.actor.free]
         self.spec = TaskSpec(
             name=self.name or type(self).__name__,
@@ -234,10 +235,7 @@ class TwoHandTask(Task):
         return torch.cat([point, to_rpy(roots[..., 3:7])], -1)
 
     def observe(self, state: Tensor) -> Tensor:
-        if self._view.device != state.device:
-            self._view = self._view.to(state.device)
-        dims = self.spec.dims
-        return state.index_select(-1, self._view).unflatten(-1, (dims.agents, dims.obs))
+        return self._view(state)
 
     def describe(self, index: int) -> str:
         return self._columns.describe(index) or self.describe_tail(index - 2 * self._columns.block)
