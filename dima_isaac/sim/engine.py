@@ -28,6 +28,7 @@ class Capabilities:
 
     deterministic: bool  # same inputs, same bits, whatever the thread count
     on_host: bool  # tensors live in host memory, so reading a number costs nothing
+    rewinds: bool = True  # ``load_state_dict`` brings an earlier state back, so that other actions can be tried from it
     viewer: bool = False  # ``copy_env``: MuJoCo's viewers can show it
     bare_physics: bool = False  # ``bare_physics``: its speed can be compared with that of its physics steps alone
 

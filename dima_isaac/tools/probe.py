@@ -22,10 +22,11 @@ def open_loop(restored: Restored, env: VecEnv, seed: int) -> probes.OpenLoop:
 def probe(restored: Restored, num_envs: int, seed: int) -> dict[str, Any]:
     """Measure on ``num_envs`` environments whose starts are drawn from ``seed``; print tables, return plain values."""
     with closing(restored.build_env(num_envs, seed)) as env:
-        loop, world, act = open_loop(restored, env, seed), restored.world(env), restored.agent(env.task).act
-        sensitivity = probes.sensitivity(world, env, act, 1)
-        push = {name: value.tolist() for name, value in vars(pushes.pushes(world, env, act, 1, seed)).items()}
-        spec = env.spec
+        loop, spec = open_loop(restored, env, seed), env.spec
+        if rewinds := env.engine.capabilities.rewinds:
+            world, act = restored.world(env), restored.agent(env.task).act
+            sensitivity = probes.sensitivity(world, env, act, 1)
+            push = {name: value.tolist() for name, value in vars(pushes.pushes(world, env, act, 1, seed)).items()}
     denoiser = restored.cfg.world_model.denoiser
     errors = [error.tolist() for error in (loop.model, loop.average, loop.repeat, loop.linear)]
     below = [model < min(repeat, linear) for model, _, repeat, linear in zip(*errors, strict=True)]
@@ -37,6 +38,17 @@ def probe(restored: Restored, num_envs: int, seed: int) -> dict[str, Any]:
     rows = [_cells(h + 1, values) for h, values in enumerate(zip(*typical, strict=True))]
     print("\nthe same for the median state dimension, in which rare contact forces weigh nothing")
     print(table.text(["step", "world model", "last state", "linear model"], rows))
+    result = {
+        "horizon": len(below),
+        **dict(zip(("model", "average", "repeat", "linear"), errors, strict=True)),
+        "typical": dict(zip(("model", "repeat", "linear"), typical, strict=True)),
+        "below_both": all(below),
+        "reveal": denoiser.reveal.name,
+        "order": denoiser.order.name,
+    }
+    if not rewinds:
+        print("\nother actions cannot be tried from one state: the environments of this task do not go back to one.\n")
+        return result
     dreamt, true = sensitivity.dreamt.tolist(), sensitivity.true.tolist()
     rows = [
         [*_cells(name, (d, t)), f"{d / t:.2f}" if t else "-"]
@@ -55,12 +67,7 @@ def probe(restored: Restored, num_envs: int, seed: int) -> dict[str, Any]:
     print("\nwhat a push of 0.5 on one agent's actions changes, dreamt and true: correlation, and ratio of sizes")
     print(table.text(["steps held", "pushes", "reward", "ratio", place, "ratio"], rows) + "\n")
     return {
-        "horizon": len(below),
-        **dict(zip(("model", "average", "repeat", "linear"), errors, strict=True)),
-        "typical": dict(zip(("model", "repeat", "linear"), typical, strict=True)),
-        "below_both": all(below),
-        "reveal": denoiser.reveal.name,
-        "order": denoiser.order.name,
+        **result,
         "sensitivity_dreamt": dreamt,
         "sensitivity_true": true,
         "pushes": {"steps": pushes.HELD, **push},

@@ -69,16 +69,18 @@ class LinearModel:
 
 
 def probe(world: WorldModel, env: VecEnv, draw: Draw, replay: ReplayBuffer, episode: int, seed: int) -> Metrics:
-    """Both probes as metrics, on episode number ``episode`` of ``env``.
+    """Both probes as metrics, on episode number ``episode`` of ``env``; the second where its engine rewinds.
 
     ``<kind>_<step>`` with the kinds of ``OpenLoop`` from ``model`` to ``average``, and ``sensitivity_<kind>_<agent>``.
     """
     held_out = record(env, draw, episode, 3 * HORIZON, seed)
     errors = open_loop(world, held_out, LinearModel(world, replay, seed=seed), HORIZON, seed=seed, dreams=8)
-    norms = sensitivity(world, env, draw, episode)
     metrics: Metrics = {}
     for kind in ("model", "average", "repeat", "linear"):
         metrics |= {f"{kind}_{h + 1:02d}": error for h, error in enumerate(getattr(errors, kind))}
+    if not env.engine.capabilities.rewinds:
+        return metrics
+    norms = sensitivity(world, env, draw, episode)
     for kind in ("dreamt", "true"):
         metrics |= {f"sensitivity_{kind}_{agent}": norm for agent, norm in enumerate(getattr(norms, kind))}
     return metrics

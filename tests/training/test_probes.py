@@ -57,6 +57,14 @@ def setting(ticks: int = 30):
     return env, actor, probes.record(env, actor.act, episode=1, ticks=ticks, seed=0)
 
 
+def test_an_engine_that_does_not_rewind_is_asked_for_nothing_more_than_an_episode():
+    env, actor, kept = setting()
+    both = probes.probe(Oracle(), env, actor.act, kept, 1, 0)
+    env.engine.capabilities = replace(env.engine.capabilities, rewinds=False)
+    alone = probes.probe(Oracle(), env, actor.act, kept, 1, 0)
+    assert set(both) - set(alone) == {f"sensitivity_{kind}_{agent}" for kind in ("dreamt", "true") for agent in (0, 1)}
+
+
 def test_a_perfect_model_has_no_error_and_baselines_have_theirs():
     _, _, kept = setting(60)
     linear = probes.LinearModel(Oracle(), kept, rows=2_000, penalty=1e-9)

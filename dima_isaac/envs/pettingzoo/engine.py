@@ -32,7 +32,7 @@ MAX_BROKEN = 100
 class ParallelEngine:
     """The workers, and the arrays that they share. Methods without a docstring are documented in ``Engine``."""
 
-    capabilities = Capabilities(deterministic=True, on_host=True)
+    capabilities = Capabilities(deterministic=False, on_host=True, rewinds=False)
     substeps = 1
     control_dt = math.nan
 
