@@ -5,8 +5,10 @@ run is refused before anything is built; the range of a list bounds its length. 
 field's, and the only text it takes is ``auto``, or ``all`` for ``A | All``. Torch-free.
 """
 
+import re
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from typing import Annotated, Any, NamedTuple, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -132,6 +134,57 @@ def expected(hint: Any) -> str:
     words = {int: "a whole number", float: "a number", bool: "True or False", types.NoneType: "null"}
     words[str] = str(text_of(hint))
     return " or ".join(words.get(option, str(option)) for option in alternatives(hint))
+
+
+def convert(key: str, text: str, hint: Any) -> Any:
+    """``text`` as a value of the type ``hint``, in its range; text, lists and dictionaries as they are.
+
+    Raises:
+        UsageError: not a value of that type, or out of range.
+    """
+    kinds = alternatives(hint)
+    if _is_enum(kinds[0]):
+        if text not in kinds[0].__members__:
+            raise unknown(f"value of {key}:", text, kinds[0].__members__)
+        return kinds[0][text]
+    if text == text_of(hint) or (text == "null" and types.NoneType in kinds) or kinds[0] not in _READ:
+        return text
+    value = _READ[kinds[0]](text)
+    if value is None:
+        raise UsageError(f"{key}={text}: expected {expected(hint)}.")
+    check_range(key, value, hint)
+    return value
+
+
+def is_scalar(kind: Any) -> bool:
+    """Whether a value of the type ``kind`` is written as one word: a number, a switch or a choice."""
+    return kind in _READ or _is_enum(kind)
+
+
+def _is_enum(kind: Any) -> bool:
+    return isinstance(kind, type) and issubclass(kind, Enum)
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _whole(text: str) -> int | None:
+    if re.fullmatch(r"[+-]?[0-9_]+", text):  # not by way of a float, which rounds
+        with suppress(ValueError):
+            return int(text)
+    number = _number(text)
+    return int(number) if number is not None and number.is_integer() else None
+
+
+_READ: dict[Any, Callable[[str], Any]] = {
+    int: _whole,  # 1_000, 1e6
+    float: _number,
+    bool: lambda text: {"true": True, "false": False}.get(text.lower()),
+}
 
 
 def summary(error: Exception) -> str:

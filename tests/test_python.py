@@ -60,11 +60,16 @@ def test_a_mistake_is_raised_at_the_call(toy_catalogue, tmp_path):
         ({}, "no task was given"),
         ({**SMALL, "agent.gama": 0.9}, "did you mean agent.gamma"),
         ({**SMALL, "agent.gamma": 2}, "is not between"),
+        ({**SMALL, "agent": {"gamma": 2}}, "agent.gamma=2.0 is not between"),
         ({**SMALL, "test": True}, "load_policy"),
     ):
         with pytest.raises(UsageError, match=message):
             train(values)
     assert not list(tmp_path.iterdir())
+
+
+def test_dictionaries_are_values_like_others():
+    train({"task": "pettingzoo", "task.env_args": {"number": 2, "names": ["x y"]}}).close()
 
 
 @pytest.mark.slow

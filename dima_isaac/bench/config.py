@@ -36,9 +36,10 @@ class BenchConfig:
     rl_device: str = AUTO
     threads: Few | str = AUTO
 
-    def validate(self, catalog: Catalog) -> None:
-        """Raise ``UsageError`` unless the suite has its task, and the preset to compare with exists."""
+    def validate(self) -> None:
+        """Raise ``UsageError`` unless the suite has its task, and can do what is asked."""
+        other = [key for key in ("engine", "sim_device", "rl_device", "threads") if getattr(self, key) != AUTO]
+        if self.suite is Suite.mamujoco and other:
+            raise UsageError(f"suite=mamujoco measures engine=mujoco on all cores; leave {' and '.join(other)} out.")
         if self.suite is not Suite.mamujoco and not self.task:
-            raise UsageError(f"suite={self.suite.name} needs task=NAME. Known: {', '.join(catalog.names('task'))}.")
-        if self.suite is Suite.imagine:
-            catalog.check("preset", self.against)
+            raise UsageError(f"suite={self.suite.name} needs task=NAME. Known: {', '.join(Catalog().names('task'))}.")

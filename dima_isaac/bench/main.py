@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from dima_isaac import ranks
-from dima_isaac.bench.config import BenchConfig
+from dima_isaac.bench.config import BenchConfig, Suite
 from dima_isaac.config import RunConfig
+from dima_isaac.errors import UsageError
 from dima_isaac.run import build
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.run.resolve import resolve_run
@@ -30,6 +31,10 @@ def main(cfg: BenchConfig, changes: dict[str, str], compose: Callable[..., RunCo
         build.set_global_state(run)
         return run
 
+    if cfg.suite is Suite.mamujoco and changes:
+        raise UsageError(f"suite=mamujoco has tasks of its own; leave {' and '.join(changes)} out.")
+    if cfg.suite is Suite.imagine:
+        catalog.check("preset", cfg.against)
     result = importlib.import_module(f"dima_isaac.bench.{cfg.suite.name}").suite(cfg, resolved)
     line = {"suite": cfg.suite.name, **result, "machine": machine()}
     sys.stdout.flush()

@@ -60,7 +60,7 @@ def suite(cfg: BenchConfig, resolved: Callable[..., RunConfig]) -> dict[str, Any
         )
     with (
         closing(build.build_env(run, int(run.num_envs) // ranks.count(), ranks.seed(run.seed))) as env,
-        closing(build.build_env(run, 1, run.seed + 1_000_003)) as eval_env,
+        closing(build.build_env(run, 1, run.seed + build.EVALUATION)) as eval_env,
     ):
         result = bench_train(run, env, eval_env, cfg.seconds)
     rows = [[name, f"{100 * share:.1f} %"] for name, share in {**result["share"], "other": result["other"]}.items()]

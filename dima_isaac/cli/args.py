@@ -8,20 +8,17 @@ second and one sentence; what passes is composed by hydra and checked again.
 import difflib
 import os
 import re
-import types
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Sequence
 from dataclasses import dataclass, field, is_dataclass
-from enum import Enum
 from typing import Any, get_origin
 
 from dima_isaac.bench.config import BenchConfig
 from dima_isaac.config import Algo, RunConfig, is_read
-from dima_isaac.errors import UsageError, unknown
+from dima_isaac.errors import UsageError
 from dima_isaac.run import zoo
 from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
 from dima_isaac.run.renamed import DROPPED, advice
-from dima_isaac.schema import AUTO, alternatives, check_range, expected, field_types, schema, text_of
+from dima_isaac.schema import AUTO, alternatives, convert, field_types, is_scalar, schema
 from dima_isaac.tools.config import Agent, EvaluateConfig, ExportConfig, PlayConfig, PlotConfig, PolicyConfig
 
 OPTIONS: dict[str, type | None] = {
@@ -63,7 +60,7 @@ class Args:
     command: str
     options: Any = None  # the command's own, an instance of its class in ``OPTIONS``
     overrides: list[str] = field(default_factory=list)  # key=value words for hydra
-    changes: dict[str, str] = field(default_factory=dict)  # task.KEY and engine.KEY to change in a checkpoint's run
+    changes: dict[str, str] = field(default_factory=dict)  # task.KEY and engine.KEY, as typed
     config_dir: str | None = field(default_factory=lambda: os.environ.get(CONFIG_DIR))
     help: bool = False
     multirun: bool = False
@@ -105,20 +102,22 @@ def parse(command: str, argv: Sequence[str]) -> Args:
     keys = {} if fixed else _run_keys(args, given, catalog)
     _check_effect(given)
     for name, text, word in pairs:
-        hint = _hint(name, keys)
+        hint, of_game = _hint(name, keys), command not in _ALONE and name.startswith(("task.", "engine."))
+        if name == "runs" and name in own:
+            raise UsageError(f"runs stand alone, without a key: plot.py {text.replace(',', ' ') or 'RUN'}")
         if name in own:
             options[name] = convert(name, text, own[name])
         if name.startswith(("hydra.", "hydra/")) and not fixed:
             args.overrides.append(word)
         elif hint is not None:
             args.overrides.append(_override(args, name, text, hint))
-        elif fixed and command not in _ALONE and name.startswith(("task.", "engine.")):
-            args.changes[name] = text
-        elif name not in own:
+        elif name not in own and not (fixed and of_game):
             raise _unknown_key(name, command, {**keys, **own}, catalog)
+        if of_game:
+            args.changes[name] = text
     if cls:
         args.options = cls(**options)
-        args.options.validate(catalog)
+        args.options.validate()
     return args
 
 
@@ -184,7 +183,7 @@ def _override(args: Args, key: str, text: str, hint: Any) -> str:
     kind = alternatives(hint)[0]
     if key in GROUPS or (args.multirun and re.search(r"[,(]", text)):
         return f"{prefix}{key}={text}"
-    if "," in text and (kind in _READ or _is_enum(kind)):
+    if "," in text and is_scalar(kind):
         raise UsageError(f"{key}={text} names several values; -m makes a run of each.")
     value = convert(key, text, hint)
     if type(value) is int:
@@ -193,54 +192,6 @@ def _override(args: Args, key: str, text: str, hint: Any) -> str:
         # paths may hold '=', ',', '(' and spaces; hydra reads a backslash as itself but before a quote
         text = "'" + re.sub(r"(\\*)('|$)", lambda m: 2 * m[1] + ("\\'" if m[2] else ""), text) + "'"
     return f"{prefix}{key}={text}"
-
-
-def convert(key: str, text: str, hint: Any) -> Any:
-    """``text`` as a value of the type ``hint``, in its range; text, lists and dictionaries as they are.
-
-    Raises:
-        UsageError: not a value of that type, or out of range.
-    """
-    kinds = alternatives(hint)
-    if key == "runs":
-        raise UsageError(f"runs stand alone, without a key: plot.py {text.replace(',', ' ') or 'RUN'}")
-    if _is_enum(kinds[0]):
-        if text not in kinds[0].__members__:
-            raise unknown(f"value of {key}:", text, kinds[0].__members__)
-        return kinds[0][text]
-    if text == text_of(hint) or (text == "null" and types.NoneType in kinds) or kinds[0] not in _READ:
-        return text
-    value = _READ[kinds[0]](text)
-    if value is None:
-        raise UsageError(f"{key}={text}: expected {expected(hint)}.")
-    check_range(key, value, hint)
-    return value
-
-
-def _is_enum(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Enum)
-
-
-def _number(text: str) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
-
-
-def _whole(text: str) -> int | None:
-    if re.fullmatch(r"[+-]?[0-9_]+", text):  # not by way of a float, which rounds
-        with suppress(ValueError):
-            return int(text)
-    number = _number(text)
-    return int(number) if number is not None and number.is_integer() else None
-
-
-_READ: dict[Any, Callable[[str], Any]] = {
-    int: _whole,  # 1_000, 1e6
-    float: _number,
-    bool: lambda text: {"true": True, "false": False}.get(text.lower()),
-}
 
 
 def _unknown_key(name: str, command: str, keys: dict[str, Any], catalog: Catalog) -> UsageError:

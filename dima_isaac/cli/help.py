@@ -2,6 +2,7 @@
 
 import inspect
 import re
+import shlex
 import textwrap
 from dataclasses import MISSING, fields
 from enum import Enum
@@ -9,6 +10,7 @@ from enum import Enum
 from dima_isaac.cli.args import OPTIONS
 from dima_isaac.config import RunConfig
 from dima_isaac.run.catalog import GROUPS, Catalog
+from dima_isaac.run.folder import program
 
 _WORDS = {"train": "task=NAME [key=value ...]", "plot": "RUN [RUN ...] [key=value ...]"}
 _NOTES = {
@@ -16,15 +18,19 @@ _NOTES = {
 flags: -m (several runs: seed=1,2,3), --config-dir DIR (your own YAML), --cfg (print every value and stop)
 layers: world_model.denoiser.reveal=joint, agent.gamma=0.96, train.eval.every=10000, task.KEY, engine.KEY""",
     **{"plot": "", "export": ""},
-    "bench": "\nalso every key of scripts/train.py",
+    "bench": "\nalso every key of train",
 }
-_OTHERWISE = "\nwithout a checkpoint also every key of scripts/train.py; with one also task.KEY and engine.KEY"
+_OTHERWISE = "\nwithout a checkpoint also every key of train; with one also task.KEY and engine.KEY"
 
 
 def usage(command: str, catalog: Catalog) -> str:
     """What can be typed behind ``command``."""
     cls = OPTIONS[command] or RunConfig
-    lines = [f"usage: python scripts/{command}.py {_WORDS.get(command, 'key=value ...')}", "", str(inspect.getdoc(cls))]
+    lines = [
+        f"usage: {shlex.join(program(command))} {_WORDS.get(command, 'key=value ...')}",
+        "",
+        str(inspect.getdoc(cls)),
+    ]
     for group in GROUPS if command == "train" else ():
         names = f"  {group + '=':<8}{', '.join(catalog.names(group))}"
         lines += textwrap.wrap(names, 112, subsequent_indent=" " * 10)

@@ -23,7 +23,7 @@ from dima_isaac.run.catalog import Catalog, described
 from dima_isaac.run.folder import RESUME, RunFolder, find, has_begun
 from dima_isaac.run.plan import Plan, plan
 from dima_isaac.run.signals import ExitAtOnce, Signals
-from dima_isaac.schema import as_dict
+from dima_isaac.schema import as_dict, leaves
 
 Row = dict[str, float | None]
 """A row of metrics.jsonl: always with env_steps and wall_time; None is what was not finite."""
@@ -52,13 +52,14 @@ def train(args: Args) -> int:
         announce(cfg.checkpoint)
         from dima_isaac.tools import evaluate
 
-        return evaluate.test(cfg, catalog)
+        return evaluate.test(cfg, args.changes, catalog)
     return run(cfg, catalog)
 
 
 def train_rows(values: Mapping[str, Any], callbacks: Iterable[Callback]) -> Generator[Row, None, None]:
     """``dima_isaac.train``: what the command line does with ``values`` as its key=value words, checked at once."""
-    args = parse("train", [f"{key}={'null' if value is None else value}" for key, value in values.items()])
+    given = leaves(dict(values))  # a dictionary's entries by dotted keys: Python's text for one is not hydra's grammar
+    args = parse("train", [f"{key}={'null' if value is None else value}" for key, value in given])
     catalog = Catalog(args.config_dir)
     _check_task(args, catalog)
     cfg = compose(args)
@@ -124,7 +125,7 @@ def rows(
     share, first = int(cfg.num_envs) // ranks.count(), ranks.rank() == 0
     with (
         closing(build.build_env(cfg, share, ranks.seed(cfg.seed), cfg.train.learn.episode)) as env,
-        closing(build.build_env(cfg, cfg.train.eval.episodes if first else 1, cfg.seed + 1_000_003)) as eval_env,
+        closing(build.build_env(cfg, cfg.train.eval.episodes if first else 1, cfg.seed + build.EVALUATION)) as eval_env,
     ):
         build.check_fit(cfg, env)
         with training_window(env, first and not cfg.headless), _folder(place, cfg) as folder:

@@ -23,6 +23,9 @@ from dima_isaac.schema import Seed, Size, check_range
 from dima_isaac.sim.engine import Engine
 from dima_isaac.world_model.reveal import steps_for
 
+EVALUATION, HELD_OUT = 1_000_003, 2_000_003
+"""Added to a run's seed: starts of its evaluations, and those of the tools, which neither it nor training uses."""
+
 
 def build_task(cfg: RunConfig) -> Task:
     """The Markov game that ``cfg`` names."""

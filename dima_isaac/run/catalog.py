@@ -27,7 +27,7 @@ class Catalog:
         """Add the user's ``folder``, or what the environment names instead; it must exist.
 
         Raises:
-            UsageError: no such folder.
+            UsageError: no such folder, or one with a file of the same name as a packaged one.
         """
         import dima_isaac.cfg
 
@@ -35,7 +35,11 @@ class Catalog:
         self.user = Path(os.path.expanduser(folder)).resolve() if folder else None
         if self.user is not None and not self.user.is_dir():
             raise UsageError(f"--config-dir (or {CONFIG_DIR}) {folder} is not a folder.")
-        self.folders = [*map(Path, dima_isaac.cfg.__path__), *([self.user] if self.user else [])]
+        ours = list(map(Path, dima_isaac.cfg.__path__))
+        self.folders = [*ours, *([self.user] if self.user else [])]
+        for path in sorted(path for group in GROUPS if self.user for path in (self.user / group).glob("*.yaml")):
+            if any((folder / path.parent.name / path.name).is_file() for folder in ours):
+                raise UsageError(f"{path} has the name of one of ours, which would be read instead; give it another.")
 
     def names(self, group: str) -> list[str]:
         """Every choice of ``group``."""

@@ -136,9 +136,7 @@ class RunFolder:
 
     def command(self, tool: str) -> str:
         """What to type to use ``tool`` on this run."""
-        program = Path(sys.argv[0])
-        start = ["python", str(program.with_name(f"{tool}.py"))] if program.suffix == ".py" else [program.name, tool]
-        return shlex.join([*start, f"checkpoint={self.path}"])
+        return shlex.join([*program(tool), f"checkpoint={self.path}"])
 
     def write_config(self, cfg: RunConfig, reasons: dict[str, str]) -> None:
         """Store the resolved configuration, the ``reasons`` for what was ``auto``, and the versions."""
@@ -148,6 +146,12 @@ class RunFolder:
         text = yaml.safe_dump(as_dict(cfg), sort_keys=False, allow_unicode=True)
         write_atomic(self.path / "config.yaml", f"# The full configuration of this run. What was 'auto':\n{head}{text}")
         write_atomic(self.path / "versions.json", json.dumps(versions(), indent=1) + "\n")
+
+
+def program(tool: str) -> list[str]:
+    """What to type to start ``tool``, as this process was started: a script, or a command and its argument."""
+    own = Path(sys.argv[0])
+    return ["python", str(own.with_name(f"{tool}.py"))] if own.suffix == ".py" else [own.name, tool]
 
 
 def find(where: str) -> Path:

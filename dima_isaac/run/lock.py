@@ -46,6 +46,7 @@ class FolderLock:
         if not self._file.closed:
             with suppress(OSError):  # the folder may be on a disk that has gone
                 self._file.truncate(0)
+            with suppress(OSError):
                 self._file.close()
 
 

@@ -1,7 +1,6 @@
 """Every ``auto`` of a configuration becomes a value, with the reason for it."""
 
 import os
-from collections.abc import Callable
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -101,43 +100,43 @@ def resolve_run(
 
 def _resolve_engine(cfg: RunConfig, catalog: Catalog, reasons: dict[str, str]) -> dict[str, Any]:
     """The engine's code keys and every one of its settings."""
-    task, chosen, own = task_class(cfg.task), cfg.engine["name"], settings(cfg.engine)
-
-    def refusal(name: str, named: bool = False) -> str:
-        description = {**catalog.values("engine", name), **own}
-        return _refusal(description, cfg.sim_device, named, alone=task.own_engine)
-
+    chosen = cfg.engine["name"]
     if chosen == AUTO:
-        chosen, reasons["engine"] = _first_engine(catalog.values("engine", AUTO)["candidates"], task, refusal)
-    elif why := refusal(chosen, named=True):
+        candidates = catalog.values("engine", AUTO)["candidates"]
+        refused = {name: refusal(cfg, name, catalog) for name in candidates}
+        chosen, reasons["engine"] = _first_engine(task_class(cfg.task).preferred_engine, refused)
+        if task_class(cfg.task).own_engine:
+            reasons["engine"] = f"{chosen}: not used, since this task simulates itself on the CPU"
+    elif why := refusal(cfg, chosen, catalog, named=True):
+        if "engine" in reasons:
+            raise UsageError(f"this run began with engine={chosen}, which {why}.")
         raise UsageError(f"engine={chosen} {why}. engine=auto takes what this machine can run.")
-    description = {**catalog.values("engine", chosen), **own}
+    description = {**catalog.values("engine", chosen), **settings(cfg.engine)}
     return {**code(description), **as_dict(engine_config(description))}
 
 
-def _first_engine(candidates: list[str], task: Any, refusal: Callable[[str], str]) -> tuple[str, str]:
-    """The task's preferred engine or else the first of ``candidates`` that can run here, and why."""
-    if task.preferred_engine in candidates and not refusal(task.preferred_engine):
-        return task.preferred_engine, f"{task.preferred_engine}: this task's numbers are that engine's"
-    refusals: list[str] = []
-    for name in candidates:
-        why = refusal(name)
+def _first_engine(preferred: str, refused: dict[str, str]) -> tuple[str, str]:
+    """The task's ``preferred`` engine or else the first that is not ``refused`` (engine -> why or ''), and why."""
+    if refused.get(preferred) == "":
+        return preferred, f"{preferred}: this task's numbers are that engine's"
+    before = list[str]()
+    for name, why in refused.items():
         if not why:
-            return name, f"{name}: " + ("; ".join(refusals) or "first choice")
-        refusals.append(f"{name} {why}")
-    raise UsageError(f"no engine can run here: {'; '.join(refusals)}.")
+            return name, f"{name}: " + ("; ".join(before) or "first choice")
+        before.append(f"{name} {why}")
+    raise UsageError(f"no engine can run here: {'; '.join(before)}.")
 
 
-def _refusal(description: dict[str, Any], sim_device: str, named: bool, alone: bool) -> str:
-    """Why this machine or ``sim_device`` rules an engine out, with the cure, or ''.
+def refusal(cfg: RunConfig, name: str, catalog: Catalog, named: bool = False) -> str:
+    """Why this machine, ``cfg.sim_device`` or the task rules out the engine ``name``, with the cure, or ''.
 
-    An engine for GPUs that can also compute on a CPU does so only when it was ``named``. A task that is ``alone``
-    simulates itself, on the CPU.
+    An engine for GPUs that can also compute on a CPU does so only when the user ``named`` it.
     """
+    description, sim_device = {**catalog.values("engine", name), **settings(cfg.engine)}, cfg.sim_device
     needs = description.get("requires", {})
     gpu = bool(needs.get("gpu"))
     cpu_too = named and bool(needs.get("cpu_too"))
-    if gpu and alone:
+    if gpu and task_class(cfg.task).own_engine:
         return "needs a scene, and this task simulates itself on the CPU"
     if not gpu and sim_device.startswith("cuda"):
         return f"computes on the CPU, not on sim_device={sim_device}"

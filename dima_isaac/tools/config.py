@@ -8,7 +8,6 @@ from typing import Annotated
 
 from dima_isaac.errors import UsageError
 from dima_isaac.run import zoo
-from dima_isaac.run.catalog import Catalog
 from dima_isaac.schema import AUTO, Count, CountOrZero, Few, NonNegative, Range, Seed, Size
 
 Pixels = Annotated[int, Range(16, 8192)]
@@ -56,7 +55,7 @@ class PolicyConfig(ToolConfig):
     agent: Agent = Agent.trained  # trained, zero, random
     explore: bool = False  # draw actions instead of taking the policy's mode
 
-    def validate(self, catalog: Catalog) -> None:
+    def validate(self) -> None:
         """Raise ``UsageError`` unless there is a policy."""
         if self.checkpoint:
             return
@@ -85,8 +84,8 @@ class PlayConfig(PolicyConfig):
     fps: NonNegative = 0.0  # 0: real time
     out: str = ""  # the video; .mp4 needs imageio-ffmpeg, .gif and .webp nothing
 
-    def validate(self, catalog: Catalog) -> None:
-        super().validate(catalog)
+    def validate(self) -> None:
+        super().validate()
         if self.world is World.dream and not self.checkpoint:
             raise UsageError("world=dream needs checkpoint=RUN|FILE: it shows a world model's dream.")
 
@@ -100,8 +99,8 @@ class EvaluateConfig(PolicyConfig):
     baseline: bool = False  # zero and random actions on the same starts
     probe: bool = False  # of the world model: open-loop error, action sensitivity, and what a push comes to
 
-    def validate(self, catalog: Catalog) -> None:
-        super().validate(catalog)
+    def validate(self) -> None:
+        super().validate()
         if self.probe and not self.checkpoint:
             raise UsageError("probe=True needs checkpoint=RUN|FILE: it measures a world model.")
 
@@ -115,7 +114,7 @@ class ExportConfig(ToolConfig):
     out: str = ""  # the folder; policy/ in the run's folder
     commit: str = ""  # the code that trained it, for the card; what the run has noted
 
-    def validate(self, catalog: Catalog) -> None:
+    def validate(self) -> None:
         """Raise ``UsageError`` unless there is something to export."""
         if not self.checkpoint:
             raise UsageError("checkpoint=RUN|FILE|latest is missing.")
@@ -131,7 +130,7 @@ class PlotConfig(ToolConfig):
     open_loop: bool = False  # the open-loop figure of `checkpoint`
     num_envs: Size = 32  # open loop: environments
 
-    def validate(self, catalog: Catalog) -> None:
+    def validate(self) -> None:
         """Raise ``UsageError`` unless there is something to draw."""
         references(self.reference)
         if self.open_loop and not self.checkpoint:

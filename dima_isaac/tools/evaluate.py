@@ -6,6 +6,7 @@ over episodes: they say how well this checkpoint is measured, not how much seeds
 
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from contextlib import closing
@@ -19,7 +20,7 @@ from dima_isaac.config import RunConfig
 from dima_isaac.envs.vec_env import VecEnv
 from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog, described
-from dima_isaac.run.folder import ROOT
+from dima_isaac.run.folder import RESUME, ROOT
 from dima_isaac.schema import AUTO
 from dima_isaac.tools import play, probe, table
 from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig
@@ -35,21 +36,19 @@ def main(cfg: EvaluateConfig, changes: dict[str, str], compose: Callable[..., Ru
     return report(cfg, *restore_or_compose(cfg, changes, compose, catalog))
 
 
-def test(cfg: RunConfig, catalog: Catalog) -> int:
-    """``train test=True``: evaluate ``cfg.checkpoint`` instead of training; with ``headless=False`` watch it."""
+def test(cfg: RunConfig, changes: dict[str, str], catalog: Catalog) -> int:
+    """``train test=True``: evaluate ``cfg.checkpoint`` instead of training; with ``headless=False`` watch it.
+
+    ``changes`` are as in ``restore``; what else the run would learn by has no effect.
+    """
     where = cfg.checkpoint
-    if where in (AUTO, "latest"):
-        where = str(newest(Path(cfg.run_dir or ROOT / (cfg.experiment or str(cfg.task["name"])))))
-    own = EvaluateConfig(
-        checkpoint=where,
-        seed=cfg.seed,
-        num_envs=64 if cfg.num_envs == AUTO else int(cfg.num_envs),
-        engine=cfg.engine["name"],
-        sim_device=cfg.sim_device,
-        rl_device=cfg.rl_device,
-        threads=cfg.threads,
-    )
-    restored = restore(own, catalog)
+    if where in RESUME:
+        place = os.path.expanduser(cfg.run_dir) or ROOT / (cfg.experiment or str(cfg.task["name"]))
+        where = str(newest(Path(place)))
+    own = EvaluateConfig(checkpoint=where, engine=cfg.engine["name"])
+    own = replace(own, **{key: getattr(cfg, key) for key in ("seed", "sim_device", "rl_device", "threads")})
+    own.num_envs = own.num_envs if cfg.num_envs == AUTO else int(cfg.num_envs)
+    restored = restore(own, catalog, changes)
     checkpoint.check_task(restored.path, restored.state, cfg.task["name"])
     if cfg.headless:
         return report(own, restored, restored.cfg)

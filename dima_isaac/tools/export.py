@@ -3,6 +3,7 @@
 import csv
 import json
 import logging
+import os
 import shlex
 import warnings
 from collections.abc import Callable
@@ -40,7 +41,7 @@ def main(cfg: ExportConfig, _: dict[str, str], compose: Callable[..., RunConfig]
     if missing:
         raise UsageError(f"export needs {' and '.join(missing)}: pip install 'dima-isaac[onnx]'.")
     restored = restore(cfg, catalog)
-    out = Path(cfg.out) if cfg.out else restored.run_folder / "policy"
+    out = Path(os.path.expanduser(cfg.out)) if cfg.out else restored.run_folder / "policy"
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -1,6 +1,7 @@
 """Watch a policy: headless into a video, or live in MuJoCo's window or a web page."""
 
 import importlib
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
@@ -17,7 +18,7 @@ from dima_isaac.run import build, zoo
 from dima_isaac.run.catalog import Catalog
 from dima_isaac.tools import dream as dreams
 from dima_isaac.tools import table
-from dima_isaac.tools.config import PlayConfig, Viewer, World
+from dima_isaac.tools.config import Agent, PlayConfig, Viewer, World
 from dima_isaac.tools.dream import Dream
 from dima_isaac.tools.policies import controller
 from dima_isaac.tools.restore import Restored, restore_or_compose
@@ -44,7 +45,7 @@ def main(cfg: PlayConfig, changes: dict[str, str], compose: Callable[..., RunCon
 
 def film(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored | None) -> int:
     """One episode of every environment as a video; prints where it is."""
-    path = Path(cfg.out) if cfg.out else _default_path(env, cfg, restored)
+    path = Path(os.path.expanduser(cfg.out)) if cfg.out else _default_path(env, cfg, restored)
     fps = cfg.fps or 1.0 / env.spec.control_dt
     steps, size = cfg.steps or env.spec.episode_length, (cfg.width, cfg.height)
     started = time.perf_counter()
@@ -67,7 +68,7 @@ def watch(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored |
         UsageError: no display, no viser, an engine without a viewer, or a dream in a window.
     """
     _check_live(env)
-    dream, speed, episode = None, cfg.fps * env.spec.control_dt if cfg.fps else 1.0, cfg.episode
+    dream, speed = None, cfg.fps * env.spec.control_dt if cfg.fps else 1.0
     with ExitStack() as stack, torch.no_grad():
         if cfg.world is World.dream:
             assert restored is not None
@@ -84,12 +85,12 @@ def watch(env: VecEnv, policy: Controller, cfg: PlayConfig, restored: Restored |
             viewer = stack.enter_context(closing(importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)))
             print("viewer: [ and ] walk through the environments, space pauses, backspace restarts; close it to stop.")
         controls = viewer.controls
-        step, total = env.reset(episode), torch.zeros(env.num_envs, device=env.device)
+        step, total = env.reset(cfg.episode), torch.zeros(env.num_envs, device=env.device)
         while viewer.show():
             due = time.perf_counter() + env.spec.control_dt / (speed * controls.speed)
             if controls.restart:
-                controls.restart, episode = False, episode + 1
-                step = env.reset(episode)
+                controls.restart = False
+                step = env.reset()  # the next episodes
                 total.zero_()
             elif not controls.paused:
                 action = policy(step.obs)
@@ -116,7 +117,7 @@ def _errors(env: VecEnv, dream: Dream, error: Tensor) -> str:
 
 
 @contextmanager
-def training_window(env: VecEnv, enabled: bool, log: Callable[[str], None] = print) -> Iterator[None]:
+def training_window(env: VecEnv, enabled: bool) -> Iterator[None]:
     """With ``enabled``, MuJoCo's window shows every step of ``env`` inside this context until the user closes it.
 
     Raises:
@@ -127,7 +128,7 @@ def training_window(env: VecEnv, enabled: bool, log: Callable[[str], None] = pri
         return
     _check_live(env)
     viewer: Any = importlib.import_module("dima_isaac.sim.render").Viewer(env.engine)
-    log("viewer: [ and ] walk through the environments; training goes on when the window is closed.")
+    print("viewer: [ and ] walk through the environments; training goes on when the window is closed.")
     plain_step, drawn = env.step, 0.0
 
     def step(action: Tensor) -> Step:
@@ -154,7 +155,7 @@ def _default_path(env: VecEnv, cfg: PlayConfig, restored: Restored | None) -> Pa
     dream = "-dream" if cfg.world is World.dream else ""
     if restored is None:
         return Path("videos") / f"{env.spec.name}-{cfg.agent.name}.{suffix}"
+    who = "" if cfg.agent is Agent.trained else f"-{cfg.agent.name}"
     if cfg.checkpoint.startswith(zoo.PREFIX):
-        return Path("videos") / f"{restored.path.parent.name}-zoo.{suffix}"
-    who = "" if cfg.agent.name == "trained" else f"-{cfg.agent.name}"
+        return Path("videos") / f"{restored.path.parent.name}-zoo{who}.{suffix}"
     return restored.run_folder / "videos" / f"play-{restored.env_steps}{who}{dream}.{suffix}"

@@ -26,7 +26,7 @@ def main(cfg: PlotConfig, changes: dict[str, str], compose: Callable[..., RunCon
         found = runs.load(cfg.runs)
         tasks = {task: runs.group(members) for task, members in runs.by_task(found).items()}
         shared = Path(os.path.commonpath([run.path.resolve() for run in found]))
-        folder = Path(cfg.out) if cfg.out else shared / "plots"
+        folder = Path(os.path.expanduser(cfg.out)) if cfg.out else shared / "plots"
         lines = references(cfg.reference)
         for task, groups in tasks.items():
             place = folder / task if len(tasks) > 1 else folder
@@ -45,7 +45,7 @@ def _open_loop(cfg: PlotConfig, restored: Restored) -> Path:
     with closing(restored.build_env(cfg.num_envs, cfg.seed)) as env:
         loop, spec, name = probe.open_loop(restored, env, cfg.seed), env.spec, env.task.describe
     title = f"{spec.name}, {restored.env_steps:,} environment steps, preset {restored.cfg.preset}, held-out episodes"
-    folder = Path(cfg.out) if cfg.out else restored.run_folder / "plots"
+    folder = Path(os.path.expanduser(cfg.out)) if cfg.out else restored.run_folder / "plots"
     shown = open_loop.informative_dimensions(loop, spec.last_action_index)
     return open_loop.open_loop_figure(loop, title, folder / "open_loop.png", shown, name)
 

@@ -23,16 +23,13 @@ from dima_isaac.replay.ring import ReplayBuffer
 from dima_isaac.run import build, checkpoint
 from dima_isaac.run.catalog import Catalog, code, settings
 from dima_isaac.run.folder import LATEST, ROOT, find
-from dima_isaac.run.resolve import resolve_run
+from dima_isaac.run.resolve import refusal, resolve_run
 from dima_isaac.run.sealed import State
 from dima_isaac.run.segments import load_rows
-from dima_isaac.schema import AUTO
+from dima_isaac.schema import AUTO, convert
 from dima_isaac.tools.config import PolicyConfig, ToolConfig
 from dima_isaac.types import Game
 from dima_isaac.world_model.world_model import WorldModel
-
-HELD_OUT = 2_000_003
-"""Added to seeds: starts that neither training (seed) nor its evaluations (seed + 1,000,003) use."""
 
 
 @dataclass
@@ -58,7 +55,7 @@ class Restored:
 
     def build_env(self, num_envs: int, seed: int) -> VecEnv:
         """``num_envs`` copies of the task, with starts held out from training: the same for every command."""
-        return build.build_env(self.cfg, num_envs, seed + self.cfg.seed + HELD_OUT)
+        return build.build_env(self.cfg, num_envs, seed + self.cfg.seed + build.HELD_OUT)
 
     def agent(self, game: Game) -> Learner | RlGamesActor:
         """Its agents; of an exported policy and of rl-games' networks only the actor is trained."""
@@ -123,8 +120,9 @@ class Restored:
 def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = None) -> Restored:
     """Read ``cfg.checkpoint``: a file, a run folder (its newest intact checkpoint), zoo:NAME, or ``latest``.
 
-    An ``engine``, ``sim_device``, ``rl_device`` or ``threads`` of ``auto`` is the checkpoint's engine and this
-    machine's devices; ``changes`` are values of task.KEY and engine.KEY, as typed.
+    An ``engine``, ``sim_device``, ``rl_device`` or ``threads`` of ``auto`` is the checkpoint's engine, or the first
+    that this machine can run where it cannot run that one, and this machine's devices; ``changes`` are values of
+    task.KEY and engine.KEY, as typed.
 
     Raises:
         CheckpointError: missing, torn or altered, or of a task that is not in the catalogue.
@@ -134,11 +132,18 @@ def restore(cfg: ToolConfig, catalog: Catalog, changes: dict[str, str] | None = 
     stored["engine"] = dict(stored["engine"]) if cfg.engine == AUTO else {"name": cfg.engine}
     for key, text in (changes or {}).items():
         group, _, name = key.partition(".")
+        hint = catalog.settable(group, stored[group]["name"]).get(name, Any)
+        value = convert(key, text, hint)
         try:
-            stored[group][name] = yaml.safe_load(text)
+            stored[group][name] = yaml.safe_load(value) if isinstance(value, str) else value
         except yaml.YAMLError as error:
             raise UsageError(f"{key}={text} is not YAML: {' '.join(str(error).split())}.") from error
-    run = replace(typed(stored), sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads)
+    made = typed(stored)
+    run = replace(made, sim_device=cfg.sim_device, rl_device=cfg.rl_device, threads=cfg.threads)
+    name, named = run.engine["name"], made.sim_device == "cpu"
+    if cfg.engine == AUTO and (why := refusal(run, name, catalog, named)):
+        print(f"engine      {name}, which this was made with, {why}")
+        run = replace(run, engine={"name": AUTO})
     resolved, _ = resolve_run(run, catalog)
     build.set_global_state(resolved)
     return Restored(path, resolved, state)

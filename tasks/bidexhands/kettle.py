@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from dima_isaac.envs.task import Outcome
+from dima_isaac.schema import FewOrZero
 from dima_isaac.sim.engine import Engine
 from dima_isaac.sim.rotations import length, rotate_inverse
 from dima_isaac.sim.scene import Actor, Ellipsoid
@@ -33,7 +34,7 @@ WATER = (0.3, 0.6, 0.9, 1.0)
 
 @dataclass
 class ShadowHandKettleConfig(TwoHandConfig):
-    balls: int = 30
+    balls: FewOrZero = 30
     near: float = 0.7
     drop_height: float = 0.2
     success_distance: float = 0.05

@@ -7,7 +7,7 @@ import pytest
 from dima_isaac.cli import main as cli
 from dima_isaac.errors import UsageError
 from dima_isaac.run import build, catalog
-from dima_isaac.run.catalog import import_target
+from dima_isaac.run.catalog import Catalog, import_target
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,13 @@ def test_targets(target, said, tmp_path, monkeypatch):
     (tmp_path / "own_typo.py").write_text("class Task(:\n")
     with pytest.raises(UsageError, match=said):
         import_target(target)
+
+
+def test_a_file_with_a_name_of_ours_is_refused(tmp_path):
+    (tmp_path / "task").mkdir()
+    (tmp_path / "task" / "Ant.yaml").write_text("name: Ant\ntarget: tests.toy_plugin:Toy\n")
+    with pytest.raises(UsageError, match=r"task/Ant\.yaml has the name of one of ours"):
+        Catalog(str(tmp_path))
 
 
 def test_make_finds_the_tasks_of_the_folder_that_the_environment_names(monkeypatch):

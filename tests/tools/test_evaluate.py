@@ -54,6 +54,8 @@ def test_train_test_true_evaluates(runs, capsys):
     words = ["task=Toy", "engine=toy", "test=True", f"checkpoint={runs}/1", "num_envs=4", "threads=1"]
     assert cli.main(["train", *TOY, *words]) == 0
     assert last_json(capsys.readouterr().out)["env_steps"] == 384
+    assert cli.main(["train", *TOY, *words, "task.episode_length=1e1"]) == 0
+    assert last_json(capsys.readouterr().out)["policies"]["trained"]["length"] == 10.0
 
 
 def test_a_torn_last_checkpoint_gives_way_to_an_intact_one(runs, tmp_path, capsys):

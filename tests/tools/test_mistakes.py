@@ -31,6 +31,7 @@ from tests.tools.toy_runs import ROOT, TOY
         (["plot", "nowhere"], 2, "nowhere is not a folder"),
         (["plot", "."], 2, "holds no run"),
         (["bench", "suite=engine"], 2, "suite=engine needs task=NAME"),
+        (["bench", "suite=mamujoco", "engine=toy"], 2, "leave engine and threads out"),
         (["bench", "suite=imagine", "task=Toy", "engine=toy", "against=papr"], 2, "did you mean paper"),
     ],
 )

@@ -1,6 +1,7 @@
 """``play``: windows and films, and one look at real hands."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from dima_isaac.cli import main as cli
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.render import Controls, Viewer
 from dima_isaac.tools import play
-from dima_isaac.tools.config import PlayConfig, World
+from dima_isaac.tools.config import Agent, PlayConfig, World
 from dima_isaac.training.video import number
 from tests.toy import toy_env
 
@@ -31,18 +32,18 @@ class Pane:
 
 
 @pytest.mark.parametrize("life", [10**6, 3])
-def test_training_in_a_window_is_the_same_training(monkeypatch, life):
-    pane, messages = Pane(life), []
+def test_training_in_a_window_is_the_same_training(monkeypatch, life, capsys):
+    pane = Pane(life)
     monkeypatch.setattr("dima_isaac.sim.render.Viewer", lambda engine: pane)
     monkeypatch.setattr(play, "PERIOD", 0.0)
     env, alone = toy_env(3), toy_env(3)
     env.engine.capabilities = replace(env.engine.capabilities, viewer=True)
     actions = [torch.rand(3, 2, 1) for _ in range(8)]
-    with play.training_window(env, True, messages.append):
+    with play.training_window(env, True):
         seen = [env.reset(), *(env.step(action) for action in actions)]
     rows = [alone.reset(), *(alone.step(action) for action in actions)]
     assert all(torch.equal(a.state, b.state) for a, b in zip(seen, rows, strict=True))
-    assert pane.shown == min(life + 1, 9) and pane.closed and "training goes on" in messages[0]
+    assert pane.shown == min(life + 1, 9) and pane.closed and "training goes on" in capsys.readouterr().out
 
 
 def test_a_window_is_refused_where_there_is_none_and_not_opened_unasked(monkeypatch):
@@ -76,14 +77,22 @@ def test_a_watched_policy_pauses_and_restarts(monkeypatch):
     env.engine.capabilities = replace(env.engine.capabilities, viewer=True)
     rewards, resets, plain_step, plain_reset = [], [], env.step, env.reset
     env.step = lambda action: rewards.append(row := plain_step(action)) or row
-    env.reset = lambda episode: resets.append(episode) or plain_reset(episode)
+    env.reset = lambda episode=None: resets.append(episode) or plain_reset(episode)
     play.watch(env, lambda obs: 0 * obs[:, :, :1], PlayConfig(headless=False, episode=3))
     [pane] = panes
     rewards = [row for row in rewards if not row.first.any()]  # a reset takes a tick
-    assert resets == [3, 4] and len(rewards) == 5 and pane.closed
+    assert resets == [3, None] and len(rewards) == 5 and pane.closed
     returns = np.cumsum([float(row.reward[0]) for row in rewards[:4]])
     shown = [f"return {number(value)}" for value in (returns[0], returns[1], returns[1], returns[1], *returns[2:])]
     assert pane.texts == [*shown, "return 0", f"return {number(float(rewards[4].reward[0]))}"]
+
+
+def test_every_policy_of_a_zoo_entry_has_a_film_of_its_own(tmp_path):
+    restored = SimpleNamespace(path=tmp_path / "Game" / "weights.pt")
+    names = {
+        play._default_path(toy_env(2), PlayConfig(checkpoint="zoo:Game", agent=agent), restored) for agent in Agent
+    }
+    assert len(names) == len(Agent)
 
 
 def test_a_dream_is_not_shown_in_a_window():

@@ -125,7 +125,7 @@ class MujocoWarpEngine(BaseEngine):
         self._target = self._tensor(self.model.nu)
         self._totals = torch.zeros(4, dtype=torch.int64, device=self.device)
         self._xfrc = wp.to_torch(self._d.xfrc_applied)
-        self._fields = {name: torch.empty_like(self._live(name)) for name in self.scene.fields}
+        self._fields = {name: torch.empty_like(self._live(name)) for name in self.scene.fields if self._raw}
         self._field_mask = {name: self._tensor(dtype=flag) for name in self._settable}
         self._field_stage = {name: torch.zeros_like(self._live(name)) for name in self._settable}
 
