@@ -39,7 +39,7 @@ class Placed:
         return self.asset.dof_properties() if self.dof_properties is None else self.dof_properties
 
     @property
-    def slide(self) -> float:
+    def mean_friction(self) -> float:
         """Its friction: one number for all of its shapes."""
         values = self.asset.friction() if self.friction is None else self.friction
         if len(set(values)) > 1:
@@ -117,7 +117,7 @@ class World:
         fixed = bool(options.fix_base_link)
         if fixed and not alone and any(one.pose != placed.pose for one in everywhere):
             raise UsageError(f"'{name}' is fixed, and stands elsewhere in other environments; give it one pose for all")
-        varied = len({one.slide for one in everywhere}) > 1
+        varied = len({one.mean_friction for one in everywhere}) > 1
         x, y, z, *quat = placed.pose
         return Actor(
             name,
@@ -127,7 +127,7 @@ class World:
             fixed=fixed and not alone,
             marker=alone,
             gravity=not options.disable_gravity,
-            friction=placed.slide + varied * 1e-6,  # off 1, which would give way to the other shape's
+            friction=placed.mean_friction + varied * 1e-6,  # off 1, which would give way to the other shape's
             damping=(float(options.linear_damping), float(options.angular_damping)),
             self_collision=placed.filter == 0 and len(placed.asset.links) > 1,
         )
@@ -150,7 +150,7 @@ class World:
             if not np.allclose(factor, 1.0, rtol=1e-6):
                 found["body_mass"][:, bodies] *= factor
                 found["body_inertia"][:, bodies] *= factor[..., None]
-            friction = np.array([one.slide for one in placed])
+            friction = np.array([one.mean_friction for one in placed])
             if np.ptp(friction):
                 geoms = np.flatnonzero(np.isin(model.geom_bodyid, bodies))
                 found["geom_friction"][:, geoms, 0] = 0.5 * (friction + 1.0)[:, None]

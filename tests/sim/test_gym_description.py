@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import PhysicsConfig
-from dima_isaac.sim.isaacgym.description import order_of
+from dima_isaac.sim.isaacgym.description import tensor_order
 from dima_isaac.sim.scene import IDENTITY, Actor, Mjcf, Scene
 from tests.sim.toss import LOPSIDED
 
@@ -24,7 +24,7 @@ def test_parts_by_name() -> None:
         force_sensors=["b/left", "a/right", "b", "a/left"],
     )
     swapped = ["base", "right", "left"]  # the importer may number otherwise
-    order = order_of(
+    order = tensor_order(
         scene, compile_scene(scene, PhysicsConfig()), [swapped, ["stick"], swapped], [["r", "l"], [], ["r", "l"]]
     )
     assert order.bodies == 7

@@ -57,7 +57,7 @@ def describe(scene: Scene, compiled: Compiled, cfg: IsaacGymConfig, folder: Path
 
 
 @dataclass(frozen=True)
-class Order:
+class TensorOrder:
     """Where a scene's parts are in an environment of Isaac Gym's tensors, in which each actor's parts are together."""
 
     bodies: int  # all links of all actors
@@ -68,7 +68,7 @@ class Order:
     roots: list[Quat]  # of the scene's links: the rotation of a root link that its asset was written without
 
 
-def order_of(scene: Scene, compiled: Compiled, links: list[list[str]], joints: list[list[str]]) -> Order:
+def tensor_order(scene: Scene, compiled: Compiled, links: list[list[str]], joints: list[list[str]]) -> TensorOrder:
     """The order of the scene's parts, from each actor's ``links`` and ``joints`` in the importer's order."""
     bodies: dict[str, int] = {}
     for actor, names in zip(scene.actors, links, strict=True):
@@ -81,7 +81,7 @@ def order_of(scene: Scene, compiled: Compiled, links: list[list[str]], joints: l
     turned = {roots[actor.name]: gym_asset(actor).root_quat for actor in scene.actors}
     # an asset's sensors are numbered as they were made, in the scene's order
     numbered = sorted(range(len(scene.force_sensors)), key=lambda s: actors.index(scene.force_sensors[s].split("/")[0]))
-    return Order(
+    return TensorOrder(
         bodies=len(bodies),
         links=[bodies[link] for link in full],
         dofs=[every_joint.index(name) for name in compiled.dof_names],

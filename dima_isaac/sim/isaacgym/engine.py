@@ -18,7 +18,7 @@ from dima_isaac.sim.base import BaseEngine
 from dima_isaac.sim.compiled import compile_scene
 from dima_isaac.sim.config import IsaacGymConfig, PhysicsConfig, Pipeline
 from dima_isaac.sim.engine import FRAME, MAX_SPEED, Capabilities
-from dima_isaac.sim.isaacgym.description import Order, describe, order_of
+from dima_isaac.sim.isaacgym.description import TensorOrder, describe, tensor_order
 from dima_isaac.sim.isaacgym.process import WorkerProcess, interpreter
 from dima_isaac.sim.isaacgym.shared_memory import SharedTensors
 from dima_isaac.sim.rotations import quat_conj, quat_div, rotate
@@ -71,13 +71,13 @@ class IsaacGymEngine(BaseEngine):
 
     # ---- construction ------------------------------------------------------------------------------------------
 
-    def _create(self, device: torch.device) -> Order:
+    def _create(self, device: torch.device) -> TensorOrder:
         """Have the worker build the scene on ``device``, and share memory with it."""
         command = {"do": "create", "device": str(device), "num_envs": self.num_envs}
         command |= {"gpu_pipeline": self.device.type == "cuda"}
         command |= describe(self.scene, self._compiled, self.cfg, self._worker.folder)
         found = self._worker.call(command, START_TIMEOUT)
-        order = order_of(self.scene, self._compiled, found["links"], found["joints"])
+        order = tensor_order(self.scene, self._compiled, found["links"], found["joints"])
         e, a, d, b, s = self.num_envs, len(self.actor_names), len(order.dofs), order.bodies, len(order.sensors)
         written: dict[str, tuple[int, ...]] = {
             **{"next_root": (e, a, FRAME), "root_ids": (e, a), "next_dof": (e, d, 2), "dof_ids": (e, a)},
@@ -95,7 +95,7 @@ class IsaacGymEngine(BaseEngine):
         self._gym = memory.tensors
         return order
 
-    def _allocate(self, order: Order) -> None:
+    def _allocate(self, order: TensorOrder) -> None:
         """Allocate the views and what is to be written, and turn ``order`` into index tensors."""
         e, device = self.num_envs, self.device
 

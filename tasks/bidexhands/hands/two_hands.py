@@ -150,7 +150,7 @@ class TwoHandTask(Task):
         self._drive_of_action = torch.tensor(drives, dtype=torch.int64, device=device)
         self._all_drives = drives == list(range(len(engine.actuator_dofs)))
         lower, upper = engine.dof_lower[driven], engine.dof_upper[driven]
-        self._middle, self._reach = 0.5 * (lower + upper), 0.5 * (upper - lower)
+        self._middle, self._half_range = 0.5 * (lower + upper), 0.5 * (upper - lower)
         force = self.spec.control_dt * self.cfg.transition_scale * FORCE_PER_ACTION
         torque = self.spec.control_dt * self.cfg.orientation_scale * TORQUE_PER_ACTION
         self._wrench_gain = torch.tensor([force] * 3 + [torque] * 3, device=device)
@@ -198,9 +198,9 @@ class TwoHandTask(Task):
         if self.cfg.relative_control:
             last = self._targets[:, self._drive_of_action]
             wanted = last + self.cfg.dof_speed_scale * self.spec.control_dt * joints
-            wanted = wanted.clamp(self._middle - self._reach, self._middle + self._reach)
+            wanted = wanted.clamp(self._middle - self._half_range, self._middle + self._half_range)
         else:
-            wanted = torch.addcmul(self._middle, joints, self._reach)
+            wanted = torch.addcmul(self._middle, joints, self._half_range)
         if weight != 1.0:
             wanted = torch.lerp(self._targets[:, self._drive_of_action], wanted, weight)
         self._targets = wanted if self._all_drives else self._targets.index_copy(1, self._drive_of_action, wanted)
