@@ -14,7 +14,7 @@ from dima_isaac.errors import UsageError
 from dima_isaac.replay.config import ReplayConfig
 from dima_isaac.schema import AUTO, All, Count, CountOrZero, Few, Seed, Size, from_dict
 from dima_isaac.training.config import TrainConfig
-from dima_isaac.world_model.config import Backbone, RewardKind, WorldModelConfig
+from dima_isaac.world_model.config import GPT_STEPS, Backbone, RewardKind, WorldModelConfig
 
 
 class Algo(Enum):
@@ -93,9 +93,12 @@ FREE = (
 )
 """What may differ between a run and its continuation in the same folder."""
 
-_OF_DREAMS = ("world_model.", "train.learn.dynamics", "train.learn.reward", "train.learn.dream", "train.learn.rollouts")
-_UNREAD = {Algo.sac: _OF_DREAMS, **dict.fromkeys((Algo.ppo, Algo.mappo), (*_OF_DREAMS, "agent.", "replay."))}
-_READ_BY_ALL = ("world_model.clip_actions", "world_model.precision")
+_OF_LEARN = ("dynamics", "reward", "decoder", "rollouts", "dream", "horizon", "behaviour_start", "whole_episodes")
+_UNREAD = {
+    Algo.sac: ("world_model.", "agent.ppo.", *(f"train.learn.{key}" for key in _OF_LEARN)),
+    **dict.fromkeys((Algo.ppo, Algo.mappo), ("world_model.", "agent.", "replay.", "train.learn.")),
+}
+_READ_BY_ALL = ("world_model.clip_actions", "world_model.precision", "train.learn.episode")
 
 
 def is_read(key: str, algo: Algo) -> bool:
@@ -138,6 +141,8 @@ def typed(cfg: Mapping[str, Any]) -> RunConfig:
         raise UsageError(f"world_model.history={world.history}: the U-Net takes 3, 7, 11, ...")
     if world.reward.kind is RewardKind.gpt and world.reward.width % 8:  # heads of its attention
         raise UsageError(f"world_model.reward.width={world.reward.width} is not a multiple of 8, as the GPT needs.")
+    if world.reward.kind is RewardKind.gpt and run.train.learn.horizon > GPT_STEPS:
+        raise UsageError(f"train.learn.horizon={run.train.learn.horizon}: the GPT's context is {GPT_STEPS} steps.")
     if run.run_dir and run.experiment:
         raise UsageError("run_dir names the folder itself and experiment a folder of runs; give one of them.")
     return run

@@ -90,14 +90,14 @@ class Step:
 class Window:
     """T consecutive rows of B environments, aligned at the end; rows of an earlier episode are zero and not valid.
 
-    ``action[:, t]`` was taken in ``state[:, t]``; ``reward[:, t]`` and ``terminal[:, t]`` belong to arriving there.
+    The step from row t - 1 to row t was seen if row t - 1 is valid. ``action[:, t]`` was taken in ``state[:, t]``;
+    ``reward[:, t]`` and ``terminal[:, t]`` belong to arriving there.
     """
 
     state: Tensor  # (B, T, D) raw s
     action: Tensor  # (B, T, N, A)
     reward: Tensor  # (B, T)
     terminal: Tensor  # (B, T) bool
-    first: Tensor  # (B, T) bool
     valid: Tensor  # (B, T) bool, a suffix of the window
     last: Tensor  # (B, T) bool, the episode ended there, by the task or by the clock
 
@@ -123,7 +123,8 @@ class Rollout:
     """A dream: the policy's actions and the world model's predictions."""
 
     obs: Tensor  # (B, H, N, O)
-    state: Tensor  # (B, H + 1, D)    x, the normalised state that the critic sees
+    state: Tensor  # (B, H + 1, D) raw s
+    x: Tensor  # (B, H + 1, D) the normalised state, which PPO's critic sees
     last_action: Tensor  # (B, H + 1, N, A) the joint action that led into each state
     action: Tensor  # (B, H, N, A)
     logp: Tensor  # (B, H, N)

@@ -45,7 +45,7 @@ def world_models(restored: Restored, env: VecEnv) -> dict[str, WorldModel]:
         ("cumulative", 0, Reveal.cumulative),
     ):
         cfg = restored.cfg.world_model
-        chosen = replace(cfg.denoiser, steps=steps, reveal=reveal, temperature=1.0)
+        chosen = replace(cfg.denoiser, steps=steps, reveal=reveal)
         torch.manual_seed(0)
         models[name] = WorldModel(replace(cfg, denoiser=chosen, error_scale=1.0), env.task, restored.device)
     return models

@@ -163,6 +163,10 @@ def test_every_key_has_one_type():
         ({"train": {"learn": {"reward_per_step": float("nan")}}}, "train.learn.reward_per_step=nan is not between"),
         ({"agent": {"actor": {"hidden": [8] * 65}}}, "has 65 entries, not 0 to 64"),
         (
+            {"world_model": {"reward": {"kind": "gpt"}}, "train": {"learn": {"horizon": 16}}},
+            "horizon=16: the GPT's context is 15 steps",
+        ),
+        (
             {"train": {"learn": {"dreams": 1, "horizon": 3}}},
             "3 dreamt steps (train.learn.dreams x horizon) do not fill agent.ppo.minibatches",
         ),
@@ -184,7 +188,7 @@ def test_wrong_values_are_one_sentence(values, said):
     ("word", "said"),
     [
         ("seed=4_294_967_296", "seed=4294967296 is not between 0 and 4_294_967_295"),
-        ("agent.lr=-1", "agent.lr=-1.0 is not between 0.0 and 1.0"),
+        ("agent.ppo.lr=-1", "agent.ppo.lr=-1.0 is not between 0.0 and 1.0"),
         ("agent.ppo.lam=inf", "agent.ppo.lam=inf is not between 0.0 and 1.0"),
         ("agent.critic.hidden=[8,0]", "agent.critic.hidden[1]=0 is not between 1 and"),
         ("agent.learner=ppp", "did you mean ppo?"),

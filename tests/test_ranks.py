@@ -157,7 +157,7 @@ def learn() -> dict[str, Any]:
         length = world.window
         start = uniform(ROWS, 1) * 3 - 1
         valid = mine(torch.arange(length) >= start)
-        columns = rows(length, DIMS.state), rows(length, 2, 2), rows(length), flags(0.1, length), flags(0.1, length)
+        columns = rows(length, DIMS.state), rows(length, 2, 2), rows(length), flags(0.1, length)
         window = Window(*columns, valid, last=torch.zeros_like(valid))
         world.track(window.state[:, -1])
         past = window.rows(0, world.history + 1)
@@ -175,7 +175,14 @@ def learn() -> dict[str, Any]:
     for _ in range(2):
         agent.actor.inputs.track(rows(2, 3))
         dream = Rollout(
-            rows(4, 2, 3), rows(5, 3), rows(5, 2, 2), rows(4, 2, 2), rows(4, 2), rows(4), mine(uniform(ROWS, 4))
+            rows(4, 2, 3),
+            rows(5, 3),
+            rows(5, 3),
+            rows(5, 2, 2),
+            rows(4, 2, 2),
+            rows(4, 2),
+            rows(4),
+            mine(uniform(ROWS, 4)),
         )
         seen.append(agent.update(dream))
     out["agent"], out["agent_metrics"] = dict(agent.state_dict()), seen

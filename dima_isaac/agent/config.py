@@ -44,11 +44,12 @@ class ExploreConfig:
 class PpoConfig:
     """``learner=ppo``: proximal policy optimisation with one advantage for the team (MAPPO, Yu et al. 2022)."""
 
+    lr: Fraction = 5e-4
     lam: Fraction = 0.95
     epochs: Few = 3
     minibatches: Size = 4
     clip: Positive = 0.1
-    desired_kl: NonNegative = 0.0  # of a rollout's updates, towards which the actor's rate moves; 0: it stays agent.lr
+    desired_kl: NonNegative = 0.0  # of a rollout's updates, towards which the actor's rate moves; 0: it stays ``lr``
     entropy: NonNegative = 0.001
     weigh_by_survival: bool = True  # weight each dreamt step by the probability that the episode got there
     # As the released program: ReLU in place of SiLU, LayerNorm on raw observations in place of running statistics, a
@@ -78,7 +79,6 @@ class AgentConfig:
     learner: LearnerKind = LearnerKind.sac
     actor: ActorConfig = field(default_factory=ActorConfig)
     critic: CriticConfig = field(default_factory=CriticConfig)
-    lr: Fraction = 5e-4  # of every network
     gamma: Fraction = 0.99
     ppo: PpoConfig = field(default_factory=PpoConfig)
     sac: SacConfig = field(default_factory=SacConfig)

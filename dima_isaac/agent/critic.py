@@ -1,4 +1,4 @@
-"""The centralised value of the global state, in units normalised by running return statistics (PopArt-like)."""
+"""The centralised value of the global state, in units normalised by running statistics of returns."""
 
 import torch
 from torch import Tensor, nn

@@ -25,7 +25,6 @@ class Learner(Trainable, ABC):
 
     actor: nn.Module  # what ``mode`` plays; ``generator`` is that of every draw that ``act`` and ``update`` make
     captured: ClassVar[tuple[str, ...]]  # methods that change tensors in place only, and may be played as graphs
-    steps_per_update: int  # optimiser steps that one ``update`` makes
 
     @abstractmethod
     def act(self, obs: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,7 @@ GRAD_CLIP = 10.0  # of each network's gradient norm
 HUBER = 10.0  # where the value loss becomes linear, in normalised units
 ADVANTAGE_EPS = 1e-4
 RATE_STEP = 0.1  # of the actor's learning rate per rollout, as a share, at most, ..
-RATE_RANGE = 4.0  # .. and over or under ``cfg.lr``
+RATE_RANGE = 4.0  # .. and over or under ``cfg.ppo.lr``
 
 
 class PPO(DreamLearner):
@@ -35,13 +35,12 @@ class PPO(DreamLearner):
         super().__init__()
         dims, action_mask = game.spec.dims, game.spec.action_mask
         self.cfg, self._clip_actions = cfg, clip_actions
-        self.steps_per_update = cfg.ppo.epochs * cfg.ppo.minibatches
         self.actor = Actor(cfg.actor, dims, action_mask, published=cfg.ppo.published, bf16=bf16)
         self.critic = Critic(cfg.critic, dims, published=cfg.ppo.published, bf16=bf16)
         self.to(device)
         self.generator = torch.Generator(device).manual_seed(seed)
         self.optimisers = {
-            name: torch.optim.Adam(net.parameters(), lr=cfg.lr, eps=1e-5, fused=True)
+            name: torch.optim.Adam(net.parameters(), lr=cfg.ppo.lr, eps=1e-5, fused=True)
             for name, net in (("actor", self.actor), ("critic", self.critic))
         }
         self._move_rate()
@@ -73,14 +72,14 @@ class PPO(DreamLearner):
         """
         gamma, cfg = self.cfg.gamma, self.cfg.ppo
         with torch.no_grad():
-            value = self.critic(rollout.state, rollout.last_action)  # (B, H + 1), normalised units
+            value = self.critic(rollout.x, rollout.last_action)  # (B, H + 1), normalised units
             raw = self.critic.units.denormalise(value)
             target = lambda_returns(rollout.reward, raw[:, 1:], rollout.cont, gamma, cfg.lam, gamma_twice=cfg.published)
             weight = survival(rollout.cont) if cfg.weigh_by_survival else torch.ones_like(target)
             advantage = _standardise(target - raw[:, :-1], weight, ADVANTAGE_EPS)
         rows = [  # (B * H, ...)
             column.flatten(0, 1)
-            for column in (rollout.obs, rollout.action, rollout.logp, rollout.state[:, :-1],
+            for column in (rollout.obs, rollout.action, rollout.logp, rollout.x[:, :-1],
                            rollout.last_action[:, :-1], value[:, :-1], target, advantage, weight)
         ]  # fmt: skip
         count = rows[0].shape[0]
@@ -94,7 +93,7 @@ class PPO(DreamLearner):
                 part = rows if order is None else [column[order[m * size : (m + 1) * size]] for column in rows]
                 for name, metric in self._minibatch(part).items():
                     totals[name] = totals.get(name, 0.0) + metric
-        out = {name: total / self.steps_per_update for name, total in totals.items()}
+        out = {name: total / (cfg.epochs * cfg.minibatches) for name, total in totals.items()}
         if cfg.desired_kl:
             kl = out["agent/kl"] + 0.0 * out["agent/policy"]  # not finite where the loss was not, and no step was taken
             out["agent/lr"] = self._follow_kl(ranks.mean(kl))
@@ -116,10 +115,10 @@ class PPO(DreamLearner):
 
     def _follow_kl(self, kl: Tensor) -> Tensor:
         """Move the actor's learning rate towards the one whose rollout moves the policies by ``desired_kl``."""
-        rate = self.optimisers["actor"].param_groups[0]["lr"]
+        rate, lr = self.optimisers["actor"].param_groups[0]["lr"], self.cfg.ppo.lr
         # a divergence grows with the square of the rate
         factor = (self.cfg.ppo.desired_kl / kl).sqrt().clamp(1 - RATE_STEP, 1 + RATE_STEP)
-        rate.mul_(torch.where(kl.isfinite(), factor, 1.0)).clamp_(self.cfg.lr / RATE_RANGE, self.cfg.lr * RATE_RANGE)
+        rate.mul_(torch.where(kl.isfinite(), factor, 1.0)).clamp_(lr / RATE_RANGE, lr * RATE_RANGE)
         return rate.clone()
 
     def _minibatch(self, rows: list[Tensor]) -> Metrics:

@@ -36,7 +36,6 @@ class SAC(ReplayLearner):
     actor: SquashedActor  # averaged: it is evaluated, played and exported; ``trained`` explores and learns
     used: Tensor
     captured = ("update",)
-    steps_per_update = CRITIC_STEPS + 1
 
     def __init__(
         self, cfg: AgentConfig, game: Game, device: torch.device, *, clip_actions: bool, bf16: bool, seed: int
@@ -51,6 +50,7 @@ class SAC(ReplayLearner):
         self.register_load_state_dict_pre_hook(_add_trained)
         self.critics = CategoricalCritics(dims, cfg.critic.hidden)
         self.target_critics = copy.deepcopy(self.critics).requires_grad_(False)
+        self.target_critics.moments = self.critics.moments
         self.log_weight = nn.Parameter(torch.tensor(math.log(ENTROPY_WEIGHT)))
         self.scale = ReturnScale(cfg.gamma, LIMIT)
         used = torch.ones(dims.agents, dims.action) if mask is None else mask.float()
@@ -78,7 +78,6 @@ class SAC(ReplayLearner):
     def track(self, step: Step) -> None:
         self.trained.inputs.track(step.obs)
         self.critics.moments.update(step.state)
-        self.target_critics.moments.load_state_dict(self.critics.moments.state_dict())
         self.scale.update(step.reward, step.first)
 
     def update(self, batch: Transitions) -> Metrics:

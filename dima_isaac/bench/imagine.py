@@ -108,7 +108,7 @@ class Dreaming:
         rows = truth[:, -1]
         newest = state[:, -1]
         self.agent.track(Step(newest, task.observe(newest), torch.zeros(batch, device=device), ~rows, ~rows, ~rows))
-        window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, ~truth, truth, ~truth)
+        window = Window(state, action, torch.zeros(batch, length, device=device), ~truth, truth, ~truth)
         with torch.enable_grad():  # one small update, so that every running scale has seen something
             self.world.update_dynamics(_first(window.rows(-self.world.window, None), _FEW))
         self.start = window.rows(-self.world.history, None)

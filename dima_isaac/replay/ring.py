@@ -110,7 +110,7 @@ class ReplayBuffer:
             return rows * keep if rows.is_floating_point() else rows & keep
 
         state, action, reward = column(self.state), column(self.action), column(self.reward)
-        return Window(state, action, reward, column(self.terminal), first & valid, valid, column(self.last))
+        return Window(state, action, reward, column(self.terminal), valid, column(self.last))
 
     def state_dict(self) -> dict[str, Tensor | int]:
         """The rows kept, in ring order, how many were ever written, and the random state."""

@@ -58,11 +58,10 @@ def probe(restored: Restored, num_envs: int, seed: int) -> dict[str, Any]:
         f"\nhow far one agent's action moves the next state (reveal={denoiser.reveal.name}, |dz| for a change of 0.5)"
     )
     print(table.text(["agent", "dreamt", "true", "dreamt / true"], rows))
-    columns = zip(*(push[name] for name in ("number", "reward", "reward_size", "place", "place_size")), strict=True)
-    rows = [
-        [str(steps), str(number), *(f"{value:.2f}" for value in values)]
-        for steps, (number, *values) in zip(pushes.HELD, columns, strict=True)
-    ]
+    columns = zip(
+        *(push[name] for name in ("held", "number", "reward", "reward_size", "place", "place_size")), strict=True
+    )
+    rows = [[str(steps), str(number), *(f"{value:.2f}" for value in values)] for steps, number, *values in columns]
     place = "z" if spec.object_columns is None else "object"
     print("\nwhat a push of 0.5 on one agent's actions changes, dreamt and true: correlation, and ratio of sizes")
     print(table.text(["steps held", "pushes", "reward", "ratio", place, "ratio"], rows) + "\n")
@@ -70,7 +69,7 @@ def probe(restored: Restored, num_envs: int, seed: int) -> dict[str, Any]:
         **result,
         "sensitivity_dreamt": dreamt,
         "sensitivity_true": true,
-        "pushes": {"steps": pushes.HELD, **push},
+        "pushes": {"steps": push.pop("held"), **push},
     }
 
 

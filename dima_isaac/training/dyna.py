@@ -21,7 +21,6 @@ from dima_isaac.training.persistence import Part, attribute, state
 from dima_isaac.training.trainer import Trainer
 from dima_isaac.types import Rollout, Transitions, Window
 from dima_isaac.world_model.dream_skill import HORIZONS, DreamSkill
-from dima_isaac.world_model.imagine import imagine
 
 MIN_SKILL = 0.2  # of reward and survival, for dreams of that many steps
 TEST_WINDOWS = 256  # held-out windows that are dreamt along, for each of HORIZONS, every round
@@ -50,10 +49,15 @@ class Dyna(Trainer):
 
     def improve(self) -> None:
         """The updates of the policies that are due, after new dreams where the last ones were dropped."""
-        if self.horizon and self.pool is None and self.schedule.updates_due["agent"].pending(self.env_steps):
+        if self.dream_share and self.pool is None and self.schedule.updates_due["agent"].pending(self.env_steps):
             self.dream_up()
         for _ in self.due("agent"):
             self.logger.add(self.agent.update(self.experience()))
+
+    @property
+    def dream_share(self) -> float:
+        """The share of a batch that is dreamt: none while no dream is long enough."""
+        return self.cfg.train.learn.dream_share if self.horizon else 0.0
 
     def update_world_model(self) -> None:
         unseen = (self.env_steps - self.fitted_steps) // (self.env.num_envs * ranks.count())
@@ -64,9 +68,9 @@ class Dyna(Trainer):
         super().update_world_model()
 
     def held_out(self, unseen: int, steps: int) -> Window:
-        """Windows of ``steps`` steps after a history that end in one of the newest ``unseen`` rows."""
+        """Windows of ``steps`` steps after a history, all of them among the newest ``unseen`` if there are as many."""
         generator = self.world.generator
-        age = torch.randint(unseen, (TEST_WINDOWS,), device=self.device, generator=generator)
+        age = torch.randint(max(1, unseen - steps + 1), (TEST_WINDOWS,), device=self.device, generator=generator)
         env = torch.randint(self.env.num_envs, (TEST_WINDOWS,), device=self.device, generator=generator)
         return self.replay.gather(age, env, self.world.history + steps)
 
@@ -87,20 +91,14 @@ class Dyna(Trainer):
                 dreamt.append(self.transitions(self.dream(self.replay.sample(starts, self.world.history))))
         self.pool = _concatenated(dreamt)
 
-    def dream(self, start: Window) -> Rollout:
-        """As ``Trainer``; the fewer starts, the longer: dreams of a rollout have as many steps together as its."""
-        learn = self.cfg.train.learn
-        return imagine(self.world, self.agent.act, start, learn.dreams * learn.horizon // start.state.shape[0])
-
     def transitions(self, dream: Rollout) -> Transitions:
         """The steps of a dream as single transitions, (B * H, ...); those after its probable end do not count."""
-        state = self.world.target.raw(dream.state)
         columns = (
-            state[:, :-1],
+            dream.state[:, :-1],
             dream.action.clamp(-1.0, 1.0),
             dream.reward.clone(),  # a graph's next dream overwrites it
             self.cfg.agent.gamma * dream.cont,
-            state[:, 1:],
+            dream.state[:, 1:],
             survival(dream.cont) > 0.5,
         )
         return Transitions(*(column.flatten(0, 1) for column in columns))
@@ -117,12 +115,7 @@ class Dyna(Trainer):
         return _rows(_concatenated([real, _rows(self.pool, drawn)]), order)
 
     def log_metrics(self) -> dict[str, float | None]:
-        self.logger.add(
-            {
-                "world/horizon": self.horizon,
-                "agent/dream_share": self.cfg.train.learn.dream_share if self.horizon else 0.0,
-            }
-        )
+        self.logger.add({"world/horizon": self.horizon, "agent/dream_share": self.dream_share})
         row = super().log_metrics()
         skill = {h: row.get(f"world/skill_{h}") for h in HORIZONS}
         if skill[HORIZONS[0]] is not None:

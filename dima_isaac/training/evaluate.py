@@ -58,14 +58,14 @@ class Evaluator:
 
     def __init__(self, cfg: RunConfig, run: RunFolder, env: VecEnv, logger: Logger) -> None:
         self.cfg, self.run, self.env, self.logger = cfg, run, env, logger
-        self.evaluations = self._film_due = 0  # the next video is due at so many environment steps
+        self.evaluations = 0
 
     def evaluate(self, controller: Controller, env_steps: int) -> None:
         """Log the means of new episodes of ``controller`` as ``eval/*``; training's random numbers stay untouched."""
         number = self.evaluations + 1
         self.logger.add(evaluate(self.env, controller, number), "eval/")
-        if self.cfg.capture_video and env_steps >= self._film_due:
-            self._film_due = env_steps + self.cfg.capture_video_freq
+        every, freq = self.cfg.train.eval.every, self.cfg.capture_video_freq
+        if self.cfg.capture_video and (not every or not freq or env_steps % freq < every):  # the first since each freq
             steps = self.cfg.capture_video_len or self.env.spec.episode_length
             path = clip(self.env, controller, self.run.videos, env_steps, steps, self.logger.note)
             if path is not None:

@@ -54,7 +54,7 @@ class TrainingLoop(ABC):
         dims, clip_actions = env.spec.dims, cfg.world_model.clip_actions
         bf16 = cfg.world_model.precision is Precision.bf16
         self.agent = build_learner(
-            cfg.agent, env.task, self.device, clip_actions=clip_actions, bf16=bf16, seed=seed + 1
+            self.cfg.agent, env.task, self.device, clip_actions=clip_actions, bf16=bf16, seed=seed + 1
         )
         self.replay = ReplayBuffer(self.cfg.replay, dims, env.num_envs, self.device, seed=seed + 2)
         self.explorer = Explorer(cfg.agent.explore, dims, env.num_envs, self.device, seed=seed + 3)

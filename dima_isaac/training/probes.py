@@ -73,7 +73,7 @@ def probe(world: WorldModel, env: VecEnv, draw: Draw, replay: ReplayBuffer, epis
 
     ``<kind>_<step>`` with the kinds of ``OpenLoop`` from ``model`` to ``average``, and ``sensitivity_<kind>_<agent>``.
     """
-    held_out = record(env, draw, episode, 3 * HORIZON, seed)
+    held_out = record(env, draw, episode, max(3 * HORIZON, 2 * HORIZON + world.history), seed)
     errors = open_loop(world, held_out, LinearModel(world, replay, seed=seed), HORIZON, seed=seed, dreams=8)
     metrics: Metrics = {}
     for kind in ("model", "average", "repeat", "linear"):

@@ -19,7 +19,7 @@ from dima_isaac.world_model.imagine import predict_states
 from dima_isaac.world_model.world_model import Context, WorldModel
 
 PUSH = 0.5  # added to each number of an agent's action, or taken from it
-HELD = (5, 10, 20)  # steps that a push is held, and after which outcomes are compared
+HELD = (5, 10, 20)  # steps that a push is held, and after which outcomes are compared, as far as a world model predicts
 STARTS, FIRST, LAST = 10, 10, 300  # so many states of every environment, between these steps of its episodes
 
 
@@ -27,6 +27,7 @@ STARTS, FIRST, LAST = 10, 10, 300  # so many states of every environment, betwee
 class Pushes:
     """Dreamt against true changes, over pushes, after each of ``HELD``."""
 
+    held: Tensor  # (H,) those of ``HELD``
     reward: Tensor  # (H,) their correlation
     place: Tensor  # (H,) that of free objects' positions, or of z
     reward_size: Tensor  # (H,) root-mean-square of the dreamt ones over that of the true ones
@@ -56,6 +57,7 @@ def pushes(world: WorldModel, env: VecEnv, draw: Draw, episode: int, seed: int) 
     """
     generator = torch.Generator(env.device).manual_seed(seed)
     newest, envs = torch.zeros(env.num_envs, dtype=torch.int64, device=env.device), torch.arange(env.num_envs)
+    held = torch.tensor([steps for steps in HELD if steps <= world.longest])
     place, last = _place(world, env), min(LAST, env.spec.episode_length - max(HELD))
     found: list[tuple[Outcome, Outcome]] = []
     for n, ticks in enumerate(torch.linspace(FIRST, max(FIRST, last), STARTS).long().tolist()):
@@ -63,7 +65,7 @@ def pushes(world: WorldModel, env: VecEnv, draw: Draw, episode: int, seed: int) 
         window = kept.gather(newest, envs.to(env.device), world.history)
         start, running, context = copy.deepcopy(env.state_dict()), ~window.last[:, -1], world.context(window)
         taken = [window.action[:, -1]]
-        for _ in range(max(HELD) - 1):
+        for _ in range(int(held[-1]) - 1):
             taken.append(draw(env.step(taken[-1]).obs, generator)[0].clamp(-1.0, 1.0))
         base = torch.stack(taken, 1)  # (E, T, N, A)
         true, dreamt = _simulate(env, start, running, base, place), _dream(world, context, base, place, seed + n)
@@ -73,10 +75,10 @@ def pushes(world: WorldModel, env: VecEnv, draw: Draw, episode: int, seed: int) 
             moved[:, :, agent] = (moved[:, :, agent] + PUSH * sign).clamp(-1.0, 1.0)
             pushed = _simulate(env, start, running, moved, place)
             found.append((pushed - true, _dream(world, context, moved, place, seed + n) - dreamt))
-    true, dreamt = (_joined(outcomes) for outcomes in zip(*found, strict=True))
+    true, dreamt = (_joined(outcomes, held - 1) for outcomes in zip(*found, strict=True))
     reward, reward_size = _compare(true.reward.unsqueeze(-1), dreamt.reward.unsqueeze(-1), true.known)
     where, place_size = _compare(true.place, dreamt.place, true.running)
-    return Pushes(reward, where, reward_size, place_size, true.known.sum(0))
+    return Pushes(held, reward, where, reward_size, place_size, true.known.sum(0))
 
 
 def _place(world: WorldModel, env: VecEnv) -> Callable[[Tensor], Tensor]:
@@ -111,9 +113,8 @@ def _dream(
     return Outcome((reward * survival(cont)).cumsum(1), place(states[:, 1:]), always, always)
 
 
-def _joined(outcomes: tuple[Outcome, ...]) -> Outcome:
-    """All of them, after the steps of ``HELD`` only."""
-    at = [steps - 1 for steps in HELD]
+def _joined(outcomes: tuple[Outcome, ...], at: Tensor) -> Outcome:
+    """All of them, at the steps of number ``at`` only."""
     return Outcome(*(torch.cat(column)[:, at] for column in zip(*(vars(x).values() for x in outcomes), strict=True)))
 
 

@@ -81,6 +81,8 @@ class Trainer(TrainingLoop):
         """Improve the policies on dreams that start in replayed states, without the simulator."""
         learn, agent = self.cfg.train.learn, self.agent
         assert isinstance(agent, DreamLearner)
+        if self.env_steps < learn.behaviour_start:
+            return
         rollouts = self.schedule.updates_due["rollouts"].pending(self.env_steps)
         with self.imagined.of(rollouts * learn.dreams * learn.horizon * ranks.count()):
             for _ in self.due("rollouts"):
@@ -88,11 +90,15 @@ class Trainer(TrainingLoop):
                     dream = self.dream(self.replay.sample(learn.dreams, self.world.history))
                 self.logger.add(agent.update(dream))
             if rollouts:
-                self.world.weigh_by_value(agent.value_gradient(dream.state[:, 0], dream.last_action[:, 0]))
+                self.world.weigh_by_value(agent.value_gradient(dream.x[:, 0], dream.last_action[:, 0]))
 
     def dream(self, start: Window) -> Rollout:
-        """Let the policies act in the world model, from the ends of the windows ``start`` (B, history)."""
-        return imagine(self.world, self.agent.act, start, self.cfg.train.learn.horizon)
+        """Let the policies act in the world model, from the ends of the windows ``start`` (B, history).
+
+        The fewer starts, the longer: a rollout has ``train.learn.dreams`` times ``horizon`` steps.
+        """
+        learn = self.cfg.train.learn
+        return imagine(self.world, self.agent.act, start, round(learn.dreams * learn.horizon / start.state.shape[0]))
 
     def probe(self) -> None:
         """Compare the world model with the simulator, on the evaluation's environments."""

@@ -1,4 +1,4 @@
-"""The default denoiser's network: a residual MLP, about fifty times cheaper than the published U-Net and Perceiver."""
+"""The default denoiser's network: a residual MLP, hundreds of times cheaper than the published U-Net and Perceiver."""
 
 import torch
 from torch import Tensor, nn

@@ -39,6 +39,9 @@ class Backbone(Enum):
     unet = "unet"  # 1-D U-Net, actions encoded by a Perceiver (published)
 
 
+GPT_STEPS = 15  # of a trajectory that the published model of reward sees, at most
+
+
 class RewardKind(Enum):
     """The model of reward and continuation."""
 
@@ -88,7 +91,6 @@ class DenoiserConfig:
     # K reverse steps; 0 means N, or 2 N when N <= 2. 1 is a regression in place of diffusion: the network sees no
     # sample of y and learns its mean, and all that is random in an imagined step are the held-out errors.
     steps: FewOrZero = 0
-    temperature: NonNegative = 1.0  # of the noise that a reverse process starts from; 0 follows the most likely path
     backbone: Backbone = Backbone.mlp
     width: Annotated[int, Range(2, 2**20, step=2)] = 256  # mlp
     blocks: FewOrZero = 3  # mlp

@@ -16,7 +16,7 @@ HORIZONS = (1, 5, 15)
 """Steps after which a dream is compared."""
 
 DECAY = 0.9  # of older evidence, per round
-SURVIVAL_ERROR = 0.01  # mean squared error of P(survival) that passes where too few episodes end to compare
+SURVIVAL_ERROR = 0.01  # mean squared error of P(survival) that is skill 0 where too few episodes end to compare
 
 
 class DreamSkill(nn.Module):
@@ -45,7 +45,7 @@ class DreamSkill(nn.Module):
             sums.mul_(DECAY)
         for i, (steps, window) in enumerate(zip(HORIZONS, windows, strict=True)):
             reward, alive = dream_along(world, window, steps)
-            counted = (window.valid.all(1) & ~window.first[:, -steps:].any(1)).float()
+            counted = window.valid[:, 0].float()
             truth = torch.stack([window.reward[:, -1], (~window.terminal[:, -1]).float()])
             rows, sums = ranks.total(counted.sum(), (truth * counted).sum(1, keepdim=True))
             error = (torch.stack([reward, alive]) - truth).square()
@@ -63,9 +63,12 @@ class DreamSkill(nn.Module):
 
 
 def dream_along(world: WorldModel, window: Window, steps: int) -> tuple[Tensor, Tensor]:
-    """Reward and P(survival) (B,) after ``steps`` of a dream that takes the recorded actions of ``window``."""
+    """Reward and P(survival) (B,) of the last of ``steps`` of a dream that takes the recorded actions of ``window``.
+
+    Windows are of episodes that ran until then, so an end before it counts in neither the dream nor the truth.
+    """
     h = world.history
     actions = window.action[:, h - 1 : h - 1 + steps]
     states = predict_states(world, world.context(window.rows(0, h)), actions)
     reward, cont = world.predict_reward(states, actions)
-    return reward[:, -1], cont.prod(1)
+    return reward[:, -1], cont[:, -1]

@@ -1,10 +1,10 @@
 """Held-out error: prediction errors on steps not learnt from yet, and how imagined steps use them.
 
 A round's new rows are predicted before anything is learnt from them. A model that fits its replay closely is more
-certain than it is accurate, and a policy exploits that; two corrections with one scale follow:
+certain than it is accurate, and a policy exploits that; two corrections follow:
 
-- shrinkage: y <- g y with g (D,) the least-squares factor
-  from predictions to outcomes. A dimension that cannot be predicted gets a factor near 0, however well it is fitted.
+- shrinkage: y <- g y with the gain g (D,), the least-squares factor from predictions to outcomes. A dimension that
+  cannot be predicted gets one near 0, however well it is fitted.
 - error bootstrap: every imagined step adds ``error_scale`` times a whole error vector drawn from the newest ones, with
   their heavy tails and the dependence between dimensions.
 """
@@ -57,7 +57,7 @@ class HeldOut(nn.Module):
         The errors are those of the predictions as they were shrunk until now, where a step is ``uncertain`` (D,).
         ``world/explained`` is the share of the outcomes' power that these account for, over ``denoised`` (D,)
         dimensions: above 0 the denoiser improves on the target's own mean, for a residual on the regression.
-        ``world/shrinkage`` is the mean factor.
+        ``world/shrinkage`` is the mean gain: at 1 nothing is shrunk.
         """
         mask = counted.unsqueeze(1)
         error = (outcome - self.shrink(prediction)) * mask * uncertain

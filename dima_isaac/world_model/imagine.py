@@ -1,5 +1,7 @@
 """Imagined rollouts, of a policy that acts in the world model or of actions that are given; no simulator is used."""
 
+from collections.abc import Iterable, Iterator
+
 import torch
 from torch import Tensor
 
@@ -18,30 +20,21 @@ def imagine(
     """
     # one idle autocast around all keeps the bfloat16 copies of weights from call to call: else each call casts them
     with torch.autocast(world.device.type, enabled=False):
-        context = world.context(window)
-        states, xs, last_actions = [context.state], [context.x[:, -1]], [context.action[:, -1]]
-        observations, actions, logps = [], [], []
+        contexts, taken = [world.context(window)], []
         for _ in range(horizon):
-            obs = world.observe(context.state)
+            obs = world.observe(contexts[-1].state)
             action, logp = policy(obs)
-            context = world.step(context, action, generator)
-            states.append(context.state)
-            xs.append(context.x[:, -1])
-            last_actions.append(context.action[:, -1])
-            observations.append(obs)
-            actions.append(action)
-            logps.append(logp)
-        drawn = torch.stack(actions, 1)
-        reward, cont = world.predict_reward(torch.stack(states, 1), drawn, generator)
-    return Rollout(
-        obs=torch.stack(observations, 1),
-        state=torch.stack(xs, 1),
-        last_action=torch.stack(last_actions, 1),
-        action=drawn,
-        logp=torch.stack(logps, 1),
-        reward=reward,
-        cont=cont,
-    )
+            contexts.append(world.step(contexts[-1], action, generator))
+            taken.append((obs, action, logp))
+        state, x, last_action = _stacked((c.state, c.x[:, -1], c.action[:, -1]) for c in contexts)
+        obs, action, logp = _stacked(taken)
+        reward, cont = world.predict_reward(state, action, generator)
+    return Rollout(obs, state, x, last_action, action, logp, reward, cont)
+
+
+def _stacked(steps: Iterable[tuple[Tensor, ...]]) -> Iterator[Tensor]:
+    """Each column of ``steps``, (B, ...) at a time, as one tensor (B, steps, ...)."""
+    return (torch.stack(column, 1) for column in zip(*steps, strict=True))
 
 
 @torch.no_grad()

@@ -6,8 +6,6 @@ Of 398 numbers of two hands and an egg the egg's velocity decides the value; of 
 import torch
 from torch import Tensor, nn
 
-from dima_isaac import ranks
-
 DECAY = 0.9  # of the value weights of earlier rounds
 LEAST = 0.1  # weight of a dimension that is not predicted at all yet, relative to one that is predicted fully
 
@@ -25,8 +23,7 @@ class LossWeights(nn.Module):
     # VaGraM (Voelcker et al. 2022, eq. 5), with one mean gradient in place of each sample's own
     @torch.no_grad()
     def update(self, squared_gradient: Tensor) -> None:
-        """Learn from the mean of (dV/dy)^2 over states, (D,)."""
-        squared_gradient = ranks.mean(squared_gradient)
+        """Learn from the mean of (dV/dy)^2 over all ranks' states, (D,)."""
         self.value.lerp_(squared_gradient / squared_gradient.mean().clamp_min(1e-30), 1.0 - DECAY)
 
     def forward(self, denoised: Tensor, gain: Tensor | None) -> Tensor:

@@ -1,6 +1,7 @@
 """Reward and continuation of a step: a head that sees (s, a, s'), or the published transformer."""
 
 import copy
+import math
 from typing import cast
 
 import torch
@@ -19,6 +20,8 @@ from dima_isaac.world_model.target import Target
 
 class RewardHead(nn.Module):
     """r and the continuation logit of one step, from the normalised change, the joint action and z'."""
+
+    longest = math.inf
 
     def __init__(self, dims: Dims, width: int) -> None:
         super().__init__()
@@ -50,7 +53,7 @@ class RewardModel(nn.Module):
         kind = RewardHead if cfg.kind is RewardKind.head else RewardGpt
         self.net: RewardHead | RewardGpt = kind(dims, cfg.width)
         self.average = copy.deepcopy(self.net) if cfg.ema else None  # what predicts
-        self.window = self.net.window
+        self.window, self.longest = self.net.window, self.net.longest
         self.scale = Moments(1)
 
     @property
@@ -85,7 +88,7 @@ class RewardModel(nn.Module):
         The continuation's label is "the task did not end the episode there"; a time-out is an end only as published
         (``Ends``).
         """
-        counted = (window.valid & ~window.first)[:, 1:].float()
+        counted = window.valid[:, :-1].float()
         self.scale.update(window.reward[:, 1:].unsqueeze(-1), counted)
         reward, logit = self._outputs(self.net, target, window.state, window.action[:, :-1], window.valid, generator)
         mean, std = self._units()

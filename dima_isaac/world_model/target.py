@@ -99,8 +99,7 @@ class Target(nn.Module, ABC):
     @torch.no_grad()
     def track(self, window: Window) -> None:
         """Learn from replayed rows (B, T, ...)."""
-        counted = window.valid & ~window.first
-        self.change.update(window.state[:, 1:] - window.state[:, :-1], counted[:, 1:])
+        self.change.update(window.state[:, 1:] - window.state[:, :-1], window.valid[:, :-1])
 
     def state_scale(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of s, (D,) float32."""
@@ -198,8 +197,7 @@ class ResidualTarget(Target):
         super().track(window)
         state, after, actions = window.state[:, -2], window.state[:, -1], window.action[:, -1 - self.history : -1]
         inputs = torch.cat([self.x(state), actions.flatten(1)], 1)
-        counted = window.valid[:, -1] & ~window.first[:, -1]
-        self.regression.update(inputs, self.normalised_change(state, after), counted)
+        self.regression.update(inputs, self.normalised_change(state, after), window.valid[:, -2])
 
     def refit(self, updates: int) -> None:
         if updates and updates % SOLVE_EVERY == 0:
@@ -242,8 +240,5 @@ class ResidualTarget(Target):
 
 def build_target(cfg: WorldModelConfig, spec: GameSpec) -> Target:
     """The target that ``cfg.target`` names."""
-    kinds: dict[TargetKind, type[StateTarget | ResidualTarget]] = {
-        TargetKind.state: StateTarget,
-        TargetKind.residual: ResidualTarget,
-    }
-    return kinds[cfg.target](cfg, spec)
+    kind: type[Target] = StateTarget if cfg.target is TargetKind.state else ResidualTarget
+    return kind(cfg, spec)

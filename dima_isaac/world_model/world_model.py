@@ -13,7 +13,7 @@ Pass j moves one row to the right and finds the model's own predictions in place
 """
 
 import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -70,6 +70,7 @@ class WorldModel(Trainable):
         self.held_out = HeldOut(scale) if cfg.error_scale else None
         self.reward = RewardModel(cfg.reward, spec.dims, cfg.precision)
         self.reward_window: int = self.reward.window
+        self.longest: float = self.reward.longest  # steps of a trajectory whose reward can be predicted
         self.decoder = VqDecoder(spec.dims) if cfg.decoder is DecoderKind.vq else None
         self.steps = reveal.steps_for(spec.dims.agents, cfg.denoiser.steps, cfg.denoiser.reveal)
         self.register_buffer("sigmas", karras.grid(self.steps), persistent=False)
@@ -124,9 +125,7 @@ class WorldModel(Trainable):
         return metrics
 
     def update_decoder(self, state: Tensor) -> Metrics:
-        """One optimiser step of the learned decoder on ``state`` (B, D); nothing to do with the exact one."""
-        if self.decoder is None:
-            return {}
+        """One optimiser step of the learned decoder on ``state`` (B, D)."""
         self.optimisers["decoder"].begin()
         return self.fit_decoder(state)
 
@@ -138,17 +137,17 @@ class WorldModel(Trainable):
 
     def track_window(self, window: Window) -> None:
         """The part of ``update_dynamics`` that updates the target's scales and its regression's sums."""
-        self.target.track(self._taken(window))
+        self.target.track(window)
 
     def fit_dynamics(self, window: Window) -> Metrics:
         """The part of ``update_dynamics`` that makes the optimiser step of the denoiser."""
-        loss = self._dynamics_loss(self._taken(window))
+        loss = self._dynamics_loss(window)
         norm = self.optimisers["denoiser"].step(loss)
         return {"world/denoise": loss.detach(), "world/grad_norm": norm}
 
     def fit_reward(self, window: Window) -> Metrics:
         """The part of ``update_reward`` that may be captured."""
-        loss, metrics = self.reward.loss(self.target, self._taken(window), self.generator)
+        loss, metrics = self.reward.loss(self.target, window, self.generator)
         norm = self.optimisers["reward"].step(loss, twice=self.cfg.reward.double_step)
         return {**metrics, "world/reward_grad_norm": norm}
 
@@ -159,9 +158,6 @@ class WorldModel(Trainable):
         self.optimisers["decoder"].step(loss)
         return metrics
 
-    def _taken(self, window: Window) -> Window:
-        return replace(window, action=self._as_taken(window.action))
-
     # DIMA eq. 9
     def _dynamics_loss(self, window: Window) -> Tensor:
         """The denoiser's loss, averaged over samples and ``unroll`` passes.
@@ -171,11 +167,11 @@ class WorldModel(Trainable):
         h, target = self.history, self.target
         mask = target.denoised()
         weights = self.loss_weights(mask, None if self.held_out is None else self.held_out.gain)
-        is_target = window.valid if target.first_rows else window.valid & ~window.first
         rows = list(window.state.unbind(1))
         losses = []
         for j in range(self.cfg.unroll):
-            past, truth, counted = torch.stack(rows[j : j + h], 1), window.state[:, j + h], is_target[:, j + h]
+            past, truth = torch.stack(rows[j : j + h], 1), window.state[:, j + h]
+            counted = window.valid[:, j + h] if target.first_rows else window.valid[:, j + h - 1]
             actions, x = window.action[:, j : j + h], target.x(past)
             linear = target.linear(x[:, -1], actions)
             y = torch.where(counted.unsqueeze(1), target.encode(past[:, -1], truth, linear), 0.0)
@@ -199,7 +195,7 @@ class WorldModel(Trainable):
         """The context at the end of (B, ``history``) replay rows."""
         mask = window.valid.unsqueeze(-1)
         x = self.target.x(window.state) * mask
-        action = self._as_taken(window.action[:, :-1]) * mask[:, :-1].unsqueeze(-1)
+        action = window.action[:, :-1] * mask[:, :-1].unsqueeze(-1)
         return Context(window.state[:, -1], x, action, window.valid)
 
     @torch.no_grad()
@@ -219,7 +215,7 @@ class WorldModel(Trainable):
         actions = torch.cat([context.action, action.unsqueeze(1)], 1)
         linear = self.target.linear(context.x[:, -1], actions)
         generator = generator or self.generator
-        y = self._shrink(self._sample(context, actions, self.cfg.denoiser.temperature, generator))
+        y = self._shrink(self._sample(context, actions, 1.0, generator))
         if self.held_out is not None and errors:
             y = y + self.held_out.draw(y.shape[0], generator)
         state = self.target.advance(context.state, y, linear, action)
@@ -229,7 +225,10 @@ class WorldModel(Trainable):
 
     # DIMA eq. 6
     def _sample(self, context: Context, actions: Tensor, temperature: float, generator: torch.Generator) -> Tensor:
-        """Draw y (B, D) for ``actions`` (B, history, N, A), the last of them the current one."""
+        """Draw y (B, D) for ``actions`` (B, history, N, A), the last of them the current one.
+
+        ``temperature`` multiplies the noise that the reverse process starts from: 0 follows its most likely path.
+        """
         cfg, denoiser = self.cfg.denoiser, self.sampling_denoiser
         order = reveal.draw_order(cfg.order, actions.shape[0], actions.shape[2], generator)
         features = self.target.features(context.x, context.valid)
@@ -260,11 +259,10 @@ class WorldModel(Trainable):
         if self.held_out is None:
             return {}
         h, target = self.history, self.target
-        context, actions = self.context(window.rows(0, h)), self._as_taken(window.action[:, :h])
+        context, actions = self.context(window.rows(0, h)), window.action[:, :h]
         outcome = target.encode(context.state, window.state[:, h], target.linear(context.x[:, -1], actions))
         prediction = self._sample(context, actions, 0.0, self.generator) * target.input_mask
-        counted = window.valid[:, h] & ~window.first[:, h] & window.valid[:, h - 1]
-        return self.held_out.update(prediction, outcome, counted, target.uncertain(), target.denoised())
+        return self.held_out.update(prediction, outcome, window.valid[:, h - 1], target.uncertain(), target.denoised())
 
     # -- continuing -------------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -24,7 +25,7 @@ def bandit(agent: PPO, goal: torch.Tensor, cont: float = 1.0) -> Rollout:
     action, logp = agent.act(obs)
     reward = -((action.squeeze(-1) - goal) ** 2).sum(-1)
     state, last = torch.zeros(64, 4, 4), torch.zeros(64, 4, 2, 1)
-    return Rollout(obs, state, last, action, logp, reward, torch.full((64, 3), cont))
+    return Rollout(obs, state, state, last, action, logp, reward, torch.full((64, 3), cont))
 
 
 @pytest.mark.slow
@@ -99,7 +100,7 @@ class ByHand:
         return sum(self.weight[at] * numbers[at] for at in self.where) / sum(self.weight.values())
 
     def value(self, b: int, t: int) -> float:
-        return float(self.agent.critic(self.dream.state[b, t], self.dream.last_action[b, t]).detach())
+        return float(self.agent.critic(self.dream.x[b, t], self.dream.last_action[b, t]).detach())
 
     def policy_loss(self) -> float:
         cfg, gains, spread = self.agent.cfg.ppo, {}, {}
@@ -132,13 +133,13 @@ def test_losses_are_the_textbooks(monkeypatch, published):
     torch.manual_seed(0)
     monkeypatch.setattr(ppo, "HUBER", 0.5)  # within reach
     settings = PpoConfig(epochs=3, minibatches=1, lam=0.7, entropy=0.05, published=published)
-    cfg = ppo_config(gamma=0.9, lr=0.03, ppo=settings)
+    cfg = ppo_config(gamma=0.9, ppo=replace(settings, lr=0.03))
     agent = build_learner(cfg, GAME, torch.device("cpu"), seed=1)
     agent.critic.units.update(torch.tensor([4.0, 9.0]), torch.ones(2))
     obs, state, last = torch.randn(5, 4, 2, 4), torch.randn(5, 5, 4), torch.randn(5, 5, 2, 1)
     action, logp = agent.act(obs)
     cont = 0.5 + 0.5 * torch.rand(5, 4)
-    dream = Rollout(obs, state, last, action, logp + 0.2 * torch.randn(5, 4, 2), 3 * torch.randn(5, 4), cont)
+    dream = Rollout(obs, state, state, last, action, logp + 0.2 * torch.randn(5, 4, 2), 3 * torch.randn(5, 4), cont)
     by_hand, checked = ByHand(agent, dream), []
 
     def optimizer_step(optim, parameters, loss, *rest, **more):
@@ -177,7 +178,7 @@ def test_the_actors_rate_follows_the_divergence():
 
     def taught(wanted, rollouts, **settings):
         torch.manual_seed(0)
-        cfg = ppo_config(lr=1e-3, ppo=PpoConfig(desired_kl=wanted, **settings))
+        cfg = ppo_config(ppo=PpoConfig(lr=1e-3, desired_kl=wanted, **settings))
         agent = build_learner(cfg, GAME, torch.device("cpu"))
         for _ in range(rollouts):
             metrics = agent.update(bandit(agent, torch.tensor([0.4, -0.6])))
@@ -209,7 +210,7 @@ def test_a_rate_that_was_constant_can_follow_the_divergence_from_then_on():
     rollout = bandit(constant, torch.tensor([0.4, 0.1]))
     constant.update(rollout)
     following.load_optim_state(copy.deepcopy(constant.optim_state()))
-    assert float(following.update(rollout)["agent/lr"]) != constant.cfg.lr
+    assert float(following.update(rollout)["agent/lr"]) != constant.cfg.ppo.lr
 
 
 def test_value_gradient_is_the_mean_squared_gradient_of_the_value():
@@ -236,7 +237,7 @@ def test_continues_bit_for_bit(desired_kl):
     twin.generator.set_state(agent.generator.get_state())  # the same minibatches
     stored = copy.deepcopy(agent.optim_state())
     twin.load_optim_state(stored)
-    assert (float(stored["actor"]["param_groups"][0]["lr"]) == cfg.lr) == (desired_kl == 0.0)
+    assert (float(stored["actor"]["param_groups"][0]["lr"]) == cfg.ppo.lr) == (desired_kl == 0.0)
     for each in (agent, twin):
         each.update(rollout)
     obs = torch.randn(3, 2, 4)

@@ -136,7 +136,7 @@ def test_paths_survive_hydra_s_grammar():
         (["sead=1"], "did you mean seed"),
         (["task=Toy", "fence=1"], "unknown key 'fence'; did you mean task.fence"),
         (["engine=toy", "drag=1"], "unknown key 'drag'; did you mean engine.drag"),
-        (["lr=1"], "did you mean agent.lr or"),
+        (["lr=1"], "did you mean agent.ppo.lr or"),
         (["world_model.denoiser.revel=joint"], "did you mean world_model.denoiser.reveal"),
         (["world_model.denoiser.reveal=all"], "cumulative, joint, sequential"),
         (["max_iterations=5"], "max_env_steps"),

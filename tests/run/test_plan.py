@@ -90,7 +90,7 @@ def test_no_command_line_is_offered_that_would_be_wrong_or_long():
     other_task = run_config(run_dir="r", checkpoint="auto")
     other_task.task["name"] = "Ant"
     four = run_config(run_dir="r", checkpoint="auto", seed=9, num_envs=9)
-    four.agent.gamma, four.agent.lr = 0.5, 0.5
+    four.agent.gamma, four.agent.sac.lr = 0.5, 0.5
     for cfg in (other_task, four):
         with pytest.raises(UsageError, match=r"\. Choose another run_dir;"):
             plan(cfg)

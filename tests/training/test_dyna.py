@@ -41,7 +41,8 @@ def test_steps_of_a_dream_lead_from_state_to_state_and_count_up_to_its_end(tmp_p
     cont = torch.tensor([[0.9, 0.9, 0.9], [0.9, 0.1, 0.9]])
     dream = Rollout(
         obs=torch.zeros(2, 3, dims.agents, dims.obs),
-        state=trainer.world.target.x(raw),
+        state=raw,
+        x=trainer.world.target.x(raw),
         last_action=torch.zeros(2, 4, dims.agents, dims.action),
         action=torch.full((2, 3, dims.agents, dims.action), 1.5),
         logp=torch.zeros(2, 3, dims.agents),
@@ -93,6 +94,12 @@ def test_the_share_of_dreamt_rows_is_the_configured_one(tmp_path, certain, share
 
 
 @pytest.mark.slow
+def test_no_dreams_are_made_for_a_share_of_0(tmp_path, certain, monkeypatch):
+    monkeypatch.setattr(Dyna, "dream_up", lambda self: pytest.fail("dreamt"))
+    assert trained(tmp_path, with_share(0.0)).horizon == 3
+
+
+@pytest.mark.slow
 def test_no_dreams_while_their_skill_on_held_out_rows_is_low(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "MIN_SKILL", 2.0)  # nothing is better than perfect
     monkeypatch.setattr(Dyna, "dream_up", lambda self: pytest.fail("dreamt"))
@@ -118,9 +125,12 @@ def test_skill_is_measured_on_rows_that_no_update_has_used(tmp_path, monkeypatch
             trainer.collect()
         trainer.update_world_model()
     unseen = trainer.replay.state[20:26].flatten(0, 1)
+    newest = trainer.replay.state[25]
     assert len(tested) == 3 and [w.state.shape[1] - trainer.world.history for w in tested] == [1, 5, 15]
-    for window in tested:
-        assert all((unseen == last).all(1).any() for last in window.state[:, -1])
+    for window in tested[:2]:  # of 1 and 5 steps
+        steps = slice(trainer.world.history, None)
+        assert all((unseen == row).all(1).any() for row in window.state[:, steps][window.valid[:, steps]])
+    assert all((newest == row).all(1).any() for row in tested[2].state[:, -1]), "of 15 there are not as many"
 
 
 def test_the_world_model_is_weighted_by_the_value_in_its_own_units(tmp_path, monkeypatch):

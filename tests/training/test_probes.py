@@ -28,7 +28,7 @@ class Identity:
 class Oracle:
     """The toy's own equations; the actions of ``blind`` agents do nothing, ``drift`` and ``noise`` come on top."""
 
-    history, target = 3, Identity()
+    history, target, longest = 3, Identity(), float("inf")
 
     def __init__(self, blind: tuple[int, ...] = (), drift: float = 0.0, noise: float = 0.0) -> None:
         self.blind, self.drift, self.noise = blind, drift, noise

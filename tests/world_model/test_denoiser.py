@@ -77,12 +77,12 @@ def test_padding_and_first_rows_are_no_targets():
     world, window = build(small(unroll=3)), Linear().window(4, 6)
     world.track(window.state)
     world.target.track(window)
-    valid, first = window.valid.clone(), window.first.clone()
-    valid[0, :4], first[0, 4] = False, True
+    valid = window.valid.clone()
+    valid[0, :4] = False
 
     def loss(state, valid=valid):
         world.generator.manual_seed(0)
-        return world._dynamics_loss(replace(window, state=state, valid=valid, first=first))
+        return world._dynamics_loss(replace(window, state=state, valid=valid))
 
     before = loss(window.state)
     for row, matters in ((0, False), (3, False), (4, True), (5, True)):

@@ -17,7 +17,7 @@ def window(rows: int, length: int) -> Window:
     no = torch.zeros(rows, length, dtype=torch.bool)
     state, action = torch.randn(rows, length, DIMS.state), torch.zeros(rows, length, DIMS.agents, DIMS.action)
     ends = torch.rand(rows, length) < 0.3
-    return Window(state, action, torch.randn(rows, length), terminal=ends, first=no, last=ends, valid=~no)
+    return Window(state, action, torch.randn(rows, length), terminal=ends, last=ends, valid=~no)
 
 
 def skill_of(monkeypatch, foresee, change=lambda w: None) -> torch.Tensor:
@@ -57,7 +57,7 @@ def test_the_worse_of_reward_and_survival_counts(monkeypatch, wrong):
 
 def test_rows_across_a_start_do_not_count(monkeypatch):
     def restart(w: Window) -> None:
-        w.first[:250, -1] = True
+        w.valid[:250, 0] = False
 
     def foresee(w: Window):
         reward, alive = (value.clone() for value in truth(w))
@@ -87,9 +87,10 @@ def test_a_dream_along_a_window_takes_its_actions(monkeypatch):
         return type(context)(context.state + action.sum((1, 2))[:, None], context.x, context.action, context.valid)
 
     monkeypatch.setattr(world, "step", step)
-    paid = lambda states, actions: (states[:, 1:, 0], torch.full((*states.shape[:1], 5), 0.9))
+    survival = torch.tensor([0.5, 0.5, 0.5, 0.5, 0.9]).expand(8, 5)
+    paid = lambda states, actions: (states[:, 1:, 0], survival)
     monkeypatch.setattr(world, "predict_reward", paid)
     reward, alive = dream_skill.dream_along(world, w, 5)
     h = world.history
     torch.testing.assert_close(reward, w.state[:, h - 1, 0] + w.action[:, h - 1 : h + 4].sum((1, 2, 3)))
-    torch.testing.assert_close(alive, torch.full((8,), 0.9**5))
+    torch.testing.assert_close(alive, torch.full((8,), 0.9))

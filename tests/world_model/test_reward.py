@@ -14,12 +14,12 @@ from tests.world_model.worlds import DIMS
 
 def window(batch: int, rows: int) -> Window:
     """Random rows; the first window begins with padding and an episode's start, the second ends in a terminal state."""
-    first, valid, terminal, last = (torch.zeros(batch, rows, dtype=torch.bool) for _ in range(4))
+    valid, terminal, last = (torch.zeros(batch, rows, dtype=torch.bool) for _ in range(3))
     valid[:] = True
-    valid[0, :1], first[0, 1] = False, True
+    valid[0, :1] = False
     terminal[1, -1] = last[1:, -1] = True  # later ones in a time-out
     state, action = torch.randn(batch, rows, DIMS.state), torch.randn(batch, rows, DIMS.agents, DIMS.action)
-    return Window(state, action, 5.0 + 3.0 * torch.randn(batch, rows), terminal, first, valid, last)
+    return Window(state, action, 5.0 + 3.0 * torch.randn(batch, rows), terminal, valid, last)
 
 
 @pytest.mark.parametrize("ends", Ends)
@@ -74,7 +74,7 @@ def test_a_sparse_head_finds_the_one_number_that_ends_an_episode_where_a_dense_o
         state, action = torch.randn(count, 2, 60), torch.randn(count, 2, 1, 1)
         terminal = torch.stack([torch.zeros(count, dtype=torch.bool), state[:, 1, 7] > 1.5], 1)
         off = torch.zeros(count, 2, dtype=torch.bool)
-        return Window(state, action, state[..., 3].clone(), terminal, off, ~off, terminal)
+        return Window(state, action, state[..., 3].clone(), terminal, ~off, terminal)
 
     def missed(sparsity: float) -> tuple[float, int]:
         torch.manual_seed(0)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from dima_isaac.types import Dims, Window
+from dima_isaac.replay.config import ReplayConfig
+from dima_isaac.replay.ring import ReplayBuffer
+from dima_isaac.types import Dims, Step, Window
 from dima_isaac.world_model.config import TargetKind, WorldModelConfig
 from dima_isaac.world_model.target import CHANGE_CLAMP, ResidualTarget, StateTarget, Target, build_target
 from tests.world_model.worlds import game
@@ -27,7 +29,7 @@ def seen(*args, **settings) -> tuple[Target, torch.Tensor]:
     walk = steps.cumsum(1) + torch.randn(300, 1, 5, generator=rng) * torch.tensor([1.0, 1.0, 1.0, 5.0, 0.0])
     out.state.update(walk)
     yes = torch.ones(300, 6, dtype=torch.bool)
-    out.track(Window(walk, ACTION.expand(300, 6, 2, 1), torch.zeros(300, 6), ~yes, ~yes, yes, ~yes))
+    out.track(Window(walk, ACTION.expand(300, 6, 2, 1), torch.zeros(300, 6), ~yes, yes, ~yes))
     return out, walk
 
 
@@ -188,10 +190,10 @@ def test_a_row_that_no_action_led_to_is_no_target():
     """A first row comes after padding, which is zero: the change from there is not one of the dynamics."""
     target = fresh()
     state = 50.0 + torch.randn(8, 5, 5)
-    first, valid = torch.zeros(8, 5, dtype=torch.bool), torch.ones(8, 5, dtype=torch.bool)
-    first[:4, 1], valid[:4, 0], state[:4, 0] = True, False, 0.0
-    first[4:6, 4], valid[4:6, :4], state[4:6, :4] = True, False, 0.0
-    rows = Window(state, torch.randn(8, 5, 2, 1), torch.zeros(8, 5), torch.zeros(8, 5).bool(), first, valid, ~valid)
+    valid = torch.ones(8, 5, dtype=torch.bool)
+    valid[:4, 0], state[:4, 0] = False, 0.0
+    valid[4:6, :4], state[4:6, :4] = False, 0.0
+    rows = Window(state, torch.randn(8, 5, 2, 1), torch.zeros(8, 5), torch.zeros(8, 5).bool(), valid, ~valid)
     target.track(rows)
     moves = torch.cat([state[:4, 2:] - state[:4, 1:-1], state[6:, 2:] - state[6:, 1:-1]]).flatten(0, 1)
     moves = torch.cat([moves, state[6:, 1] - state[6:, 0]])
@@ -205,6 +207,21 @@ def test_a_row_that_no_action_led_to_is_no_target():
     once.regression.update(inputs, change, torch.ones(6, dtype=torch.bool))
     for name, mine in target.regression.state_dict().items():
         torch.testing.assert_close(mine, once.regression.state_dict()[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_replay_that_is_full_gives_the_moments_of_one_that_is_not():
+    """The oldest row that is kept follows rows that have been overwritten, which are no state to come from."""
+    rng, found = torch.Generator().manual_seed(0), []
+    for kept in (400, 40):
+        replay, target = ReplayBuffer(ReplayConfig(capacity=4 * kept), DIMS, 4, torch.device("cpu")), fresh()
+        state, no = 50.0 + torch.randn(4, DIMS.state, generator=rng), torch.zeros(4, dtype=torch.bool)
+        for _ in range(200):
+            replay.add(Step(state, state, no.float(), no, no, no), torch.zeros(4, 2, 1))
+            state = state + 0.01 * torch.randn(4, DIMS.state, generator=rng)
+        for _ in range(20):
+            target.track(replay.sample(64, 5))
+        found.append(target.change.var.sqrt())
+    torch.testing.assert_close(found[0], found[1], rtol=0.2, atol=0.0)
 
 
 def test_the_published_moments_begin_with_a_prior():

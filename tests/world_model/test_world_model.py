@@ -153,7 +153,7 @@ def test_a_step_keeps_shapes_and_rolls_the_history(target):
 
 
 def test_a_generator_decides_the_step():
-    world, game = taught(small(temperature=1.0), updates=2)
+    world, game = taught(small(), updates=2)
     context, action = world.context(game.window(5, 3)), torch.zeros(5, 2, 2)
     dreams = [world.step(context, action, torch.Generator().manual_seed(seed)).state for seed in (1, 1, 2)]
     assert torch.equal(dreams[0], dreams[1]) and not torch.equal(dreams[0], dreams[2])
@@ -278,7 +278,6 @@ def test_a_learned_decoder_learns_the_view():
     assert losses[-1] < 0.8 * losses[0]
     state = game.window(8, 1).state[:, 0]
     assert (world.observe(state) - view(DIMS)(state)).abs().mean() < 0.5
-    assert build(small()).update_decoder(state) == {}
 
 
 def step(world: WorldModel, context, errors: bool = True) -> Tensor:
@@ -332,7 +331,7 @@ def test_only_the_published_target_has_first_states_as_targets(kind):
     """Windows that hold nothing but the first state of an episode: a prediction of x from no history at all."""
     world = build(small(target=kind, reveal=Reveal.joint))
     window = Linear().window(64, world.window)
-    window.first[:, -1], window.valid[:, :-1] = True, False
+    window.valid[:, :-1] = False
     loss = float(world.update_dynamics(window)["world/denoise"])
     assert loss > 0.1 if kind is TargetKind.state else loss == 0.0
 
@@ -351,7 +350,7 @@ def test_held_out_errors_are_those_that_an_imagined_step_would_have_made():
     error = SIGMA_DATA * 0.3 / world.target.change_scale()[1][2]
     assert abs(world.held_out.errors[:, 2].mean() - error) < 0.1 * error
     assert world.held_out.errors[:, [0, 1, 3]].mean().abs() < 0.1 * error
-    window.first[:, -1] = True  # no action led there
+    window.valid[:, :-1] = False  # no action led to the last rows
     world.update_held_out(window)
     assert world.held_out.errors.eq(0).all()
 
@@ -360,8 +359,7 @@ def test_what_is_held_out_by_hand(monkeypatch):
     """Of the steps that an action led to, the likeliest prediction beside what came."""
     world, game = taught(small())
     window, temperatures = game.window(6, world.history + 1), []
-    window.first[0, -1] = True
-    window.valid[1, :-1] = False
+    window.valid[:2, :-1] = False
     prediction, given = torch.randn(6, 4), {}
 
     def sample(context, actions, temperature, generator):
@@ -416,14 +414,14 @@ def test_loss_weights_follow_the_value_in_units_of_the_target():
 
 
 def test_the_model_gets_actions_as_the_environment_takes_them():
-    """In context, in a step and for the reward: clipped, since environments clip."""
+    """In a step and for the reward: clipped, since environments clip; a replay's are already."""
     world, game = taught(small())
     window = game.window(8, world.history + 2)
     wild = 3.0 * torch.randn(window.action.shape)
     tame = wild.clamp(-1.0, 1.0)
-    start = [replace(window, action=action) for action in (wild, tame)]
-    one, other = (world.context(rows) for rows in start)
-    assert torch.equal(one.action, other.action)
+    start, rng = world.context(window.rows(0, world.history)), torch.Generator()
+    one, other = (world.step(start, action[:, 0], rng.manual_seed(0)) for action in (wild, tame))
+    assert torch.equal(one.action, other.action) and torch.equal(one.state, other.state)
     states = window.state
     for mine, theirs in zip(
         world.predict_reward(states, wild[:, 1:]), world.predict_reward(states, tame[:, 1:]), strict=True
@@ -432,7 +430,7 @@ def test_the_model_gets_actions_as_the_environment_takes_them():
 
 
 def test_without_temperature_all_samples_are_alike():
-    world, game = taught(small(temperature=0.0, error_scale=0.0, reveal=Reveal.joint))
-    context, action = world.context(game.window(8, world.history)), torch.zeros(8, 2, 2)
-    one, other = (world.step(context, action, torch.Generator().manual_seed(seed)).state for seed in (0, 1))
+    world, game = taught(small(reveal=Reveal.joint))
+    context, actions = world.context(game.window(8, world.history)), torch.zeros(8, world.history, 2, 2)
+    one, other = (world._sample(context, actions, 0.0, torch.Generator().manual_seed(seed)) for seed in (0, 1))
     assert torch.equal(one, other)

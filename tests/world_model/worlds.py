@@ -60,7 +60,6 @@ def paper() -> WorldModelConfig:
             reveal=Reveal.sequential,
             order=Order.descending,
             backbone=Backbone.unet,
-            temperature=1.0,
             ema=0.0,
             optim=OptimConfig(lr=1e-4, weight_decay=0.01, warmup=100, clip=1.0),
         ),
@@ -119,7 +118,7 @@ class Linear:
             state.append(self.step(state[-1], action[:, t]))
         states = torch.stack(state, 1)
         no = torch.zeros(batch, rows, dtype=torch.bool)
-        return Window(states, action, states.mean(-1), no, no.clone(), ~no, no.clone())
+        return Window(states, action, states.mean(-1), no, ~no, no.clone())
 
 
 def shaken(world: WorldModel) -> WorldModel:

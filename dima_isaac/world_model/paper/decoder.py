@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from dima_isaac import ranks
 from dima_isaac.nn.layers import mlp
 from dima_isaac.nn.optim import Optimiser
 from dima_isaac.types import Dims, Metrics
@@ -85,9 +86,10 @@ class VectorQuantiser(nn.Module):
 
     @torch.no_grad()
     def _update(self, flat: Tensor, hit: Tensor) -> None:
-        """Move the averages towards tokens ``flat`` (M, dim), which chose codes as ``hit`` (M, codes) says."""
-        self.size.lerp_(hit.sum(0), 1.0 - self.decay)
-        self.total.lerp_(hit.T @ flat, 1.0 - self.decay)
+        """Move the averages towards tokens ``flat`` (M, dim) of all ranks, whose codes ``hit`` (M, codes) names."""
+        sizes, totals = ranks.total(hit.sum(0), hit.T @ flat)
+        self.size.lerp_(sizes, 1.0 - self.decay)
+        self.total.lerp_(totals, 1.0 - self.decay)
         number = self.size.sum()
         smooth = (self.size + self.smoothing) / (number + self.size.shape[0] * self.smoothing) * number
         self.codebook.copy_(self.total / smooth.unsqueeze(1))

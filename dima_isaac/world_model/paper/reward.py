@@ -5,22 +5,25 @@ from torch import Tensor, nn
 
 from dima_isaac.nn.layers import mlp
 from dima_isaac.types import Dims
+from dima_isaac.world_model.config import GPT_STEPS
 from dima_isaac.world_model.paper.gpt import Gpt
 from dima_isaac.world_model.paper.perceiver import JointActionEncoder
 from dima_isaac.world_model.target import Target
 
-STEPS, LAYERS, HEADS, DROPOUT = 15, 6, 4, 0.1  # steps of context; of the transformer
+LAYERS, HEADS, DROPOUT = 6, 4, 0.1
 
 
 class RewardGpt(nn.Module):
     """Tokens z_0, a_0, z_1, a_1, ...; reward and continuation of step t are read at a_t."""
 
-    def __init__(self, dims: Dims, width: int, steps: int = STEPS, layers: int = LAYERS) -> None:
+    longest = GPT_STEPS  # trajectory that it takes
+
+    def __init__(self, dims: Dims, width: int) -> None:
         super().__init__()
-        self.window = steps + 1
+        self.window = GPT_STEPS + 1
         self.state = mlp([dims.state, width, width, width], norm=True)
         self.action = JointActionEncoder(dims.agents, dims.action, width)
-        self.gpt = Gpt(2 * steps, width, layers, HEADS, DROPOUT)
+        self.gpt = Gpt(2 * GPT_STEPS, width, LAYERS, HEADS, DROPOUT)
         self.reward = mlp([width, width, width, 1], nn.ReLU)
         self.continuation = mlp([width, width, width, 1], nn.ReLU)
         self.apply(_init)
