@@ -21,6 +21,7 @@ from dima_isaac.nn.optim import optimizer_step
 from dima_isaac.nn.ridge import Ridge
 from dima_isaac.types import Dims, Rollout, Transitions, Window
 from dima_isaac.world_model.held_out import HeldOut
+from dima_isaac.world_model.paper.decoder import VectorQuantiser
 from tests.agent.games import game
 from tests.several import on_ranks
 from tests.world_model.worlds import DIMS, build, small
@@ -128,6 +129,8 @@ def learn() -> dict[str, Any]:
     out: dict[str, Any] = {}
     moments, ridge, value, held = Moments(3), Ridge(3, 2, 0.9, 1e-4), ValueNorm(0.9), HeldOut(torch.ones(2))
     scale = ReturnScale(0.9, 5.0)
+    torch.manual_seed(0)
+    codes = VectorQuantiser(4, 3, decay=0.5)
     for _ in range(3):
         inputs = rows(3)
         moments.update(inputs + 2.0, uniform(ROWS)[: len(inputs)] if ranks.count() == 1 else mine(uniform(ROWS)))
@@ -135,10 +138,11 @@ def learn() -> dict[str, Any]:
         value.update(rows(), flags(0.5).float())
         metrics = held.update(rows(2), rows(2), flags(0.5), torch.ones(2), torch.ones(2))
         scale.update(rows(), flags(0.2))
+        codes(rows(3))
     ridge.solve()
     out["statistics"] = {
         name: dict(module.state_dict()) for name, module in
-        (("moments", moments), ("ridge", ridge), ("value", value), ("held", held), ("scale", scale))
+        (("moments", moments), ("ridge", ridge), ("value", value), ("held", held), ("scale", scale), ("codes", codes))
     } | {"held_metrics": metrics}  # fmt: skip
 
     layer = nn.Linear(3, 1)

@@ -154,3 +154,10 @@ def test_no_dream_is_longer_than_what_holds(tmp_path, horizon, certain):
     trainer.dream = lambda start: lengths.append(dream(start)) or lengths[-1]
     trainer.dream_up()
     assert lengths and all(1 <= found.reward.shape[1] <= horizon for found in lengths)
+
+
+def test_a_rank_learns_from_its_share_of_a_batch(tmp_path, monkeypatch):
+    alone = untrained(tmp_path / "alone").agent.rows_per_update
+    monkeypatch.setattr("dima_isaac.training.loop.ranks.count", lambda: 2)
+    monkeypatch.setattr("dima_isaac.training.loop.ranks.from_first", lambda work: work())
+    assert untrained(tmp_path / "shared").agent.rows_per_update == alone // 2
