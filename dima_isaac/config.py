@@ -98,12 +98,17 @@ _UNREAD = {
     Algo.sac: ("world_model.", "agent.ppo.", *(f"train.learn.{key}" for key in _OF_LEARN)),
     **dict.fromkeys((Algo.ppo, Algo.mappo), ("world_model.", "agent.", "replay.", "train.learn.")),
 }
+_UNREAD_IN_DREAMS = {
+    LearnerKind.ppo: ("agent.sac.", "train.learn.dream_share"),
+    LearnerKind.sac: ("agent.ppo.",),
+}
 _READ_BY_ALL = ("world_model.clip_actions", "world_model.precision", "train.learn.episode")
 
 
-def is_read(key: str, algo: Algo) -> bool:
-    """Whether ``key`` changes anything with ``algo``."""
-    return key in _READ_BY_ALL or not key.startswith(_UNREAD.get(algo, ()))
+def is_read(key: str, algo: Algo, learner: LearnerKind) -> bool:
+    """Whether ``key`` changes anything with ``algo``, which for ``dima`` has a ``learner``."""
+    unread = _UNREAD_IN_DREAMS[learner] if algo is Algo.dima else _UNREAD[algo]
+    return key in _READ_BY_ALL or not key.startswith(unread)
 
 
 def per_rank(cfg: RunConfig, ranks: int) -> RunConfig:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, is_dataclass
 from typing import Any, get_origin
 
 from dima_isaac.bench.config import BenchConfig
-from dima_isaac.config import Algo, RunConfig, is_read
+from dima_isaac.config import RunConfig
 from dima_isaac.errors import UsageError
 from dima_isaac.run import zoo
 from dima_isaac.run.catalog import CONFIG_DIR, GROUPS, Catalog
@@ -60,6 +60,7 @@ class Args:
     command: str
     options: Any = None  # the command's own, an instance of its class in ``OPTIONS``
     overrides: list[str] = field(default_factory=list)  # key=value words for hydra
+    keys: dict[str, str] = field(default_factory=dict)  # those that they set, as typed
     changes: dict[str, str] = field(default_factory=dict)  # task.KEY and engine.KEY, as typed
     config_dir: str | None = field(default_factory=lambda: os.environ.get(CONFIG_DIR))
     help: bool = False
@@ -100,7 +101,6 @@ def parse(command: str, argv: Sequence[str]) -> Args:
             pairs.append(("checkpoint", given["checkpoint"], ""))
     fixed = command in _ALONE or bool(cls and given.get("checkpoint"))  # a checkpoint brings its run's configuration
     keys = {} if fixed else _run_keys(args, given, catalog)
-    _check_effect(given)
     for name, text, word in pairs:
         hint, of_game = _hint(name, keys), command not in _ALONE and name.startswith(("task.", "engine."))
         if name == "runs" and name in own:
@@ -111,6 +111,7 @@ def parse(command: str, argv: Sequence[str]) -> Args:
             args.overrides.append(word)
         elif hint is not None:
             args.overrides.append(_override(args, name, text, hint))
+            args.keys[name] = text
         elif name not in own and not (fixed and of_game):
             raise _unknown_key(name, command, {**keys, **own}, catalog)
         if of_game:
@@ -119,16 +120,6 @@ def parse(command: str, argv: Sequence[str]) -> Args:
         args.options = cls(**options)
         args.options.validate()
     return args
-
-
-def _check_effect(given: dict[str, str]) -> None:
-    """Raise ``UsageError`` for a key that changes nothing with the algorithm beside it."""
-    algo = given.get("algo", "")
-    for key, text in given.items():
-        unread = algo in Algo.__members__ and not is_read(key, Algo[algo])
-        if unread or (algo == "sac" and key == "agent.learner" and text != "sac"):
-            why = "is SAC without a world model" if algo == "sac" else "is rl-games with cfg/rl_games.yaml"
-            raise UsageError(f"{key} changes nothing here: algo={algo} {why}. Leave {key} out, or take algo=dima.")
 
 
 def _read_flags(args: Args, argv: Sequence[str]) -> list[str]:

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from dima_isaac.cli.args import Args, parse
-from dima_isaac.config import RunConfig, typed
+from dima_isaac.config import Algo, RunConfig, is_read, typed
 from dima_isaac.errors import UsageError
 from dima_isaac.run.catalog import CONFIG_DIR, complete
 from dima_isaac.schema import summary
@@ -35,10 +35,28 @@ def compose(args: Args, *more: str) -> RunConfig:
     search = [f"hydra.searchpath=[file://{os.path.abspath(args.config_dir)}]"] if args.config_dir else []
     try:
         with hydra.initialize_config_module("dima_isaac.cfg", version_base="1.3"):
-            return structured(hydra.compose("config", overrides=[*search, *args.overrides, *more]))
+            cfg = structured(hydra.compose("config", overrides=[*search, *args.overrides, *more]))
     except (HydraException, OmegaConfBaseException) as error:
         cause = error.__cause__ if isinstance(error.__cause__, OmegaConfBaseException) else error
         raise UsageError(summary(cause)) from error
+    if not more:
+        _check_effect(cfg, args.keys)
+    return cfg
+
+
+def _check_effect(cfg: RunConfig, keys: dict[str, str]) -> None:
+    """Raise ``UsageError`` for one of ``keys`` that changes nothing in ``cfg``."""
+    algo, learner = cfg.algo, cfg.agent.learner
+    for key, text in keys.items():
+        if is_read(key, algo, learner) and not (algo is Algo.sac and key == "agent.learner" and text != "sac"):
+            continue
+        which, cure = f"algo={algo.name} is rl-games with cfg/rl_games.yaml", "take algo=dima"
+        if algo is Algo.sac:
+            which = "algo=sac is SAC without a world model"
+        elif algo is Algo.dima:
+            other = next(kind for kind in type(learner) if kind is not learner)
+            which, cure = f"policies learn by agent.learner={learner.name}", f"take agent.learner={other.name}"
+        raise UsageError(f"{key} changes nothing here: {which}. Leave {key} out, or {cure}.")
 
 
 def structured(cfg: DictConfig) -> RunConfig:

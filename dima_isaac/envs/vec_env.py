@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dima_isaac.envs.noise import Noise
 from dima_isaac.envs.tally import EpisodeTally
-from dima_isaac.envs.task import Task, TaskSpec
+from dima_isaac.envs.task import Outcome, Task, TaskSpec
 from dima_isaac.errors import UsageError
 from dima_isaac.sim.engine import Engine
 from dima_isaac.types import Step
@@ -45,7 +45,7 @@ class VecEnv:
         self._over = torch.ones(self.num_envs, dtype=torch.bool, device=on)  # the next tick is a reset
         self._success = torch.zeros(self.num_envs, dtype=torch.bool, device=on)
         self._one = torch.ones(self.num_envs, device=on)
-        self._closed = False
+        self._closed = self._checked = False
         self._on_host = engine.capabilities.on_host
         self.tally = EpisodeTally(self.num_envs, engine.device)
         self.quarantined = torch.zeros((), dtype=torch.int64, device=on)
@@ -107,6 +107,9 @@ class VecEnv:
         begins = not self._known_empty(first)
         self._time = self._time + 1
         outcome = self.task.compute_reward(self.engine)
+        if not self._checked:
+            _check(outcome, self.num_envs, self.spec.name)
+            self._checked = True
         state = self.task.state(self.engine)
         reward = outcome.reward
         if begins:
@@ -203,3 +206,20 @@ class VecEnv:
         """Release the engine."""
         self._closed = True
         self.engine.close()
+
+
+def _check(outcome: Any, envs: int, name: str) -> None:
+    """Raise ``UsageError`` unless a task's first ``Outcome`` has the shapes and types of one: torch would broadcast."""
+    if not isinstance(outcome, Outcome):
+        raise UsageError(f"compute_reward of {name} returns {type(outcome).__name__}, not an Outcome.")
+    flags = {"terminal": outcome.terminal, "success": outcome.success, "truncated": outcome.truncated}
+    numbers = {"reward": outcome.reward, **{f"terms['{term}']": value for term, value in outcome.terms.items()}}
+    for what, value in {**numbers, **flags}.items():
+        is_flag = what in flags
+        if isinstance(value, Tensor) and value.shape == (envs,) and (value.dtype == torch.bool) == is_flag:
+            continue
+        if value is None and what == "truncated":
+            continue
+        got = f"{tuple(value.shape)} of {value.dtype}" if isinstance(value, Tensor) else type(value).__name__
+        kind = "truth values" if is_flag else "numbers"
+        raise UsageError(f"compute_reward of {name}: {what} must be a tensor of {kind} ({envs},), not {got}.")

@@ -54,7 +54,7 @@ class Catalog:
         """The content of one choice's YAML without hydra's defaults list.
 
         Raises:
-            UsageError: not a choice, not readable as YAML, or without a name or target.
+            UsageError: not a choice, not readable as YAML, without a name or target, or with another's name.
         """
         import yaml
 
@@ -72,6 +72,8 @@ class Catalog:
         for key in needed:
             if not isinstance(values.get(key), str):
                 raise UsageError(f"{path} needs a line '{key}: {name if key == 'name' else 'package.module:Class'}'.")
+        if needed and values["name"] != name:
+            raise UsageError(f"{path} says 'name: {values['name']}'; a {group} is called by its file: 'name: {name}'.")
         return {key: value for key, value in values.items() if key != "defaults"}
 
     def settable(self, group: str, name: str) -> dict[str, Any]:

@@ -150,8 +150,11 @@ class RunFolder:
 
 def program(tool: str) -> list[str]:
     """What to type to start ``tool``, as this process was started: a script, or a command and its argument."""
-    own = Path(sys.argv[0])
-    return ["python", str(own.with_name(f"{tool}.py"))] if own.suffix == ".py" else [own.name, tool]
+    own, words = Path(sys.argv[0]), iter(sys.argv[1:])
+    flags = (word for word in words if word.startswith("--config-dir"))
+    folder = [flag if "=" in flag else f"{flag}={next(words, '')}" for flag in flags]
+    start = ["python", str(own.with_name(f"{tool}.py"))] if own.suffix == ".py" else [own.name, tool]
+    return start + folder
 
 
 def find(where: str) -> Path:
@@ -170,7 +173,9 @@ def find(where: str) -> Path:
     for folder in (path, path / "checkpoints"):  # a last.pt that was not copied along
         if found := steps_in(folder):
             return found[-1]
-    raise CheckpointError(f"there is no checkpoint {where} (a .pt file, a run folder or zoo:NAME).")
+    if (path / "config.yaml").is_file():
+        raise CheckpointError(f"the run in {where} has saved nothing yet; it saves at checkpoints and when it stops.")
+    raise CheckpointError(f"there is no checkpoint {where} (a .pt file, a run folder, zoo:NAME, auto or latest).")
 
 
 def steps_in(folder: Path) -> list[Path]:

@@ -65,7 +65,8 @@ def changes(stored: dict[str, Any], cfg: RunConfig) -> dict[str, tuple[Any, Any]
     old = dict(leaves(stored))
     out = {}
     for key, value in leaves(cfg):
-        if not is_read(key, cfg.algo) or any(key == free or key.startswith(free + ".") for free in FREE):
+        free = any(key == name or key.startswith(name + ".") for name in FREE)
+        if free or not is_read(key, cfg.algo, cfg.agent.learner):
             continue
         if value != AUTO and key in old and old[key] != value:
             out[key] = (old[key], value)

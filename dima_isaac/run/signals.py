@@ -53,8 +53,10 @@ class Signals:
         return self
 
     def __exit__(self, *error: object) -> None:
+        """Signals do what they did before; after one that asked for an end, nothing, for the program is leaving."""
         for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            handler = handler if handler is not None else signal.SIG_DFL
+            signal.signal(number, signal.SIG_IGN if self.stop else handler)
         self._before.clear()
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

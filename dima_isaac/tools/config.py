@@ -60,7 +60,10 @@ class PolicyConfig(ToolConfig):
         if self.checkpoint:
             return
         if not self.task:
-            raise UsageError("checkpoint=RUN|FILE|zoo:NAME|latest is missing, or task=NAME agent=zero|random.")
+            raise UsageError(
+                "checkpoint=RUN|FILE|zoo:NAME|latest is missing, or task=NAME for the zoo's policy,"
+                " or task=NAME agent=zero|random."
+            )
         if self.agent is Agent.trained:
             raise UsageError(
                 f"task={self.task} without a checkpoint needs agent=zero or agent=random: the zoo has no policy for it,"

@@ -1,7 +1,8 @@
 """How good a policy is, as a table and one JSON line; with ``probe`` also how good the world model is.
 
 Episodes start from seeds that neither training nor its evaluations use. Intervals are 95 % bootstrap percentiles
-over episodes: they say how well this checkpoint is measured, not how much seeds of training differ.
+over episodes, Wilson's for success: they say how well this checkpoint is measured, not how much seeds of training
+differ.
 """
 
 import json
@@ -26,7 +27,7 @@ from dima_isaac.tools import play, probe, table
 from dima_isaac.tools.config import Agent, EvaluateConfig, PlayConfig
 from dima_isaac.tools.policies import controller
 from dima_isaac.tools.restore import Restored, newest, restore, restore_or_compose
-from dima_isaac.tools.statistics import bootstrap, iqm, mean
+from dima_isaac.tools.statistics import bootstrap, iqm, wilson
 from dima_isaac.training.evaluate import episodes
 from dima_isaac.types import Controller
 
@@ -104,8 +105,8 @@ def measure(env: VecEnv, policy: Controller, count: int) -> dict[str, float]:
         for name in ("total", "success", "length")
     )
     lower, upper = bootstrap(total)
-    low, high = bootstrap(success, mean)
-    solved = {"success": float(success.mean()), "success_low": float(low), "success_high": float(high)}
+    low, high = wilson(int(success.sum()), len(success))
+    solved = {"success": float(success.mean()), "success_low": low, "success_high": high}
     return {
         "return_mean": float(total.mean()),
         "return_std": float(total.std()),

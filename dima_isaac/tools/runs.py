@@ -12,7 +12,7 @@ from dima_isaac.config import FREE
 from dima_isaac.errors import CheckpointError, UsageError
 from dima_isaac.run.folder import read_config, read_rows
 from dima_isaac.schema import leaves
-from dima_isaac.tools.statistics import bootstrap, iqm, mean
+from dima_isaac.tools.statistics import bootstrap, iqm
 
 Array = np.ndarray
 _IGNORED = (*FREE, "seed")
@@ -80,11 +80,11 @@ class Group:
             x = np.linspace(start, end, POINTS)
         values = np.stack([np.interp(x, *curve) for curve in curves])
         low, high = bootstrap(values)
-        return Band(x, mean(values), iqm(values), low, high)
+        return Band(x, values.mean(0), iqm(values), low, high)
 
 
 def load(names: Iterable[str]) -> list[Run]:
-    """Every run that ``names`` name, or that lies one or two folders below one that they name; each once.
+    """Every run that ``names`` name, or that lies below a folder that they name; each once.
 
     Raises:
         UsageError: no such folder, no run in it, or nothing logged yet.
@@ -96,10 +96,10 @@ def load(names: Iterable[str]) -> list[Run]:
         if not folder.is_dir():
             raise UsageError(f"{name} is not a folder; give run folders (or a folder of runs).")
         is_run = (folder / "metrics.jsonl").is_file()
-        below = (path for depth in ("*", "*/*") for path in folder.glob(f"{depth}/metrics.jsonl"))
-        paths = [folder] if is_run else sorted(path.parent for path in below)
+        below = {path.parent for path in folder.glob("**/metrics.jsonl")}
+        paths = [folder] if is_run else sorted(path for path in below if below.isdisjoint(path.parents))
         if not paths:
-            raise UsageError(f"{name} holds no run: there is no metrics.jsonl in it or one or two levels below.")
+            raise UsageError(f"{name} holds no run: there is no metrics.jsonl in it or below.")
         for path in paths:
             try:
                 found[path.resolve()] = Run(path, read_config(path) or {}, read_rows(path / "metrics.jsonl"))

@@ -70,13 +70,6 @@ def test_a_checkpoint_may_be_looked_at_under_other_physics():
         ("play", ["--task", "Toy"], "without dashes: task=Toy"),
         ("play", ["-m", "checkpoint=x"], "-m is for train only"),
         ("train", ["--config-dir"], "--config-dir needs a folder"),
-        (
-            "train",
-            ["task=Toy", "algo=ppo", "agent.gamma=0.9"],
-            "agent.gamma changes nothing here: algo=ppo is rl-games with",
-        ),
-        ("train", ["task=Toy", "algo=sac", "world_model.history=2"], "algo=sac is SAC without a world model. Leave"),
-        ("train", ["task=Toy", "algo=sac", "agent.learner=ppo"], "agent.learner changes nothing here"),
         ("train", ["=3"], "'=3' is not of the form key=value"),
         ("train", ["-x", "run_dir=r"], "without dashes: x=True"),
         ("train", ["seed=18446744073709551615"], "seed=18446744073709551615 is not between 0 and"),

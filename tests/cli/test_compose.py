@@ -89,6 +89,33 @@ def test_another_sweeper_expands_its_own_values(monkeypatch):
     compose.check_sweep(parse("train", ["-m", "hydra/sweeper=optuna", "seed=interval(1,2)"]))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["algo=ppo", "agent.gamma=0.9"], "agent.gamma changes nothing here: algo=ppo is rl-games with"),
+        (["algo=sac", "world_model.history=2"], "algo=sac is SAC without a world model. Leave"),
+        (["algo=sac", "agent.learner=ppo"], "agent.learner changes nothing here"),
+        (["algo=sac", "train.learn.horizon=5"], "train.learn.horizon changes nothing here"),
+        (
+            ["agent.learner=sac", "agent.ppo.lr=0.1"],
+            "agent.learner=sac. Leave agent.ppo.lr out, or take agent",
+        ),
+        (
+            ["agent.learner=ppo", "agent.sac.lr=0.1"],
+            "changes nothing here: policies learn by agent.learner=ppo",
+        ),
+    ],
+)
+def test_a_key_that_is_not_read_is_refused(words, said):
+    with pytest.raises(UsageError, match=re.escape(said)):
+        compose.compose(parse("train", [*TOY, *words]))
+
+
+def test_what_is_read_is_taken():
+    for words in (["algo=sac", "agent.learner=sac"], ["agent.learner=ppo", "agent.ppo.lr=0.1"], ["agent.sac.lr=0.1"]):
+        compose.compose(parse("train", [*TOY, *words]))
+
+
 def test_a_sweep_is_refused_for_a_key_that_one_of_its_runs_does_not_read():
     sweep = ["-m", *TOY, "agent.gamma=0.9"]
     compose.check_sweep(parse("train", [*sweep, "algo=sac,dima"]))

@@ -269,6 +269,31 @@ def test_inconsistent_settings_are_refused() -> None:
         VecEnv(Counter(1), game, seed=0)
 
 
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (lambda o: None, "Game returns NoneType, not an Outcome"),
+        (
+            lambda o: replace(o, reward=o.reward.mean()),
+            r"reward must be a tensor of numbers \(2,\), not \(\)",
+        ),
+        (lambda o: replace(o, reward=o.reward[:, None]), r"reward must be .* not \(2, 1\)"),
+        (
+            lambda o: replace(o, terminal=o.terminal.float()),
+            r"terminal must be a tensor of truth values \(2,\), not",
+        ),
+        (lambda o: replace(o, success=o.success.any()), "success must be"),
+        (lambda o: replace(o, truncated=o.terminal.numpy()), "truncated must be .* not ndarray"),
+        (lambda o: replace(o, terms={"ticks": 1.0}), r"terms\['ticks'\] must be a tensor of numbers \(2,\), not float"),
+    ],
+)
+def test_what_a_task_returns_is_checked_at_its_first_step(wrong, said, monkeypatch) -> None:
+    game, right = Game([9, 9]), Game.compute_reward
+    monkeypatch.setattr(game, "compute_reward", lambda engine: wrong(right(game, engine)))
+    with pytest.raises(UsageError, match=said):
+        VecEnv(Counter(2), game, seed=0).reset()
+
+
 def test_a_term_renamed_since_a_checkpoint_begins_at_zero() -> None:
     """Three episodes of one tick each: what the earlier version called ``throw`` is ``toss`` now."""
     first, last, value = torch.tensor([False]), torch.tensor([True]), torch.tensor([2.0])

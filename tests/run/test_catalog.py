@@ -55,6 +55,7 @@ def test_make_finds_the_tasks_of_the_folder_that_the_environment_names(monkeypat
         (b"\xff\xfe\x00\x80", "is not a text file in UTF-8"),
         (b"target: tests.toy_plugin:Toy", "needs a line 'name: Own'"),
         (b"name: Own\nfence: 1.0", "needs a line 'target: package.module:Class'"),
+        (b"name: Toy\ntarget: tests.toy_plugin:Toy", "says 'name: Toy'; a task is called by its file: 'name: Own'"),
         (b"name: Own\ntarget: 3", "needs a line 'target: package.module:Class'"),
         (b"name: Own\ntarget: tests.toy_plugin:Toy\nfence: !metres 3", "Own.yaml is not YAML: could not determine"),
         (b"name: Own\ntarget: tests.toy_plugin:Toy\nday: 2001-99-99", "Own.yaml is not YAML: month must be in"),

@@ -108,7 +108,7 @@ def test_training_begins_with_the_actors_of_a_policy(exported, tmp_path, capsys)
         assert cli.main(["train", *words, f"checkpoint={out}"]) == 3
         assert "is a policy alone; algo=ppo continues runs." in capsys.readouterr().err
         return
-    words += ["train.learn.behaviour_start=100000", "agent.sac.start=100000", "max_env_steps=64"]
+    words += ["agent.sac.start=100000", "max_env_steps=64"]
     assert cli.main(["train", *words, f"checkpoint={out}"]) == 0
     assert "the actors begin with the weights of that policy" in capsys.readouterr().out
     began = checkpoint.read(tmp_path / "new" / "checkpoints" / "step_0.pt")

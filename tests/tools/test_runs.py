@@ -69,13 +69,20 @@ def test_labels_name_partition_and_protocol():
 
 
 def test_the_root_of_all_runs_is_split_by_task(tmp_path):
-    for place, task in (("a/1", "Toy"), ("a/2", "Toy"), ("b/1", "Ant"), ("c", "Toy"), ("b/1/wandb/x", "None")):
+    for place, task in (
+        ("a/1", "Toy"),
+        ("a/2", "Toy"),
+        ("a/b/c/1", "Toy"),
+        ("b/1", "Ant"),
+        ("c", "Toy"),
+        ("b/1/wandb/x", "None"),
+    ):
         (tmp_path / place).mkdir(parents=True)
         (tmp_path / place / "metrics.jsonl").write_text('{"env_steps": 2, "wall_time": 1, "eval/return": 5.0}\n')
         (tmp_path / place / "config.yaml").write_text(f"task: {{name: {task}}}")
     found = run_folders.by_task(run_folders.load([str(tmp_path)]))
     names = {task: [str(run.path.relative_to(tmp_path)) for run in runs] for task, runs in found.items()}
-    assert names == {"Toy": ["a/1", "a/2", "c"], "Ant": ["b/1"]}
+    assert names == {"Toy": ["a/1", "a/2", "a/b/c/1", "c"], "Ant": ["b/1"]}
 
 
 def test_bands_cover_the_common_stretch():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from dima_isaac.tools.statistics import bootstrap, iqm, mean
+from dima_isaac.tools.statistics import bootstrap, iqm, wilson
 
 
 def test_iqm_cuts_a_quarter_from_each_end():
@@ -25,8 +25,9 @@ def test_a_single_score_has_no_width():
     assert [float(end) for end in bootstrap(np.array([3.0]))] == [3.0, 3.0]
 
 
-def test_interval_of_the_mean_of_coin_flips():
-    """100 flips with 50 heads: the standard error is 0.05, so the 95 % interval is 0.5 +- 0.098."""
-    flips = np.repeat([0.0, 1.0], 50)
-    lower, upper = bootstrap(flips, mean)
-    assert lower == pytest.approx(0.402, abs=0.015) and upper == pytest.approx(0.598, abs=0.015)
+@pytest.mark.parametrize(
+    ("successes", "count", "low", "high"), [(50, 100, 0.4038, 0.5962), (4, 4, 0.5101, 1.0), (0, 128, 0.0, 0.0291)]
+)
+def test_interval_of_a_proportion(successes, count, low, high):
+    """Wilson's, from his formula by hand."""
+    assert wilson(successes, count) == pytest.approx((low, high), abs=1e-4)
