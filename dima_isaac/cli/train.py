@@ -151,6 +151,8 @@ def rows(
                     stopped.stop = stopped.stop or loop.stop
                 yield from written
             if stopped.stop:
+                if signals is not None:
+                    signals.ignore()
                 say(f"{stopped.stop}: saved. Continue with:\n  {folder.resume_command}")
             elif signals is not None and not baseline:
                 say(f"{colored('finished', 'green')}    measure it: {folder.command('evaluate')}")

@@ -53,11 +53,15 @@ class Signals:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Signals do what they did before; after one that asked for an end, nothing, for the program is leaving."""
         for number, handler in self._before.items():
-            handler = handler if handler is not None else signal.SIG_DFL
-            signal.signal(number, signal.SIG_IGN if self.stop else handler)
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
+
+    @staticmethod
+    def ignore() -> None:
+        """From now on signals do nothing: what is saved only has to leave, with its exit code."""
+        for number in _WATCHED:
+            signal.signal(number, signal.SIG_IGN)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         name = signal.Signals(number).name

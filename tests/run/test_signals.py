@@ -13,30 +13,15 @@ from dima_isaac.run.signals import Signals
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(autouse=True)
-def handlers_of_this_process():
-    numbers = (signal.SIGTERM, signal.SIGUSR1, signal.SIGINT, signal.SIGHUP)
-    before = {number: signal.getsignal(number) for number in numbers}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
 @pytest.mark.parametrize(("name", "code"), [("SIGTERM", 75), ("SIGUSR1", 75), ("SIGHUP", 75), ("SIGINT", 130)])
 def test_flag_and_exit_code(name, code):
     number = getattr(signal, name)
+    before = signal.getsignal(number)
     with Signals() as signals:
         assert signals.stop is None and signals.exit_code == 0
         os.kill(os.getpid(), number)
         assert signals.stop == name and signals.exit_code == code
-    assert signal.getsignal(number) is signal.SIG_IGN, "what is saved may leave undisturbed"
-
-
-def test_without_a_signal_all_is_as_before():
-    before = signal.getsignal(signal.SIGTERM)
-    with Signals():
-        assert signal.getsignal(signal.SIGTERM) is not before
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(number) is before
 
 
 def test_the_first_signal_decides():
