@@ -54,7 +54,8 @@ class Signals:
 
     def __exit__(self, *error: object) -> None:
         for number, handler in self._before.items():
-            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
+            if signal.getsignal(number) == self._handle:  # not where ``ignore`` was called since
+                signal.signal(number, handler if handler is not None else signal.SIG_DFL)
         self._before.clear()
 
     @staticmethod

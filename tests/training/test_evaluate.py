@@ -89,6 +89,7 @@ def test_videos_keep_their_interval_and_length(tmp_path, monkeypatch):
         add=lambda *row: None, note=None, video=lambda path, steps: shown.append((path.name, steps))
     )
     cfg = RunConfig(capture_video=True, capture_video_freq=20, capture_video_len=7)
+    cfg.train.eval.every = 10
     run = SimpleNamespace(videos=tmp_path)
     evaluator = Evaluator(cfg, run, toy_env(num_envs=1, episode_length=2), logger)
     for env_steps in (4, 14, 24, 34, 44):
